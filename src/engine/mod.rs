@@ -1,0 +1,2 @@
+//! Owns the stores and runs the turn.
+pub mod report;

@@ -1,0 +1,3 @@
+//! FRR's routes into the Linux kernel and into NIC hardware.
+pub mod engine;
+pub mod model;

@@ -1,0 +1,3 @@
+//! The program: arguments in, daemon or command line out.
+
+fn main() {}

@@ -1,0 +1,105 @@
+//! Links (network interfaces) as the kernel describes them.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use super::{TableId, prefix::PrefixError};
+
+/// A kernel interface index, never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IfIndex(NonZeroU32);
+
+impl IfIndex {
+    /// `None` for 0, which means "no interface" to the kernel.
+    pub const fn new(index: u32) -> Option<Self> {
+        match NonZeroU32::new(index) {
+            Some(index) => Some(Self(index)),
+            None => None,
+        }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for IfIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// An interface name.
+pub type IfName = Box<str>;
+
+/// An Ethernet address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// Neither all-zero nor a group address: something that a neighbour can have.
+    pub const fn is_usable(self) -> bool {
+        let b = self.0;
+        b[0] & 1 == 0 && (b[0] | b[1] | b[2] | b[3] | b[4] | b[5]) != 0
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        f.pad(&format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}"))
+    }
+}
+
+impl fmt::Debug for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for MacAddr {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().ok_or(PrefixError::Syntax)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| PrefixError::Syntax)?;
+        }
+        match parts.next() {
+            None => Ok(Self(bytes)),
+            Some(_) => Err(PrefixError::Syntax),
+        }
+    }
+}
+
+/// A link as the kernel last told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its index.
+    pub index: IfIndex,
+    /// Its name.
+    pub name: IfName,
+    /// `IFF_UP`: the operator wants it.
+    pub admin_up: bool,
+    /// `IFF_LOWER_UP` and `IFF_RUNNING`: it has carrier. The kernel flushes next-hop objects without it.
+    pub carrier: bool,
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<MacAddr>,
+    /// Its MTU.
+    pub mtu: u32,
+    /// The bridge, bond or VRF that it is enslaved to.
+    pub master: Option<IfIndex>,
+    /// For a VRF device: the table it looks up.
+    pub vrf_table: Option<TableId>,
+}
+
+impl Link {
+    /// Whether the kernel forwards through it: up and with carrier.
+    pub const fn usable(&self) -> bool {
+        self.admin_up && self.carrier
+    }
+}

@@ -1,0 +1,32 @@
+//! The nouns of the domain: prefixes, links, next hops, routes, neighbours, reasons,
+//! and the three seams of the program ([`Event`], [`Op`], [`Outcome`]).
+//!
+//! Every type here cannot be wrong once it exists: it was parsed at an edge (`wire`, `config`).
+//! Knows no netlink, no sockets, no clock: time is a [`Timestamp`] that somebody hands in.
+
+mod event;
+mod link;
+mod neighbour;
+mod nexthop;
+mod prefix;
+mod route;
+mod time;
+mod verdict;
+
+pub use event::{
+    DumpKind, Event, KernelEvent, ObservedContent, ObservedNextHop, ObservedRoute, Op, OpKind,
+    Outcome, Refusal, Setting, SourceEvent, SourceUpdate, Ticket,
+};
+pub use link::{IfIndex, IfName, Link, MacAddr};
+pub use neighbour::{MacFrom, Neighbour, NeighbourKey, NeighbourState, eui64_mac, is_link_local6};
+pub use nexthop::{
+    KernelHop, KernelNhId, MAX_GROUP_MEMBERS, NextHop, NextHopSet, NextHopUpdate, NhgId,
+    SourceNextHop, SourceNhId,
+};
+pub use prefix::{Family, Prefix, PrefixError, RouteKey, TableId};
+pub use route::{
+    KernelRoute, KernelTarget, PathHops, Protocol, RouteKind, RouteOp, RoutePath, RouteUpdate,
+    SourceId,
+};
+pub use time::Timestamp;
+pub use verdict::{Errno, Reason};

@@ -1,0 +1,106 @@
+//! [`Reason`]: the one list of why a route, next hop or message is not where it was wished to be.
+//! It feeds `explain`, JSON, logs, metric labels and tests.
+
+use std::fmt;
+
+/// A kernel error number, positive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Errno(pub i32);
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", std::io::Error::from_raw_os_error(self.0))
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $variant:ident => $code:literal, $text:literal;)+) => {
+        /// Why something is not as wished. `code()` is the stable word in JSON, metrics and filters.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Reason { $($(#[$doc])+ $variant,)+ }
+
+        impl Reason {
+            /// All of them, for help texts and metrics.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The stable word.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)+ }
+            }
+
+            /// One line for people.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// The reason of that word.
+            pub fn from_code(code: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|r| r.code() == code)
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The group id is not known yet.
+    NextHopUnknown => "nexthop-unknown", "waits: zebra has not announced this next-hop group yet";
+    /// No interface of that index.
+    LinkUnknown => "link-unknown", "waits: the next hop's interface does not exist here";
+    /// Every next hop is on a link that is down.
+    LinkDown => "link-down", "the next hop's interface is down or has no carrier";
+    /// Neighbour discovery has not answered.
+    NextHopUnresolved => "nexthop-unresolved", "waits: no MAC address for the next hop yet (it is being solicited)";
+    /// Neighbour discovery failed and the address holds no MAC.
+    NextHopUnreachable => "nexthop-unreachable", "the next hop does not answer neighbour discovery";
+    /// FRR sent 169.254.0.1 in place of the link-local next hop, and the link does not have exactly one router.
+    NextHopLost => "next-hop-lost", "FRR sent only 169.254.0.1 and the link has not exactly one router; keep `fpm use-next-hop-groups` on (FRR < 10.7)";
+    /// Every address of the 169.254 pool of that link is taken.
+    PoolExhausted => "pool-exhausted", "no free 169.254 address is left on this link";
+    /// A route of one family with a next hop of the other, which the kernel can't do that way.
+    FamilyMismatch => "family-mismatch", "an IPv6 route can't have an IPv4 next hop";
+    /// MPLS labels, SRv6 or a tunnel on the next hop.
+    Encapsulation => "encapsulation", "the next hop carries an encapsulation (MPLS, SRv6, tunnel), which is not installed";
+    /// The group has too many different members.
+    GroupTooLarge => "group-too-large", "the next-hop group has more members than are supported";
+    /// A group that contains itself, or groups nested too deep.
+    GroupLoop => "group-loop", "the next-hop group contains itself or is nested too deep";
+    /// A route without any next hop that is not a blackhole.
+    NoNextHop => "no-nexthop", "the route has no next hop";
+    /// An interface-only next hop would replace a gateway while the route is stale (FRR 10.3 reads its own routes back so).
+    GatewayLost => "gateway-lost", "zebra repeated this stale route without its gateway; the old next hop is kept until BGP speaks again";
+    /// Somebody else's route has the same table, prefix and metric.
+    ForeignRoute => "foreign-route", "a route that is not ours has this prefix and metric in the kernel";
+    /// The kernel refused it; see `explain`.
+    KernelRefused => "kernel-refused", "the kernel refused the write";
+    /// The set-up says that zebra writes the kernel.
+    NotWanted => "not-wanted", "this set-up does not write routes";
+    /// A kernel write is on its way.
+    InProgress => "in-progress", "the write is on its way";
+    /// Prefix length over the family's.
+    BadPrefixLength => "bad-prefix-length", "prefix length over the family's";
+    /// Host bits set in the prefix.
+    HostBits => "host-bits", "bits behind the prefix length are set";
+    /// An attribute's length does not fit its type.
+    BadAttribute => "bad-attribute", "an attribute has a wrong length";
+    /// The destination is missing or of another family.
+    BadDestination => "bad-destination", "the destination address is missing or has the wrong length";
+    /// A gateway whose length does not fit any family.
+    BadGateway => "bad-gateway", "a gateway has the wrong family or length";
+    /// An address family that is not routed here.
+    BadFamily => "bad-family", "unknown address family";
+    /// `RTA_SRC`: source-specific routing.
+    SourceSpecific => "source-specific", "source-specific routes are not supported";
+    /// A route type that is not forwarded (local, broadcast, ...).
+    BadRouteType => "bad-route-type", "a route type that zebra does not install";
+    /// A route with `RTA_VIA` or a multipath member that can't be parsed.
+    BadMultipath => "bad-multipath", "a multipath member is malformed";
+    /// A next-hop message without id or with an impossible group.
+    BadNextHop => "bad-nexthop", "a next-hop message is malformed";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.code())
+    }
+}
