@@ -1,3 +1,4 @@
 //! FRR's routes into the Linux kernel and into NIC hardware.
 pub mod engine;
 pub mod model;
+pub mod wire;

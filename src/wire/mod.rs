@@ -1,0 +1,3 @@
+//! Bytes to model and back. Netlink and protobuf types stay inside; nothing here does I/O.
+
+pub mod netlink;
