@@ -99,6 +99,13 @@ reasons! {
     BadNextHop => "bad-nexthop", "a next-hop message is malformed";
 }
 
+impl Reason {
+    /// Whether it ends by itself soon: what the kernel has meanwhile is left as it is, which is the old treatment.
+    pub const fn is_wait(self) -> bool {
+        matches!(self, Self::NextHopUnknown | Self::NextHopUnresolved | Self::InProgress)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.code())

@@ -165,6 +165,11 @@ impl DesiredObjects {
         self.objects.get(self.keys.get(&id)?).map(|(_, spec)| spec)
     }
 
+    /// Whether [`Self::take_changed`] has something.
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// Ids whose wish changed since the last call.
     pub fn take_changed(&mut self) -> Vec<KernelNhId> {
         std::mem::take(&mut self.changed)

@@ -143,6 +143,14 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
         !self.dirty.is_empty()
     }
 
+    /// Whether the write that this outcome belongs to is a removal.
+    pub fn sent_is_delete(&self, at: u32, revision: u32) -> bool {
+        self.slots
+            .get(at as usize)
+            .and_then(Option::as_ref)
+            .is_some_and(|(_, entry)| entry.revision == revision && entry.sent == Some(None))
+    }
+
     /// Hands out writes in the order of their wishes, at most `budget`. `allow` may put a write off; it is offered again
     /// at the next call. Returns how many were handed out.
     pub fn poll(

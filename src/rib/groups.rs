@@ -96,6 +96,11 @@ impl Groups {
         &self.group(id).hops
     }
 
+    /// Whether a group is there.
+    pub fn contains(&self, id: NhgId) -> bool {
+        self.groups.get(id.0 as usize).is_some_and(Option::is_some)
+    }
+
     /// What an id means.
     pub fn meaning(&self, id: NhRef) -> Meaning {
         self.ids

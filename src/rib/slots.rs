@@ -34,6 +34,8 @@ impl SlotFlags {
     pub const SEEN: u8 = 32;
     /// In the kernel there is a route of this key which is not ours.
     pub const FOREIGN: u8 = 64;
+    /// Left in the kernel by an earlier run; stays until the sweep although no source has said it yet.
+    pub const LEFTOVER: u8 = 128;
 
     /// Whether a bit is set.
     pub const fn has(self, bit: u8) -> bool {
