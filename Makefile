@@ -27,7 +27,7 @@ test:
 # The labs use the debug build, with its overflow checks.
 labs:
 	@scripts/setup
-	@scripts/cargo build --locked
+	@[ -n "$$FRR_OFFLOAD" ] || scripts/cargo build --locked
 	@FRR_OFFLOAD=$${FRR_OFFLOAD:-$${CARGO_TARGET_DIR:-target}/debug/frr-offload} tests/lab/run $(LABS)
 
 test-full:
