@@ -15,7 +15,7 @@ use crate::model::{
     ObservedContent, ObservedNextHop, ObservedRoute, Protocol,
 };
 use crate::plan::ObjectKey;
-use crate::rib::{SlotFlags, SlotId};
+use crate::rib::SlotFlags;
 use crate::view::ViewChange;
 
 impl Engine {
@@ -134,6 +134,23 @@ impl Engine {
         let solicits: Vec<_> = self.solicit_table.iter().map(|(key, _)| key).filter(|k| k.dev == dev).collect();
         for key in solicits {
             self.solicit_table.observe(key, None);
+        }
+        let inline: FxHashSet<FormId> = self
+            .forms
+            .iter()
+            .filter(|(_, r)| matches!(&r.target, KernelTarget::Hops(hops) if hops.iter().any(|(h, _)| h.dev == dev)))
+            .map(|(form, _)| form)
+            .collect();
+        if !inline.is_empty() {
+            let mut on = Vec::new();
+            self.slots.for_each_mut(|id, slot| {
+                if slot.applied.is_some_and(|form| inline.contains(&form)) {
+                    on.push(id);
+                }
+            });
+            for id in on {
+                self.mark(id);
+            }
         }
         // Inline routes of a link that only lost its carrier are still there; the read-back tells which are.
         self.route_dump.wanted = true;
@@ -458,12 +475,6 @@ impl Engine {
             }
         }
         (ids, hops)
-    }
-
-    /// Whether a slot is one that the kernel view says is left over.
-    #[cfg(any())]
-    pub(super) fn is_leftover(&self, id: SlotId) -> bool {
-        self.slots.get(id).flags.has(SlotFlags::LEFTOVER)
     }
 }
 

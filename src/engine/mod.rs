@@ -124,6 +124,7 @@ pub struct Engine {
     next_solicit: Timestamp,
     // Work of the turn.
     dirty: VecDeque<SlotId>,
+    gated: Vec<SlotId>,
     changes: ResolveChanges,
     group_changes: Vec<GroupChange>,
     replan: FxHashSet<GroupKey>,
@@ -163,6 +164,7 @@ impl Engine {
             next_audit: None,
             next_solicit: Timestamp(0),
             dirty: VecDeque::new(),
+            gated: Vec::new(),
             changes: ResolveChanges::default(),
             group_changes: Vec::new(),
             replan: FxHashSet::default(),

@@ -43,6 +43,7 @@ impl Engine {
         };
         let Some(refusal) = refusal else {
             if let Some(done) = self.object_table.complete(index, revision, Ok(()), self.now) {
+                self.open_gates();
                 if let Some(key) = self.objects.key_of(done.key) {
                     self.set_object_refused(key, false);
                 }
@@ -117,6 +118,7 @@ impl Engine {
         };
         let result = forgive(op, result);
         let failed = result.is_err();
+        self.open_gates();
         let Some(done) = self.neighbour_table.complete(index, revision, result, self.now) else { return };
         if let (true, Some(refusal)) = (failed, refusal) {
             if remedy(op, refusal.errno) == Remedy::Refused {

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use super::turn::Gates;
 use super::{Engine, ticket_table};
-use crate::model::{FormId, Op, OpKind, Reason, Refusal, RouteOp, Ticket, Timestamp};
+use crate::model::{FormId, KernelTarget, Op, OpKind, Reason, Refusal, RouteOp, Ticket, Timestamp};
 use crate::reconcile::{Failure, OpClass, Remedy, remedy};
 use crate::rib::{PathForm, SlotFlags, SlotId};
 
@@ -50,17 +51,19 @@ impl Engine {
     pub(super) fn poll_routes(&mut self, budget: usize, out: &mut Vec<Op>) {
         // Writes that are put off do not count, so the walk is bounded as well.
         let mut looked_at = self.dirty.len().min(budget.saturating_mul(64));
+        let mut gates = self.gates();
         while out.len() < budget && looked_at > 0 {
             looked_at -= 1;
             let Some(id) = self.next_dirty() else { break };
             self.slots.get_mut(id).flags.clear(SlotFlags::DIRTY);
-            let op = self.plan_route(id);
+            let desired = self.desired(id);
             // A form that was asked for just now may rest on new neighbours and objects: these come first.
             if self.objects.has_changed() || !self.changes.neighbours.is_empty() {
                 self.settle();
                 self.poll_puts(usize::MAX, out);
+                gates = self.gates();
             }
-            if let Some(op) = op {
+            if let Some(op) = self.plan_route(id, desired, &gates) {
                 let ticket = Ticket { table: ticket_table::ROUTES, index: id.0, revision: 0 };
                 out.push(Op { ticket, kind: OpKind::Route { key: self.slots.get(id).key(), op } });
             }
@@ -70,25 +73,37 @@ impl Engine {
     fn desired(&mut self, id: SlotId) -> Desired {
         let slot = self.slots.get(id);
         let family = slot.family();
+        let has = slot.applied.and_then(|form| match self.forms.get(form).target {
+            KernelTarget::Object(id) => Some(id),
+            KernelTarget::None | KernelTarget::Hops(_) => None,
+        });
+        self.objects.prefer(has);
         match slot.path {
             None if slot.flags.has(SlotFlags::LEFTOVER) => Desired::AsIs,
             None => Desired::Nothing,
             Some(path) => match self.form_of(path, family) {
                 PathForm::Form(form) => Desired::Form(form),
-                PathForm::Blocked(reason) if reason.is_wait() => Desired::AsIs,
+                // Objects of a dead link take their routes along; an inline route may still point there.
+                PathForm::Blocked(reason) if reason.is_wait() && !self.leads_nowhere(id) => Desired::AsIs,
                 PathForm::Blocked(_) => Desired::Nothing,
                 PathForm::Unknown => unreachable!("form_of computes the form"),
             },
         }
     }
 
-    fn plan_route(&mut self, id: SlotId) -> Option<RouteOp> {
+    fn leads_nowhere(&self, id: SlotId) -> bool {
+        let Some(form) = self.slots.get(id).applied else { return false };
+        match &self.forms.get(form).target {
+            KernelTarget::Hops(hops) => hops.iter().any(|(hop, _)| !self.view.usable(hop.dev)),
+            KernelTarget::None | KernelTarget::Object(_) => false,
+        }
+    }
+
+    fn plan_route(&mut self, id: SlotId, desired: Desired, gates: &Gates) -> Option<RouteOp> {
         let slot = self.slots.get(id);
         if slot.flags.has(SlotFlags::IN_FLIGHT) {
             return None;
         }
-        let desired = self.desired(id);
-        let slot = self.slots.get(id);
         let rewrite = slot.flags.has(SlotFlags::REWRITE);
         let (op, sent) = match (desired, slot.applied) {
             (Desired::AsIs, _) => return None,
@@ -97,6 +112,10 @@ impl Engine {
                     return None;
                 }
                 let route = self.forms.get(form).clone();
+                if !gates.lets(&route.target) {
+                    self.gated.push(id);
+                    return None;
+                }
                 let op = if applied.is_some() || rewrite { RouteOp::Replace(route) } else { RouteOp::Create(route) };
                 (op, Some(form))
             }

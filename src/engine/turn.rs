@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use rustc_hash::FxHashSet;
 
 use super::{Engine, plan_context, ticket_table};
-use crate::model::{Family, NeighbourKey, Op, OpKind, Reason, Ticket};
+use crate::model::{Family, KernelHop, KernelNhId, KernelTarget, NeighbourKey, Op, OpKind, Reason, Ticket};
 use crate::plan::{ObjectKey, ObjectSpec};
 use crate::reconcile::Action;
 use crate::rib::{PathForm, PathId};
@@ -175,11 +175,19 @@ impl Engine {
         self.solicit_table.poll(now, budget.saturating_sub(out.len()), |_, action| is_put(action), |index, revision, key, _| {
             out.push(op(ticket_table::SOLICITS, index, revision, OpKind::Solicit { key }));
         });
+        let gates = self.gates();
         for hops in [true, false] {
             self.object_table.poll(
                 now,
                 budget.saturating_sub(out.len()),
-                |_, action| matches!(action, Action::Put(spec) if matches!(spec, ObjectSpec::Hop(_)) == hops),
+                |_, action| match action {
+                    Action::Put(ObjectSpec::Hop(hop)) => hops && gates.lets_hop(hop),
+                    // Before a member is acknowledged the group would be refused with EINVAL.
+                    Action::Put(ObjectSpec::Group(members)) => {
+                        !hops && members.iter().all(|(id, _)| !gates.objects.contains(id))
+                    }
+                    Action::Delete => false,
+                },
                 |index, revision, id, action| {
                     let kind = match action {
                         Action::Put(ObjectSpec::Hop(hop)) => OpKind::PutHop { id, hop },
@@ -189,6 +197,24 @@ impl Engine {
                     out.push(op(ticket_table::OBJECTS, index, revision, kind));
                 },
             );
+        }
+    }
+
+    /// What is wanted and not acknowledged yet; whatever rests on it waits.
+    ///
+    /// A route or hop over 169.254.0.x before its neighbour makes the kernel broadcast "who has 169.254.0.1"
+    /// (kernel-ownership), so that order holds even if the first write fails.
+    pub(super) fn gates(&self) -> Gates {
+        Gates {
+            objects: self.object_table.unsettled().collect(),
+            neighbours: self.neighbour_table.unsettled().collect(),
+        }
+    }
+
+    /// Something was acknowledged that routes may have waited for.
+    pub(super) fn open_gates(&mut self) {
+        for id in std::mem::take(&mut self.gated) {
+            self.mark(id);
         }
     }
 
@@ -239,6 +265,29 @@ impl Engine {
             |_, action| *action == Action::Delete,
             |index, revision, key, _| out.push(op(ticket_table::SOLICITS, index, revision, OpKind::Release { key })),
         );
+    }
+}
+
+/// See [`Engine::gates`].
+#[derive(Debug)]
+pub(super) struct Gates {
+    objects: FxHashSet<KernelNhId>,
+    neighbours: FxHashSet<NeighbourKey>,
+}
+
+impl Gates {
+    fn lets_hop(&self, hop: &KernelHop) -> bool {
+        self.neighbours.is_empty()
+            || hop.via.is_none_or(|addr| !self.neighbours.contains(&NeighbourKey { dev: hop.dev, addr }))
+    }
+
+    /// Whether what a route leads to is there.
+    pub(super) fn lets(&self, target: &KernelTarget) -> bool {
+        match target {
+            KernelTarget::None => true,
+            KernelTarget::Object(id) => self.objects.is_empty() || !self.objects.contains(id),
+            KernelTarget::Hops(hops) => hops.iter().all(|(hop, _)| self.lets_hop(hop)),
+        }
     }
 }
 

@@ -227,8 +227,11 @@ fn target_of(
         .map(|&(hop, kernel_hop, _)| ctx.objects.want(ObjectKey::Hop(hop), ObjectSpec::Hop(kernel_hop)))
         .collect();
     let Some(ids) = ids else { return Err(Reason::KernelRefused) };
-    if let ([only], 1) = (ids.as_slice(), members.len()) {
-        return Ok(KernelTarget::Object(*only));
+    // A group that shrank to one hop stays a group: a hop can't replace it, so every route would have to move.
+    if let ([only], 1, None) = (ids.as_slice(), members.len(), ctx.objects.id_of(group)) {
+        if !ctx.objects.prefers_group_of(*only) {
+            return Ok(KernelTarget::Object(*only));
+        }
     }
     if ctx.objects.is_refused(group) {
         return Err(Reason::KernelRefused);

@@ -51,7 +51,8 @@ impl ObjectSpec {
 pub struct DesiredObjects {
     objects: FxHashMap<ObjectKey, (KernelNhId, ObjectSpec)>,
     keys: FxHashMap<KernelNhId, ObjectKey>,
-    adoptable: FxHashMap<ObjectSpec, KernelNhId>,
+    adoptable: FxHashMap<KernelNhId, ObjectSpec>,
+    preferred: Vec<KernelNhId>,
     refused: FxHashSet<ObjectKey>,
     next: u32,
     changed: Vec<KernelNhId>,
@@ -64,6 +65,7 @@ impl DesiredObjects {
             objects: FxHashMap::default(),
             keys: FxHashMap::default(),
             adoptable: FxHashMap::default(),
+            preferred: Vec::new(),
             refused: FxHashSet::default(),
             next: first.get(),
             changed: Vec::new(),
@@ -84,23 +86,51 @@ impl DesiredObjects {
     pub fn offer(&mut self, id: KernelNhId, spec: ObjectSpec) {
         self.reserve_up_to(id);
         if !self.keys.contains_key(&id) {
-            self.adoptable.insert(spec, id);
+            self.adoptable.insert(id, spec);
         }
     }
 
     /// Ids that were offered and not taken up. Offering ends here.
     pub fn withdraw_offers(&mut self) -> Vec<KernelNhId> {
-        self.adoptable.drain().map(|(_, id)| id).collect()
+        self.adoptable.drain().map(|(id, _)| id).collect()
     }
 
     /// Forgets an offer whose object is gone.
     pub fn withdraw_offer(&mut self, id: KernelNhId) {
-        self.adoptable.retain(|_, offered| *offered != id);
+        self.adoptable.remove(&id);
     }
 
     /// Ids on offer.
     pub fn offers(&self) -> impl Iterator<Item = KernelNhId> + '_ {
-        self.adoptable.values().copied()
+        self.adoptable.keys().copied()
+    }
+
+    /// The object that a route has now: of several on offer with the content that is wanted next, it is taken up, so
+    /// that the route need not move. Equal content is common when members are unresolved.
+    pub fn prefer(&mut self, id: Option<KernelNhId>) {
+        self.preferred.clear();
+        let Some((id, spec)) = id.and_then(|id| Some((id, self.adoptable.get(&id)?))) else { return };
+        self.preferred.push(id);
+        if let ObjectSpec::Group(members) = spec {
+            self.preferred.extend(members.iter().map(|(member, _)| *member));
+        }
+    }
+
+    /// Whether the route has a group of just this hop, left from a group that shrank: then it may stay one.
+    pub fn prefers_group_of(&self, hop: KernelNhId) -> bool {
+        let group = self.preferred.first().and_then(|id| self.adoptable.get(id));
+        matches!(group, Some(ObjectSpec::Group(members)) if matches!(**members, [(only, _)] if only == hop))
+    }
+
+    fn adopt(&mut self, spec: &ObjectSpec) -> Option<KernelNhId> {
+        let offered = |id: &&KernelNhId| self.adoptable.get(id) == Some(spec);
+        let id = *self
+            .preferred
+            .iter()
+            .find(offered)
+            .or_else(|| self.adoptable.keys().filter(offered).min())?;
+        self.adoptable.remove(&id);
+        Some(id)
     }
 
     /// An object of this content is wanted; gives its id.
@@ -112,7 +142,7 @@ impl DesiredObjects {
             }
             return Some(*id);
         }
-        let id = match self.adoptable.remove(&spec) {
+        let id = match self.adopt(&spec) {
             Some(id) => id,
             None => self.new_id()?,
         };

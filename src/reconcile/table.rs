@@ -138,6 +138,11 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
         }
     }
 
+    /// Keys of which something is wanted while nothing is known to be there.
+    pub fn unsettled(&self) -> impl Iterator<Item = K> + '_ {
+        self.iter().filter(|(_, entry)| entry.desired.is_some() && entry.applied.is_none()).map(|(key, _)| key)
+    }
+
     /// Whether something is to be written.
     pub fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()

@@ -160,7 +160,7 @@ impl Groups {
         let group = self.group(id);
         if group.ids.is_empty() && group.paths.is_empty() {
             if let Some(group) = self.groups[id.0 as usize].take() {
-                self.index.remove(&group.hops);
+                self.unindex(&group.hops, id);
             }
             self.free.push(id);
             changes.push(GroupChange::Gone(id));
@@ -283,22 +283,29 @@ impl Groups {
         }
     }
 
-    /// The group for the new content of an id: the one that has it, its own one changed in place, or a new one.
+    /// The group for the new content of an id: its own one changed in place when nothing else shares it, else the one
+    /// that has this content, else a new one. In place, routes stay where they are; two groups may then be equal.
     fn assign(&mut self, id: NhRef, old: Meaning, set: NextHopSet, changes: &mut Vec<GroupChange>) -> NhgId {
-        if let Some(&group) = self.index.get(&set) {
-            return group;
-        }
         if let Meaning::Group(own) = old {
             let group = self.group_mut(own);
-            if group.paths.is_empty() && group.ids.len() == 1 && group.ids.contains(&id) {
+            if group.hops == set {
+                return own;
+            }
+            if group.paths.is_empty() && group.ids.len() == 1 {
                 let before = std::mem::replace(&mut group.hops, set.clone());
-                self.index.remove(&before);
-                self.index.insert(set, own);
+                self.unindex(&before, own);
+                self.index.entry(set).or_insert(own);
                 changes.push(GroupChange::Members(own));
                 return own;
             }
         }
         self.intern_set(set)
+    }
+
+    fn unindex(&mut self, set: &NextHopSet, id: NhgId) {
+        if self.index.get(set) == Some(&id) {
+            self.index.remove(set);
+        }
     }
 
     /// The hops behind an id; `None` for a blackhole.

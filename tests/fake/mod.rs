@@ -226,6 +226,13 @@ impl FakeKernel {
         }
     }
 
+    /// Whether two groups have the same members, as when an id took over the content of another group in place. After
+    /// a restart they are one.
+    pub fn has_equal_groups(&self) -> bool {
+        let groups: Vec<_> = self.objects.values().filter(|o| matches!(o, Object::Group(_))).collect();
+        groups.iter().enumerate().any(|(i, a)| groups[..i].contains(a))
+    }
+
     /// Somebody removes an object; that is announced.
     pub fn steal_object(&mut self, id: u32) {
         self.remove_object(id);
