@@ -6,7 +6,9 @@
 //! Seen on Linux 6.18, all three of carrier loss, link down and link deletion: next-hop objects of the link, and groups that
 //! lose their last member, vanish **without any `RTM_DELNEXTHOP`**; so do the IPv4 routes that used them. What is said is one
 //! `RTM_NEWLINK` (or `RTM_DELLINK`). Only an explicit `RTM_DELNEXTHOP` request is announced. Permanent neighbours go with link
-//! down and deletion, announced one by one, and stay when only the carrier is lost. Nothing comes back by itself.
+//! down and deletion, announced one by one, and stay when only the carrier is lost. Nothing comes back by itself. The last
+//! IPv4 address of a link takes its IPv4 neighbours along (announced), and inline routes (not announced), but no objects and
+//! no routes by id.
 //! The kernel's own notification of a deleted bridge port is no deletion of the link; `wire::rtnl_link` knows.
 //!
 //! When notifications were dropped (`ENOBUFS`) it says [`KernelEvent::Overrun`], empties the queue and reads the lists again.
