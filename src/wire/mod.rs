@@ -1,3 +1,4 @@
 //! Bytes to model and back. Netlink and protobuf types stay inside; nothing here does I/O.
 
 pub mod netlink;
+pub mod rtnl_nexthop;
