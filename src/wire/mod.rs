@@ -2,3 +2,4 @@
 
 pub mod netlink;
 pub mod rtnl_nexthop;
+pub mod rtnl_route;
