@@ -1,4 +1,5 @@
 //! FRR's routes into the Linux kernel and into NIC hardware.
+pub mod admin;
 pub mod engine;
 pub mod model;
 pub mod wire;

@@ -14,7 +14,7 @@ use std::num::NonZeroU32;
 
 use crate::model::{
     IfIndex, NextHop, PathHops, Prefix, PrefixError, Protocol, Reason, RouteKey, RouteKind,
-    RoutePath, SourceNhId, TableId,
+    RoutePath, RouteUpdate, SourceNhId, TableId,
 };
 
 use super::netlink::{Attributes, NLM_F_REPLACE, as_u32, u16_at, u32_at};
@@ -482,6 +482,41 @@ impl<'a> Iterator for Hops<'a> {
         self.0 = rest.get(super::netlink::align(len)..).unwrap_or(&[]);
         Some(Ok(hop))
     }
+}
+
+/// A route message of zebra's that can't be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadRoute {
+    /// The route, where the key could be read: what was announced before no longer holds.
+    pub key: Option<RouteKey>,
+    /// What is wrong.
+    pub reason: Reason,
+}
+
+/// What zebra means by a route message; `add` tells `RTM_NEWROUTE` from `RTM_DELROUTE`. A withdrawal needs only its
+/// key to be right.
+#[inline]
+pub fn decode_route(
+    add: bool,
+    view: &RouteView<'_>,
+    dialect: Dialect,
+) -> Result<RouteUpdate, BadRoute> {
+    let key = view
+        .key()
+        .map_err(|reason| BadRoute { key: None, reason })?;
+    let path = if add {
+        Some(view.path(dialect).map_err(|reason| BadRoute {
+            key: Some(key),
+            reason,
+        })?)
+    } else {
+        None
+    };
+    Ok(RouteUpdate {
+        key,
+        path,
+        protocol: view.protocol,
+    })
 }
 
 /// The gateway out of `RTA_GATEWAY` (of the route's own family) or `RTA_VIA` (which names its family). As in the
