@@ -2,4 +2,5 @@
 pub mod admin;
 pub mod engine;
 pub mod model;
+pub mod source;
 pub mod wire;

@@ -48,6 +48,10 @@ const RTNH_F_ONLINK: u32 = 4;
 
 /// A next-hop message with its attributes named and nothing judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "presence of attributes, as on the wire"
+)]
 pub struct NextHopView<'a> {
     /// `nh_family`: 0 for groups.
     pub family: u8,
