@@ -14,13 +14,16 @@ use super::socket::{RtnlSocket, Wait, errno};
 use crate::model::{
     Errno, Family, KernelEvent, Link, Neighbour, ObservedNextHop, ObservedRoute, Protocol,
 };
-use crate::wire::kernel_nexthop::{RTM_NEWNEXTHOP, decode_nexthop, encode_nexthop_dump};
-use crate::wire::kernel_route::{RTM_NEWROUTE, decode_route, encode_route_dump};
+use crate::wire::kernel_nexthop::{decode_nexthop, encode_nexthop_dump};
+use crate::wire::kernel_route::{decode_route, encode_route_dump};
 use crate::wire::netlink::{Envelope, Message, Messages, u32_at};
 use crate::wire::rtnl_link::{
     RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, decode_event, decode_link, decode_neighbour,
     encode_address_dump, encode_link_dump, encode_neighbour_dump,
 };
+
+use crate::wire::rtnl_nexthop::RTM_NEWNEXTHOP;
+use crate::wire::rtnl_route::RTM_NEWROUTE;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;

@@ -5,40 +5,23 @@
 //! A group's weight is one less in a byte; kernels since 6.12 take a second byte for weights over 256, older ones want
 //! zero there, so it is set only when it must be. Format: `linux/nexthop.h`.
 
-use super::kernel_route::{AF_INET, AF_INET6, af, attr_addr, decode_addr};
-use super::netlink::{
-    Attributes, Envelope, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, as_u32, u32_at,
+use super::kernel_route::{af, attr_addr};
+use super::netlink::{Envelope, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
+use super::rtnl_nexthop::{
+    NHA_GATEWAY, NHA_GROUP, NHA_ID, NHA_OIF, NHMSG_LEN, NextHopView, RTM_DELNEXTHOP,
+    RTM_NEWNEXTHOP, group_members,
 };
+use super::rtnl_route::{AF_INET, AF_INET6, RTNH_F_ONLINK};
 use crate::model::{
     Family, IfIndex, KernelHop, KernelNhId, ObservedContent, ObservedNextHop, Protocol,
 };
 
-/// `RTM_NEWNEXTHOP`.
-pub const RTM_NEWNEXTHOP: u16 = 104;
-/// `RTM_DELNEXTHOP`.
-pub const RTM_DELNEXTHOP: u16 = 105;
 const RTM_GETNEXTHOP: u16 = 106;
-
-const NHA_ID: u16 = 1;
-const NHA_GROUP: u16 = 2;
-const NHA_GROUP_TYPE: u16 = 3;
-const NHA_BLACKHOLE: u16 = 4;
-const NHA_OIF: u16 = 5;
-const NHA_GATEWAY: u16 = 6;
-const NHA_ENCAP_TYPE: u16 = 7;
-const NHA_ENCAP: u16 = 8;
-const NHA_FDB: u16 = 11;
-const NHA_RES_GROUP: u16 = 12;
-
-const NEXTHOP_GRP_TYPE_MPATH: [u8; 2] = [0, 0];
-const NHMSG_LEN: usize = 8;
-const NEXTHOP_GRP_LEN: usize = 8;
-const RTNH_F_ONLINK: u8 = 4;
 
 /// Creates or replaces a single next hop.
 pub fn encode_put_hop(envelope: Envelope<'_>, id: KernelNhId, hop: &KernelHop, by: Protocol) {
     let mut message = envelope.request(RTM_NEWNEXTHOP, NLM_F_CREATE | NLM_F_REPLACE);
-    let [f0, f1, f2, f3] = u32::from(if hop.onlink { RTNH_F_ONLINK } else { 0 }).to_ne_bytes();
+    let [f0, f1, f2, f3] = if hop.onlink { RTNH_F_ONLINK } else { 0 }.to_ne_bytes();
     message.fixed(&[af(hop.family), 0, by.0, 0, f0, f1, f2, f3]);
     message.attr_u32(NHA_ID, id.get());
     message.attr_u32(NHA_OIF, hop.dev.get());
@@ -85,76 +68,34 @@ pub fn encode_nexthop_dump(envelope: Envelope<'_>) {
 
 /// Reads a next-hop object of a dump or notification; `None` for a message without id.
 pub fn decode_nexthop(payload: &[u8]) -> Option<ObservedNextHop> {
-    let nhm: [u8; NHMSG_LEN] = *payload.first_chunk()?;
-    let mut id = None;
-    let mut found = Found::default();
-    for attribute in Attributes::new(&payload[NHMSG_LEN..]) {
-        match attribute.ok()? {
-            (NHA_ID, value) => id = as_u32(value),
-            (NHA_GROUP, value) => found.group = Some(value),
-            (NHA_OIF, value) => found.dev = as_u32(value).and_then(IfIndex::new),
-            (NHA_GATEWAY, value) => found.gateway = Some(value),
-            (NHA_GROUP_TYPE, value) => found.odd |= value != NEXTHOP_GRP_TYPE_MPATH,
-            (NHA_BLACKHOLE | NHA_ENCAP_TYPE | NHA_ENCAP | NHA_FDB | NHA_RES_GROUP, _) => {
-                found.odd = true;
-            }
-            // Statistics and the like say nothing about where packets go.
-            _ => {}
-        }
-    }
+    let view = NextHopView::parse(payload).ok()?;
     Some(ObservedNextHop {
-        id: id?,
-        protocol: nhm[2],
-        content: found.content(nhm),
+        id: view.id?,
+        protocol: view.protocol,
+        content: content(&view),
     })
 }
 
-#[derive(Default)]
-struct Found<'a> {
-    group: Option<&'a [u8]>,
-    dev: Option<IfIndex>,
-    gateway: Option<&'a [u8]>,
-    odd: bool,
-}
-
-impl Found<'_> {
-    fn content(self, nhm: [u8; NHMSG_LEN]) -> Option<ObservedContent> {
-        if self.odd {
-            return None;
-        }
-        if let Some(group) = self.group {
-            return group_members(group).map(ObservedContent::Group);
-        }
-        let family = match nhm[0] {
+fn content(view: &NextHopView<'_>) -> Option<ObservedContent> {
+    if view.damaged || view.resilient || view.blackhole || view.encap || view.fdb {
+        return None;
+    }
+    if let Some(group) = view.group {
+        let members = group_members(group)?
+            .map(|(id, weight)| (id, u16::try_from(weight).unwrap_or(u16::MAX)))
+            .collect();
+        return Some(ObservedContent::Group(members));
+    }
+    Some(ObservedContent::Hop(KernelHop {
+        family: match view.family {
             AF_INET => Family::V4,
             AF_INET6 => Family::V6,
             _ => return None,
-        };
-        let via = match self.gateway {
-            Some(bytes) => Some(decode_addr(family, bytes)?),
-            None => None,
-        };
-        Some(ObservedContent::Hop(KernelHop {
-            family,
-            via,
-            dev: self.dev?,
-            onlink: u32_at(&nhm, 4)? as u8 & RTNH_F_ONLINK != 0,
-        }))
-    }
-}
-
-/// `struct nexthop_grp` after each other: id, weight less one, the weight's high byte.
-fn group_members(bytes: &[u8]) -> Option<Vec<(u32, u16)>> {
-    let members = bytes.chunks_exact(NEXTHOP_GRP_LEN);
-    if bytes.is_empty() || !members.remainder().is_empty() {
-        return None;
-    }
-    members
-        .map(|member| {
-            let weight = u16::from_be_bytes([member[5], member[4]]);
-            Some((u32_at(member, 0)?, weight.saturating_add(1)))
-        })
-        .collect()
+        },
+        via: view.gateway_addr().ok()?,
+        dev: IfIndex::new(view.oif?)?,
+        onlink: view.onlink(),
+    }))
 }
 
 #[cfg(test)]

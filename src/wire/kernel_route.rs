@@ -17,42 +17,28 @@ use super::netlink::{
     Attributes, Envelope, MessageBuilder, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE,
     as_u32, u16_at, u32_at,
 };
+use super::rtnl_nexthop::address;
+use super::rtnl_route::{
+    AF_INET, AF_INET6, RTA_DST, RTA_GATEWAY, RTA_METRICS, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF,
+    RTA_PREFSRC, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTAX_MTU, RTM_DELROUTE, RTM_NEWROUTE, RTMSG_LEN,
+    RTNEXTHOP_LEN, RTNH_F_ONLINK,
+};
 use crate::model::{
     Family, IfIndex, KernelHop, KernelNhId, KernelRoute, KernelTarget, ObservedRoute, Prefix,
     Protocol, RouteKey, RouteKind, RouteOp, TableId,
 };
 
-/// `RTM_NEWROUTE`.
-pub const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
-
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const RTA_PRIORITY: u16 = 6;
-const RTA_PREFSRC: u16 = 7;
-const RTA_METRICS: u16 = 8;
-const RTA_MULTIPATH: u16 = 9;
 const RTA_CACHEINFO: u16 = 12;
-const RTA_TABLE: u16 = 15;
-const RTA_VIA: u16 = 18;
 const RTA_PREF: u16 = 20;
-const RTA_NH_ID: u16 = 30;
-
-const RTAX_MTU: u16 = 2;
-const RTNH_F_ONLINK: u8 = 4;
 const RTM_F_CLONED: u32 = 0x200;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
 const RT_SCOPE_NOWHERE: u8 = 255;
-const RTMSG_LEN: usize = 12;
-const RTNEXTHOP_LEN: usize = 8;
+/// `rtnh_flags` has a byte, the low one of `rtm_flags`.
+const ONLINK: u8 = RTNH_F_ONLINK as u8;
 /// Offset of `rta_expires` in `struct rta_cacheinfo`.
 const CACHEINFO_EXPIRES: usize = 8;
-
-pub(super) const AF_INET: u8 = 2;
-pub(super) const AF_INET6: u8 = 10;
 
 /// The largest `RTAX_MTU` that IPv4 keeps (65535 - 15); a larger one reads back as this.
 pub const MTU_MAX: u32 = 65_520;
@@ -109,7 +95,7 @@ pub fn decode_route(payload: &[u8]) -> Option<ObservedRoute> {
         found.take(kind, value, family);
     }
     let addr = match found.dst {
-        Some(addr) => decode_addr(family, addr)?,
+        Some(addr) => address(af(family), addr)?,
         None => unspecified(family),
     };
     let table = found.table.unwrap_or(u32::from(rtm[4]));
@@ -120,7 +106,7 @@ pub fn decode_route(payload: &[u8]) -> Option<ObservedRoute> {
         },
         metric: found.metric,
         protocol: rtm[5],
-        form: found.form(rtm, family, flags as u8 & RTNH_F_ONLINK != 0),
+        form: found.form(rtm, family, flags as u8 & ONLINK != 0),
     })
 }
 
@@ -143,7 +129,7 @@ fn encode_put(
         mark,
         scope(family, &route.target),
         rtn(route.kind),
-        if onlink { RTNH_F_ONLINK } else { 0 },
+        if onlink { ONLINK } else { 0 },
     );
     match &route.target {
         KernelTarget::None => {}
@@ -159,7 +145,7 @@ fn encode_put(
                 message.nested(RTA_MULTIPATH, |message| {
                     for (hop, weight) in hops {
                         message.rtnexthop(
-                            if hop.onlink { RTNH_F_ONLINK } else { 0 },
+                            if hop.onlink { ONLINK } else { 0 },
                             weight_byte(*weight),
                             hop.dev.get(),
                             |message| gateway(message, family, hop),
@@ -294,10 +280,10 @@ impl<'a> Found<'a> {
             RTA_PRIORITY => self.metric = as_u32(value).unwrap_or(0),
             RTA_NH_ID => self.object = as_u32(value),
             RTA_OIF => self.dev = as_u32(value).and_then(IfIndex::new),
-            RTA_GATEWAY => self.via = self.or_odd(decode_addr(family, value)),
+            RTA_GATEWAY => self.via = self.or_odd(address(af(family), value)),
             RTA_VIA => self.via = self.or_odd(decode_via(value)),
             RTA_MULTIPATH => self.multipath = Some(value),
-            RTA_PREFSRC => self.prefsrc = self.or_odd(decode_addr(family, value)),
+            RTA_PREFSRC => self.prefsrc = self.or_odd(address(af(family), value)),
             RTA_METRICS => self.take_metrics(value),
             RTA_CACHEINFO => self.odd |= u32_at(value, CACHEINFO_EXPIRES) != Some(0),
             RTA_PREF => self.odd |= value != [0],
@@ -361,7 +347,7 @@ fn decode_multipath(family: Family, mut bytes: &[u8]) -> Option<KernelTarget> {
         let mut via = None;
         for attribute in Attributes::new(attributes) {
             via = Some(match attribute.ok()? {
-                (RTA_GATEWAY, value) => decode_addr(family, value)?,
+                (RTA_GATEWAY, value) => address(af(family), value)?,
                 (RTA_VIA, value) => decode_via(value)?,
                 _ => return None,
             });
@@ -370,7 +356,7 @@ fn decode_multipath(family: Family, mut bytes: &[u8]) -> Option<KernelTarget> {
             family: via.map_or(family, Family::of),
             via,
             dev: IfIndex::new(u32_at(bytes, 4)?)?,
-            onlink: bytes[2] & RTNH_F_ONLINK != 0,
+            onlink: bytes[2] & ONLINK != 0,
         };
         hops.push((hop, u16::from(bytes[3]) + 1));
         bytes = bytes.get(super::netlink::align(len)..).unwrap_or(&[]);
@@ -379,20 +365,8 @@ fn decode_multipath(family: Family, mut bytes: &[u8]) -> Option<KernelTarget> {
 }
 
 fn decode_via(bytes: &[u8]) -> Option<IpAddr> {
-    let family = match u16_at(bytes, 0)? {
-        2 => Family::V4,
-        10 => Family::V6,
-        _ => return None,
-    };
-    decode_addr(family, &bytes[2..])
-}
-
-/// An address whose length must be the family's.
-pub(super) fn decode_addr(family: Family, bytes: &[u8]) -> Option<IpAddr> {
-    Some(match family {
-        Family::V4 => Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into(),
-        Family::V6 => Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into(),
-    })
+    let family = u8::try_from(u16_at(bytes, 0)?).ok()?;
+    address(family, &bytes[2..])
 }
 
 /// Appends an address as an attribute.

@@ -10,11 +10,12 @@
 //! `NTF_EXT_LEARNED` unless repeated. So [`encode_refresh`] takes what was read before. Both flags go together: kernels
 //! before 5.16 overlook the attribute and see the use. `NTF_USE` alone ends the management and leaves the entry.
 
-use super::kernel_nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP, decode_nexthop};
-use super::kernel_route::{AF_INET, AF_INET6, af, attr_addr, decode_addr};
+use super::kernel_nexthop::decode_nexthop;
+use super::kernel_route::{af, attr_addr};
 use super::netlink::{
     Attributes, Envelope, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, as_u32, u16_at, u32_at,
 };
+use super::rtnl_nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP, address};
 use crate::model::{
     Family, IfIndex, KernelEvent, Link, MacAddr, Neighbour, NeighbourKey, NeighbourState, Protocol,
     TableId,
@@ -137,7 +138,7 @@ pub fn decode_link(payload: &[u8]) -> Option<Link> {
 /// Reads a neighbour; `None` for forwarding-database, proxy and multicast entries.
 pub fn decode_neighbour(payload: &[u8]) -> Option<NeighbourEntry> {
     let ndm: &[u8; NDMSG_LEN] = payload.first_chunk()?;
-    let family = route_family(ndm[0])?;
+    let family = ndm[0];
     let dev = IfIndex::new(u32_at(ndm, 4)?)?;
     let flags = ndm[10];
     if flags & NTF_PROXY != 0 {
@@ -146,7 +147,7 @@ pub fn decode_neighbour(payload: &[u8]) -> Option<NeighbourEntry> {
     let (mut addr, mut lladdr, mut protocol, mut managed) = (None, None, 0, false);
     for attribute in Attributes::new(&payload[NDMSG_LEN..]) {
         match attribute.ok()? {
-            (NDA_DST, value) => addr = decode_addr(family, value),
+            (NDA_DST, value) => addr = address(family, value),
             (NDA_LLADDR, value) => lladdr = mac(value),
             (NDA_PROTOCOL, &[number]) => protocol = number,
             (NDA_FLAGS_EXT, value) => managed = as_u32(value)? & NTF_EXT_MANAGED != 0,
@@ -270,20 +271,20 @@ fn link_index(payload: &[u8]) -> Option<IfIndex> {
 
 fn decode_address(payload: &[u8], present: bool) -> Option<KernelEvent> {
     let ifa: &[u8; IFADDRMSG_LEN] = payload.first_chunk()?;
-    let family = route_family(ifa[0])?;
+    let family = ifa[0];
     let dev = IfIndex::new(u32_at(ifa, 4)?)?;
-    let (mut address, mut local) = (None, None);
+    let (mut other, mut local) = (None, None);
     for attribute in Attributes::new(&payload[IFADDRMSG_LEN..]) {
         match attribute.ok()? {
-            (IFA_ADDRESS, value) => address = decode_addr(family, value),
-            (IFA_LOCAL, value) => local = decode_addr(family, value),
+            (IFA_ADDRESS, value) => other = address(family, value),
+            (IFA_LOCAL, value) => local = address(family, value),
             _ => {}
         }
     }
     Some(KernelEvent::Address {
         dev,
         // On a point-to-point link IFA_ADDRESS is the other end's.
-        addr: local.or(address)?,
+        addr: local.or(other)?,
         len: ifa[1],
         present,
     })
@@ -310,14 +311,6 @@ fn vrf_table(linkinfo: &[u8]) -> Option<TableId> {
 fn mac(bytes: &[u8]) -> Option<MacAddr> {
     let mac = MacAddr(bytes.try_into().ok()?);
     mac.is_usable().then_some(mac)
-}
-
-const fn route_family(af: u8) -> Option<Family> {
-    match af {
-        AF_INET => Some(Family::V4),
-        AF_INET6 => Some(Family::V6),
-        _ => None,
-    }
 }
 
 const fn neighbour_state(nud: u16) -> NeighbourState {
