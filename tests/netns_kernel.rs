@@ -748,6 +748,8 @@ fn solicitation_learns_keeps_and_releases() {
             assert!(entry.state.is_valid());
         }
         assert!(!managed(&neighbour(&addr, "va")));
+        // Learned, not written by us, whatever mark it bears.
+        assert_eq!(kernel.errno(OpKind::DeleteNeighbour { key }), ENOENT);
 
         // Somebody who does not answer.
         let key = NeighbourKey {

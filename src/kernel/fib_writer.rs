@@ -258,7 +258,11 @@ impl Writer {
 
     fn delete_neighbour(&mut self, key: &NeighbourKey) -> Result<(), Refusal> {
         match self.read_neighbour(key)? {
-            Some(entry) if entry.neighbour.protocol == self.mark.protocol.0 => {
+            // A learned one that we solicited has our mark too, and stays.
+            Some(entry)
+                if entry.neighbour.protocol == self.mark.protocol.0
+                    && entry.neighbour.state == NeighbourState::Permanent =>
+            {
                 self.request(|envelope| encode_delete_neighbour(envelope, key))
             }
             Some(_) => Err(said(OsErrno::ENOENT, "the neighbour there is not ours")),
