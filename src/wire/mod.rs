@@ -1,3 +1,10 @@
 //! Bytes to model and back. Netlink and protobuf types stay inside; nothing here does I/O.
 
+pub mod feedback;
+pub mod fpm;
+pub mod kernel_nexthop;
+pub mod kernel_route;
 pub mod netlink;
+pub mod rtnl_link;
+pub mod rtnl_nexthop;
+pub mod rtnl_route;
