@@ -1,2 +1,5 @@
 //! Owns the stores and runs the turn.
+mod query;
 pub mod report;
+
+pub use query::Engine;
