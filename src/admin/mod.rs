@@ -18,6 +18,8 @@ mod messages;
 mod render;
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod schema_tests;
 mod server;
 mod socket;
 mod table;
