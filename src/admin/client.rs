@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody listens there.
-    #[error("no daemon can be reached on {socket}: {source}")]
+    #[error("no daemon can be reached on {socket}")]
     Unreachable {
         /// The admin socket.
         socket: PathBuf,

@@ -53,7 +53,7 @@ pub enum CommandError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The output can't be written.
-    #[error("output: {0}")]
+    #[error("can't write the output")]
     Output(#[from] io::Error),
 }
 

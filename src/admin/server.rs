@@ -58,10 +58,10 @@ pub struct Admin {
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// The socket can't be used.
-    #[error("admin socket: {0}")]
+    #[error("the admin socket failed")]
     Socket(#[from] io::Error),
     /// The HTTP/2 server failed.
-    #[error("admin API: {0}")]
+    #[error("the admin API failed")]
     Transport(#[from] tonic::transport::Error),
 }
 
