@@ -10,5 +10,6 @@ pub mod reconcile;
 pub mod resolve;
 pub mod rib;
 pub mod source;
+pub mod state;
 pub mod view;
 pub mod wire;

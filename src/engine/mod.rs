@@ -27,7 +27,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::config::{CompatMode, Config, NexthopObjects, SetUp};
 use crate::model::{
-    DumpKind, Event, KernelNhId, MacAddr, NeighbourKey, NhgId, Op, OpKind, Reason, Setting,
+    DumpKind, Event, IfIndex, KernelNhId, MacAddr, NeighbourKey, NhgId, Op, OpKind, Reason, Setting,
     TableId, Ticket, Timestamp,
 };
 use crate::plan::{DesiredObjects, FibPlan, Forms, GroupKey, ObjectSpec};
@@ -210,23 +210,6 @@ impl Engine {
             .min()
     }
 
-    /// Whether [`Self::poll_ops`] would hand out something now, timers apart.
-    pub fn has_work(&self) -> bool {
-        !self.dirty.is_empty()
-            || !self.rescan.is_empty()
-            || !self.replan.is_empty()
-            || !self.changes.hops.is_empty()
-            || !self.changes.neighbours.is_empty()
-            || !self.changes.solicit.is_empty()
-            || !self.changes.release.is_empty()
-            || self.object_table.has_dirty()
-            || self.neighbour_table.has_dirty()
-            || self.solicit_table.has_dirty()
-            || self.setting_table.has_dirty()
-            || (self.route_dump.wanted && !self.route_dump.running)
-            || (self.object_dump.wanted && !self.object_dump.running)
-    }
-
     /// The next next-hop object id; what must be saved before it is given out.
     pub const fn next_nexthop_id(&self) -> u32 {
         self.objects.next_id()
@@ -235,6 +218,27 @@ impl Engine {
     /// The 169.254 addresses given out; what should be saved.
     pub const fn address_pool(&self) -> &AddressPool {
         self.resolver.pool()
+    }
+
+    /// The name of a link.
+    pub fn link_name(&self, dev: IfIndex) -> Box<str> {
+        self.view.name_of(dev)
+    }
+
+    /// Forgets every route: the following writes remove everything of ours, in hash order.
+    pub fn withdraw_all(&mut self) {
+        for id in self.slots.ids() {
+            self.withdraw(id);
+        }
+        self.session.forget();
+        self.groups.forget_older(u32::MAX, &mut self.group_changes);
+        self.take_group_changes();
+        self.prune_objects();
+    }
+
+    /// Whether nothing of ours is in the kernel any more.
+    pub fn is_flushed(&self) -> bool {
+        self.slots.is_empty() && self.object_table.is_empty() && self.neighbour_table.is_empty()
     }
 
     /// Whether this set-up writes routes at all.

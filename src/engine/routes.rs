@@ -49,8 +49,8 @@ impl Engine {
     }
 
     pub(super) fn poll_routes(&mut self, budget: usize, out: &mut Vec<Op>) {
-        // Writes that are put off do not count, so the walk is bounded as well.
-        let mut looked_at = self.dirty.len().min(budget.saturating_mul(64));
+        // Routes that are put on the list meanwhile are left for the next time, so the walk ends.
+        let mut looked_at = self.dirty.len();
         let mut gates = self.gates();
         while out.len() < budget && looked_at > 0 {
             looked_at -= 1;

@@ -89,7 +89,8 @@ pub const fn remedy(op: OpClass, errno: Errno) -> Remedy {
         (Op::ObjectDelete, ENOENT | ENODEV | EOPNOTSUPP) => Remedy::Done,
 
         (Op::NeighbourDelete | Op::Solicit, ENOENT | ENODEV | ENXIO) => Remedy::Done,
-        (Op::NeighbourPut, ENODEV | ENXIO | ENETDOWN | ENOENT) => Remedy::Wait,
+        // EEXIST: a permanent entry of somebody else's; when the monitor tells of it another address is taken.
+        (Op::NeighbourPut, ENODEV | ENXIO | ENETDOWN | ENOENT | EEXIST) => Remedy::Wait,
         (Op::Solicit, _) => Remedy::Wait,
         _ => Remedy::Refused,
     }

@@ -76,6 +76,11 @@ impl<K, S> Default for Table<K, S> {
 }
 
 impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
+    /// Whether nothing is wanted, there, or on its way.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
     /// An entry.
     pub fn get(&self, key: K) -> Option<&Entry<S>> {
         let (_, entry) = self.slots[*self.index.get(&key)? as usize].as_ref()?;

@@ -27,6 +27,7 @@ pub fn candidates() -> impl Iterator<Item = Ipv4Addr> {
 pub struct AddressPool {
     used: FxHashMap<(IfIndex, Ipv4Addr), IpAddr>,
     remembered: FxHashMap<NeighbourKey, Ipv4Addr>,
+    version: u64,
 }
 
 impl AddressPool {
@@ -47,7 +48,7 @@ impl AddressPool {
             .chain(candidates())
             .find(|&addr| free(self, addr) && !avoid(addr))?;
         self.used.insert((peer.dev, addr), peer.addr);
-        self.remembered.insert(peer, addr);
+        self.remember(peer, addr);
         Some(addr)
     }
 
@@ -68,7 +69,14 @@ impl AddressPool {
 
     /// Remembers an address from an earlier run.
     pub fn remember(&mut self, peer: NeighbourKey, addr: Ipv4Addr) {
-        self.remembered.insert(peer, addr);
+        if self.remembered.insert(peer, addr) != Some(addr) {
+            self.version += 1;
+        }
+    }
+
+    /// Counts changes of what is remembered.
+    pub const fn version(&self) -> u64 {
+        self.version
     }
 
     /// What is remembered, to be saved.

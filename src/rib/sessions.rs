@@ -100,6 +100,12 @@ impl Session {
         self.hold_until = Some(now + self.stale_time);
     }
 
+    /// Nothing is kept for anybody any more.
+    pub fn forget(&mut self) {
+        self.connection = None;
+        self.hold_until = None;
+    }
+
     /// When [`Self::poll`] has something to say next.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let idle = self
