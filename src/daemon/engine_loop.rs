@@ -87,11 +87,17 @@ impl EngineLoop {
         };
         select! {
             recv(self.events) -> event => match event {
-                Ok(event) => self.engine.handle(self.now(), event),
+                Ok(event) => {
+                    let now = self.now();
+                    self.engine.handle(now, event);
+                }
                 Err(_) => bail!("the kernel monitor and all sources ended"),
             },
             recv(self.questions) -> question => match question {
-                Ok(question) => question(&mut self.engine, self.now()),
+                Ok(question) => {
+                    let now = self.now();
+                    question(&mut self.engine, now);
+                }
                 // The admin API ends before the engine does.
                 Err(_) => self.questions = never(),
             },

@@ -261,7 +261,7 @@ impl Groups {
         let new = match flat {
             Err(reason) => Meaning::Blocked(reason),
             Ok(None) => Meaning::Blackhole,
-            Ok(Some(set)) => Meaning::Group(self.assign(id, old, set, changes)),
+            Ok(Some(set)) => Meaning::Group(self.assign(old, set, changes)),
         };
         if new != old {
             if let Meaning::Group(old) = old {
@@ -285,7 +285,7 @@ impl Groups {
 
     /// The group for the new content of an id: its own one changed in place when nothing else shares it, else the one
     /// that has this content, else a new one. In place, routes stay where they are; two groups may then be equal.
-    fn assign(&mut self, id: NhRef, old: Meaning, set: NextHopSet, changes: &mut Vec<GroupChange>) -> NhgId {
+    fn assign(&mut self, old: Meaning, set: NextHopSet, changes: &mut Vec<GroupChange>) -> NhgId {
         if let Meaning::Group(own) = old {
             let group = self.group_mut(own);
             if group.hops == set {
