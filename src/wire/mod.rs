@@ -1,3 +1,7 @@
 //! Bytes to model and back. Netlink and protobuf types stay inside; nothing here does I/O.
 
+pub mod feedback;
+pub mod fpm;
 pub mod netlink;
+pub mod rtnl_nexthop;
+pub mod rtnl_route;
