@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use frr_offload::admin::args::{Args, Command};
 use frr_offload::admin::command::{self, CommandError, Exit};
+use frr_offload::admin::decode::DecodeOptions;
 use frr_offload::daemon::{self, config_file::ConfigFiles};
 
 fn main() -> ExitCode {
@@ -20,10 +21,17 @@ fn main() -> ExitCode {
         given.unwrap_or_else(|| configured_socket(files()))
     };
     let result = match command {
-        Command::Run => run(files()).map_err(anyhow::Error::from),
+        Command::Run => run(files()),
         Command::Check { json } => check(files(), json).map_err(anyhow::Error::from),
         Command::Show { what, json } => ask(command::show(&socket(), what, json)),
         Command::Explain { question, json } => ask(command::explain(&socket(), question, json)),
+        Command::Decode { file, rib, json } => {
+            command::decode(&DecodeOptions { file, rib, json }).map_err(anyhow::Error::from)
+        }
+        Command::Replay { what, json } => {
+            let listener = || files().parse_lenient().0.fpm.listen[0];
+            command::replay(what, listener, json).map_err(anyhow::Error::from)
+        }
         Command::Log { filter } => ask(command::log(&socket(), filter)),
     };
     match result {

@@ -219,7 +219,7 @@ fn help_lists_what_works_and_nothing_else() {
     let output = run(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
-    for word in ["run", "check", "show", "explain", "log"] {
+    for word in ["run", "check", "show", "explain", "decode", "replay", "log"] {
         assert!(text.contains(&format!("\n  {word} ")), "{word} in {text}");
     }
     for word in ["doctor", "resync", "flush", "top", "plan"] {
@@ -229,6 +229,51 @@ fn help_lists_what_works_and_nothing_else() {
     for word in ["offload", "acl", "ports", "counters"] {
         assert!(!show.contains(&format!("\n  {word} ")), "{word} in {show}");
     }
+}
+
+#[test]
+fn decode_tells_a_whole_stream_from_a_damaged_one() {
+    let dir = Folder::new("decode");
+    let whole = dir.write("whole.bin", []);
+    let output = run(&["decode", "--rib", "--json", whole.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let table: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(table["routes"], Value::Array(Vec::new()));
+
+    let damaged = dir.write("damaged.bin", [9, 1, 0, 4]);
+    let output = run(&["decode", "--rib", "--json", damaged.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let table: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(table["errors"][0]["offset"], 0);
+
+    let missing = dir.0.join("none.bin");
+    let output = run(&["decode", missing.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("No such file"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn replay_needs_a_listener() {
+    let dir = Folder::new("replay");
+    let stream = dir.write("whole.bin", []);
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = unused.local_addr().unwrap();
+    drop(unused);
+    let main = dir.write("config.toml", format!("fpm.listen = '{addr}'"));
+    let args = [
+        "replay",
+        stream.to_str().unwrap(),
+        "--config",
+        main.to_str().unwrap(),
+    ];
+    let output = run(&args);
+    assert_eq!(output.status.code(), Some(3));
+    let text = stderr(&output);
+    assert!(text.contains(&format!("can't connect to {addr}")), "{text}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The command line's definition: help, completions and man pages come from it. Lists only what works.
 //! Parses words into values, so that a wrong word is a usage error (exit 2) and never reaches the daemon.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -59,6 +60,26 @@ pub enum Command {
         /// The question.
         #[command(flatten)]
         question: ExplainArgs,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what an FPM byte stream says, without a daemon; exit 1 if it is damaged
+    Decode {
+        /// The stream, or - for standard input
+        file: PathBuf,
+        /// The table that the stream leaves, instead of a line a message
+        #[arg(long)]
+        rib: bool,
+        /// Print JSON: an object a line, with --rib one document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Play zebra: send an FPM byte stream to a daemon
+    Replay {
+        /// What to send.
+        #[command(flatten)]
+        what: ReplayArgs,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -205,6 +226,22 @@ impl ExplainArgs {
             table: self.table,
         }
     }
+}
+
+/// What `replay` sends.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ReplayArgs {
+    /// The stream
+    pub file: PathBuf,
+    /// Where the daemon listens for zebra [default: the configuration's first address]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub to: Option<SocketAddr>,
+    /// Frames a second [default: as fast as it goes]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<NonZeroU32>,
+    /// Stay connected afterwards, as zebra does, so that the routes are kept
+    #[arg(long)]
+    pub hold: bool,
 }
 
 /// Checked, and kept as it was written: the answer repeats it.

@@ -3,6 +3,7 @@
 //! right and no error. Finding the configuration is the caller's business.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,12 +11,14 @@ use serde::Serialize;
 use thiserror::Error;
 use tonic::Streaming;
 
-use super::args::{ExplainArgs, Show};
+use super::args::{ExplainArgs, ReplayArgs, Show};
 use super::client::{self, ClientError};
+use super::decode::{self, Answer, DecodeError, DecodeOptions};
 use super::proto::{
     EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, RoutesRequest, StatusRequest,
 };
 use super::render;
+use super::replay::{self, ReplayError, ReplayOptions, ReplayReport};
 use super::table::{Row, Screen, Table};
 use crate::config::{Config, Fault};
 
@@ -52,6 +55,12 @@ pub enum CommandError {
     /// No answer.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A stream could not be decoded.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A stream could not be sent.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     /// The output can't be written.
     #[error("can't write the output")]
     Output(#[from] io::Error),
@@ -61,12 +70,16 @@ impl CommandError {
     /// How the program ends after it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Client(ClientError::Unreachable { .. } | ClientError::Lost(_)) => {
-                Exit::Unreachable
-            }
-            Self::Client(ClientError::Refused(_)) => Exit::Usage,
+            Self::Client(ClientError::Unreachable { .. } | ClientError::Lost(_))
+            | Self::Replay(ReplayError::Connect { .. }) => Exit::Unreachable,
+            Self::Client(ClientError::Refused(_))
+            | Self::Decode(DecodeError::Open { .. } | DecodeError::Read { .. })
+            | Self::Replay(ReplayError::File { .. }) => Exit::Usage,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Fine,
-            Self::Client(ClientError::NotFound(_)) | Self::Output(_) => Exit::BadNews,
+            Self::Client(ClientError::NotFound(_))
+            | Self::Decode(DecodeError::Write(_))
+            | Self::Replay(ReplayError::Stream { .. } | ReplayError::Send { .. })
+            | Self::Output(_) => Exit::BadNews,
         }
     }
 
@@ -205,6 +218,92 @@ pub async fn log(socket: &Path, filter: String) -> Result<Exit, CommandError> {
     let mut api = client::connect(socket).await?;
     api.set_log_filter(LogFilter { filter }).await?;
     Ok(Exit::Fine)
+}
+
+/// `decode`.
+pub fn decode(options: &DecodeOptions) -> Result<Exit, CommandError> {
+    let mut screen = stdout();
+    let answer = decode::run(options, &mut screen.out)?;
+    screen.out.flush()?;
+    Ok(match answer {
+        Answer::Fine => Exit::Fine,
+        Answer::Damaged => Exit::BadNews,
+    })
+}
+
+/// What `replay` did, in JSON.
+#[derive(Debug, Serialize)]
+struct ReplayDone {
+    frames: u64,
+    bytes: u64,
+    answered_bytes: u64,
+    seconds: f64,
+    closed: bool,
+}
+
+impl From<ReplayReport> for ReplayDone {
+    fn from(report: ReplayReport) -> Self {
+        let ReplayReport {
+            frames,
+            bytes,
+            answered,
+            sending,
+            closed,
+        } = report;
+        Self {
+            frames,
+            bytes,
+            answered_bytes: answered,
+            seconds: sending.as_secs_f64(),
+            closed,
+        }
+    }
+}
+
+/// `replay`, to `to` unless the arguments say where.
+pub fn replay(
+    what: ReplayArgs,
+    to: impl FnOnce() -> SocketAddr,
+    json: bool,
+) -> Result<Exit, CommandError> {
+    let ReplayArgs {
+        file,
+        to: given,
+        rate,
+        hold,
+    } = what;
+    let to = given.unwrap_or_else(to);
+    let done = ReplayDone::from(replay::run(&ReplayOptions {
+        file,
+        to,
+        rate,
+        hold,
+    })?);
+    let mut screen = stdout();
+    if json {
+        document(&mut screen, &done)?;
+    } else {
+        let ReplayDone {
+            bytes,
+            answered_bytes,
+            seconds,
+            ..
+        } = done;
+        let frames = render::plural(done.frames, "frame");
+        writeln!(
+            screen.out,
+            "{to}: sent {frames}, {bytes} bytes in {seconds:.3} s, {answered_bytes} bytes came back"
+        )?;
+    }
+    screen.out.flush()?;
+    if done.closed {
+        return Ok(Exit::Fine);
+    }
+    writeln!(
+        io::stderr(),
+        "the daemon did not close its side: perhaps not everything was read"
+    )?;
+    Ok(Exit::BadNews)
 }
 
 /// The answer of `check` in JSON.

@@ -11,24 +11,18 @@ use super::proto::{
     Event, Explanation, Neighbour, Nexthop, NexthopGroup, Route, RouteCount, RouteSummary, Source,
     Status,
 };
-use super::table::{Align, Cell, Paint, Row, Screen, Table};
+use super::table::{Align, Cell, Column, Paint, Row, Screen, Table};
 use crate::model::Reason;
 
 use Align::{Left, Right};
 
 /// `show routes`.
 pub(super) fn routes() -> Table {
-    Table::new(&[
+    hop_table([
         ("PREFIX", Left),
         ("TABLE", Right),
         ("PROTOCOL", Left),
         ("KERNEL", Left),
-        ("VIA", Left),
-        ("DEV", Left),
-        ("WEIGHT", Right),
-        ("KERNEL VIA", Left),
-        ("MAC", Left),
-        ("NOTE", Left),
     ])
 }
 
@@ -61,17 +55,11 @@ pub(super) fn route_rows(route: &Route, rows: &mut Vec<Row>) {
 
 /// `show nexthops`.
 pub(super) fn groups() -> Table {
-    Table::new(&[
+    hop_table([
         ("GROUP", Right),
         ("ROUTES", Right),
         ("FRR IDS", Left),
         ("KERNEL IDS", Left),
-        ("VIA", Left),
-        ("DEV", Left),
-        ("WEIGHT", Right),
-        ("KERNEL VIA", Left),
-        ("MAC", Left),
-        ("NOTE", Left),
     ])
 }
 
@@ -91,6 +79,19 @@ pub(super) fn group_rows(group: &NexthopGroup, rows: &mut Vec<Row>) {
 fn ids(ids: impl Iterator<Item = u32>) -> Cell {
     let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
     or_dash((!ids.is_empty()).then(|| ids.join(",")).as_deref())
+}
+
+/// A table whose lines end with a next hop.
+fn hop_table(head: [Column; 4]) -> Table {
+    let hop = [
+        ("VIA", Left),
+        ("DEV", Left),
+        ("WEIGHT", Right),
+        ("KERNEL VIA", Left),
+        ("MAC", Left),
+        ("NOTE", Left),
+    ];
+    Table::new(head.into_iter().chain(hop))
 }
 
 /// A line for each next hop, the first of them behind `head`; without any, one with `target` in place of a gateway.
@@ -120,7 +121,7 @@ fn hop_rows(
     }
 }
 
-/// VIA, DEV, WEIGHT, KERNEL VIA, MAC, NOTE.
+/// The columns of [`hop_table`].
 fn hop_cells<'a>(hop: &'a Nexthop, mut notes: Vec<&'a str>) -> [Cell; 6] {
     if hop.state != "ready" && !notes.contains(&hop.state.as_str()) {
         notes.push(&hop.state);
@@ -140,7 +141,7 @@ fn hop_cells<'a>(hop: &'a Nexthop, mut notes: Vec<&'a str>) -> [Cell; 6] {
 
 /// `show neighbours`.
 pub(super) fn neighbours() -> Table {
-    Table::new(&[
+    Table::new([
         ("ADDRESS", Left),
         ("DEV", Left),
         ("MAC", Left),
@@ -169,7 +170,7 @@ pub(super) fn neighbour_row(neighbour: &Neighbour) -> Row {
 
 /// `show events`.
 pub(super) fn events() -> Table {
-    Table::new(&[
+    Table::new([
         ("TIME", Left),
         ("SEVERITY", Left),
         ("EVENT", Left),
@@ -194,7 +195,7 @@ pub(super) fn event_row(event: &Event) -> Row {
 
 /// `show routes --summary`.
 pub(super) fn summary<W: Write>(screen: &mut Screen<W>, summary: &RouteSummary) -> io::Result<()> {
-    let mut table = Table::new(&[
+    let mut table = Table::new([
         ("TABLE", Right),
         ("FAMILY", Left),
         ("PROTOCOL", Left),

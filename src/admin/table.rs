@@ -53,6 +53,9 @@ pub(super) enum Align {
     Right,
 }
 
+/// A column's heading and side.
+pub(super) type Column = (&'static str, Align);
+
 /// A cell.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Cell {
@@ -85,16 +88,17 @@ pub(super) type Row = Vec<Cell>;
 /// A table that is being written.
 #[derive(Debug)]
 pub(super) struct Table {
-    columns: &'static [(&'static str, Align)],
+    columns: Vec<Column>,
     widths: Vec<usize>,
     started: bool,
 }
 
 impl Table {
-    pub(super) fn new(columns: &'static [(&'static str, Align)]) -> Self {
+    pub(super) fn new(columns: impl IntoIterator<Item = Column>) -> Self {
+        let columns: Vec<Column> = columns.into_iter().collect();
         Self {
-            columns,
             widths: columns.iter().map(|(title, _)| title.len()).collect(),
+            columns,
             started: false,
         }
     }
@@ -120,7 +124,7 @@ impl Table {
         }
         if !self.started {
             self.started = true;
-            let heading = |(title, _): &(&str, _)| Cell::painted(*title, Some(Paint::Heading));
+            let heading = |(title, _): &Column| Cell::painted(*title, Some(Paint::Heading));
             let headings: Row = self.columns.iter().map(heading).collect();
             self.line(screen, &headings)?;
         }
@@ -153,7 +157,7 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_never_shrink() {
-        let mut table = Table::new(&[
+        let mut table = Table::new([
             ("A", Align::Left),
             ("COUNT", Align::Right),
             ("B", Align::Left),
@@ -183,7 +187,7 @@ mod tests {
 
     #[test]
     fn colour_does_not_disturb_the_columns() {
-        let mut table = Table::new(&[("A", Align::Left), ("B", Align::Left)]);
+        let mut table = Table::new([("A", Align::Left), ("B", Align::Left)]);
         let mut screen = Screen {
             out: Vec::new(),
             colour: true,

@@ -183,15 +183,18 @@ impl<'a> Reader<'a> {
             self.wrong_value(key, entry, "[]".to_owned(), ADDRESS_PORT.to_owned());
             return;
         }
-        into.clear();
+        let mut good = Vec::new();
         for (entry, text) in self.texts(key, ADDRESS_PORT) {
             match text.parse::<SocketAddr>() {
-                Ok(addr) if addr.port() != 0 && !into.contains(&addr) => into.push(addr),
+                Ok(addr) if addr.port() != 0 && !good.contains(&addr) => good.push(addr),
                 Ok(addr) if addr.port() != 0 => {
                     self.wrong_value(key, entry, text.to_owned(), "each address once".to_owned());
                 }
                 _ => self.wrong_value(key, entry, text.to_owned(), ADDRESS_PORT.to_owned()),
             }
+        }
+        if !good.is_empty() {
+            *into = good;
         }
     }
 
