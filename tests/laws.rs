@@ -31,25 +31,51 @@ struct Lab {
 }
 
 fn key(n: u8) -> RouteKey {
-    let text = if n % 3 == 2 { format!("2001:db8:{n:x}::/64") } else { format!("10.{n}.0.0/16") };
-    RouteKey { table: TableId::MAIN, prefix: text.parse().unwrap() }
+    let text = if n % 3 == 2 {
+        format!("2001:db8:{n:x}::/64")
+    } else {
+        format!("10.{n}.0.0/16")
+    };
+    RouteKey {
+        table: TableId::MAIN,
+        prefix: text.parse().unwrap(),
+    }
 }
 
 /// Next hops 0-2 are EUI-64 peers on links 1-3, 3-5 peers with random link-locals there.
 fn hop(n: u8) -> NextHop {
     let dev = u32::from(n % LINKS as u8) + 1;
-    let via: IpAddr = if n < 3 { format!("fe80::ff:fe00:{dev}00") } else { format!("fe80::abcd:{dev}") }.parse().unwrap();
-    NextHop { via: Some(via), dev: IfIndex::new(dev), weight: 1, onlink: false, encap: false }
+    let via: IpAddr = if n < 3 {
+        format!("fe80::ff:fe00:{dev}00")
+    } else {
+        format!("fe80::abcd:{dev}")
+    }
+    .parse()
+    .unwrap();
+    NextHop {
+        via: Some(via),
+        dev: IfIndex::new(dev),
+        weight: 1,
+        onlink: false,
+        encap: false,
+    }
 }
 
 fn peer_key(n: u8) -> NeighbourKey {
     let hop = hop(n);
-    NeighbourKey { dev: hop.dev.unwrap(), addr: hop.via.unwrap() }
+    NeighbourKey {
+        dev: hop.dev.unwrap(),
+        addr: hop.via.unwrap(),
+    }
 }
 
 impl Lab {
     fn new(config: Config, kernel: FakeKernel, memory: Memory) -> Self {
-        let mut lab = Self { engine: Engine::new(config, memory), kernel, now: 0 };
+        let mut lab = Self {
+            engine: Engine::new(config, memory),
+            kernel,
+            now: 0,
+        };
         let listing = lab.kernel.listing();
         lab.handle(Event::Kernel(listing));
         lab.run();
@@ -115,15 +141,25 @@ impl Lab {
     }
 
     fn routes(&self) -> BTreeMap<RouteKey, Treatment> {
-        self.kernel.routes.keys().map(|&k| (k, self.kernel.treatment(k).unwrap())).collect()
+        self.kernel
+            .routes
+            .keys()
+            .map(|&k| (k, self.kernel.treatment(k).unwrap()))
+            .collect()
     }
 }
 
 impl Lab {
     fn pending(&self) -> Vec<RouteKey> {
-        let (keys, _) = self.engine.route_keys(&RouteFilter::default(), 0, usize::MAX);
+        let (keys, _) = self
+            .engine
+            .route_keys(&RouteFilter::default(), 0, usize::MAX);
         let reports = self.engine.routes(&keys);
-        reports.iter().filter(|r| r.kernel == KernelState::Pending).map(|r| r.key).collect()
+        reports
+            .iter()
+            .filter(|r| r.kernel == KernelState::Pending)
+            .map(|r| r.key)
+            .collect()
     }
 }
 
@@ -176,15 +212,30 @@ struct Said {
 }
 
 fn route(key: RouteKey, path: Option<RoutePath>) -> SourceUpdate {
-    SourceUpdate::Route(RouteUpdate { key, path, protocol: Protocol(186) })
+    SourceUpdate::Route(RouteUpdate {
+        key,
+        path,
+        protocol: Protocol(186),
+    })
 }
 
 fn path(kind: RouteKind, hops: PathHops) -> RoutePath {
-    RoutePath { protocol: Protocol(186), kind, metric: 20, mtu: None, prefsrc: None, hops }
+    RoutePath {
+        protocol: Protocol(186),
+        kind,
+        metric: 20,
+        mtu: None,
+        prefsrc: None,
+        hops,
+    }
 }
 
 fn nexthop(id: u32, content: Option<SourceNextHop>) -> SourceUpdate {
-    SourceUpdate::NextHop(NextHopUpdate { id: SourceNhId(id), content, protocol: 11 })
+    SourceUpdate::NextHop(NextHopUpdate {
+        id: SourceNhId(id),
+        content,
+        protocol: 11,
+    })
 }
 
 fn bits(mask: u8) -> impl Iterator<Item = u8> {
@@ -219,7 +270,9 @@ fn apply(lab: &mut Lab, said: &mut Said, change: &Change) -> bool {
                 said.hops.insert(u32::from(n) + 1, content.clone());
                 updates.push(nexthop(u32::from(n) + 1, Some(content)));
             }
-            let members = bits(mask).map(|n| (SourceNhId(u32::from(n) + 1), 1)).collect();
+            let members = bits(mask)
+                .map(|n| (SourceNhId(u32::from(n) + 1), 1))
+                .collect();
             let content = SourceNextHop::Group(members);
             said.hops.insert(100 + u32::from(g), content.clone());
             // The group first: members may be late.
@@ -254,12 +307,21 @@ fn apply(lab: &mut Lab, said: &mut Said, change: &Change) -> bool {
         Change::Fail(n) => {
             let key = peer_key(n);
             if lab.kernel.links[&key.dev].usable() {
-                let n = Neighbour { key, mac: None, state: NeighbourState::Failed, router: false, protocol: 0 };
+                let n = Neighbour {
+                    key,
+                    mac: None,
+                    state: NeighbourState::Failed,
+                    router: false,
+                    protocol: 0,
+                };
                 lab.kernel.set_neighbour(n);
             }
         }
         Change::Zebra(dev, mac) => {
-            let key = NeighbourKey { dev: IfIndex::new(dev.into()).unwrap(), addr: "169.254.0.1".parse().unwrap() };
+            let key = NeighbourKey {
+                dev: IfIndex::new(dev.into()).unwrap(),
+                addr: "169.254.0.1".parse().unwrap(),
+            };
             if lab.kernel.links[&key.dev].usable() {
                 lab.kernel.set_neighbour(Neighbour {
                     key,
@@ -278,7 +340,9 @@ fn apply(lab: &mut Lab, said: &mut Said, change: &Change) -> bool {
             }
             return false;
         }
-        Change::FailWrite(n) => lab.kernel.fail_at = Some((n.into(), [105, 22, 100, 12][usize::from(n) % 4])),
+        Change::FailWrite(n) => {
+            lab.kernel.fail_at = Some((n.into(), [105, 22, 100, 12][usize::from(n) % 4]))
+        }
         Change::Audit => {
             lab.now += 60_000;
         }
@@ -287,7 +351,11 @@ fn apply(lab: &mut Lab, said: &mut Said, change: &Change) -> bool {
 }
 
 fn say_all(lab: &mut Lab, session: u32, said: &Said) {
-    let mut updates: Vec<_> = said.hops.iter().map(|(&id, c)| nexthop(id, Some(c.clone()))).collect();
+    let mut updates: Vec<_> = said
+        .hops
+        .iter()
+        .map(|(&id, c)| nexthop(id, Some(c.clone())))
+        .collect();
     updates.extend(said.routes.iter().map(|(&k, p)| route(k, Some(p.clone()))));
     lab.source(session, updates);
 }
@@ -301,7 +369,11 @@ fn pool_of(engine: &Engine) -> AddressPool {
 }
 
 fn history(config: Config, changes: &[Change]) {
-    let mut lab = Lab::new(config.clone(), FakeKernel::with_links(LINKS), Memory::default());
+    let mut lab = Lab::new(
+        config.clone(),
+        FakeKernel::with_links(LINKS),
+        Memory::default(),
+    );
     let mut said = Said::default();
     lab.open(1, 7);
     let mut failed = false;
@@ -324,11 +396,18 @@ fn history(config: Config, changes: &[Change]) {
             // Law 1: what is routed before and after is routed all the time, over members of either.
             let after = lab.routes();
             for (key, treatment) in seen {
-                let (Some(old), Some(new)) = (before.get(&key), after.get(&key)) else { continue };
-                let Some(now) = treatment else { panic!("{key} had a gap in {change:?}") };
+                let (Some(old), Some(new)) = (before.get(&key), after.get(&key)) else {
+                    continue;
+                };
+                let Some(now) = treatment else {
+                    panic!("{key} had a gap in {change:?}")
+                };
                 assert!(now.0 == old.0 || now.0 == new.0);
                 for hop in now.1.keys() {
-                    assert!(old.1.contains_key(hop) || new.1.contains_key(hop), "{key} strayed in {change:?}");
+                    assert!(
+                        old.1.contains_key(hop) || new.1.contains_key(hop),
+                        "{key} strayed in {change:?}"
+                    );
                 }
             }
         }
@@ -336,7 +415,9 @@ fn history(config: Config, changes: &[Change]) {
     // zebra never leaves a route at a group that it does not announce.
     for g in 0..GROUPS {
         let id = SourceNhId(100 + u32::from(g));
-        if !said.hops.contains_key(&id.0) && said.routes.values().any(|p| p.hops == PathHops::Id(id)) {
+        if !said.hops.contains_key(&id.0)
+            && said.routes.values().any(|p| p.hops == PathHops::Id(id))
+        {
             apply(&mut lab, &mut said, &Change::Group(g, 1));
         }
     }
@@ -351,13 +432,19 @@ fn history(config: Config, changes: &[Change]) {
     lab.pass(70);
     let idle = lab.kernel.writes - writes;
     // Unanswered peers are solicited every 3 s; nothing else is written.
-    assert!(idle <= 70 / 3 * 6 + 6, "{idle} writes with {solicits} neighbours although nothing changed");
+    assert!(
+        idle <= 70 / 3 * 6 + 6,
+        "{idle} writes with {solicits} neighbours although nothing changed"
+    );
 
     // Law 2: a daemon that starts now, from the same tables and the same memory, wants the same.
     let mut fresh_kernel = FakeKernel::default();
     fresh_kernel.links = lab.kernel.links.clone();
     fresh_kernel.neighbours = lab.kernel.neighbours.clone();
-    let memory = Memory { first_nexthop_id: KernelNhId::FIRST, pool: pool_of(&lab.engine) };
+    let memory = Memory {
+        first_nexthop_id: KernelNhId::FIRST,
+        pool: pool_of(&lab.engine),
+    };
     let mut fresh = Lab::new(config.clone(), fresh_kernel, memory);
     fresh.open(1, 7);
     say_all(&mut fresh, 1, &said);
@@ -365,9 +452,16 @@ fn history(config: Config, changes: &[Change]) {
     // A route whose next hop is not resolved yet keeps what it had; a fresh daemon has nothing to keep.
     let waiting = lab.pending();
     let settled = |lab: &Lab| -> BTreeMap<_, _> {
-        lab.routes().into_iter().filter(|(key, _)| !waiting.contains(key)).collect()
+        lab.routes()
+            .into_iter()
+            .filter(|(key, _)| !waiting.contains(key))
+            .collect()
     };
-    assert_eq!(settled(&lab), settled(&fresh), "incremental and full plans differ");
+    assert_eq!(
+        settled(&lab),
+        settled(&fresh),
+        "incremental and full plans differ"
+    );
 
     // A restart over what the kernel has adopts it: no route is written, none is pruned before its time.
     let before = lab.routes();
@@ -393,7 +487,9 @@ fn history(config: Config, changes: &[Change]) {
 
 /// The kernel has exactly what the engine says it has.
 fn check_desired(lab: &Lab) {
-    let (keys, _) = lab.engine.route_keys(&RouteFilter::default(), 0, usize::MAX);
+    let (keys, _) = lab
+        .engine
+        .route_keys(&RouteFilter::default(), 0, usize::MAX);
     let reports = lab.engine.routes(&keys);
     let mut installed = 0;
     for report in &reports {
@@ -403,7 +499,11 @@ fn check_desired(lab: &Lab) {
                 installed += 1;
                 assert!(there.is_some(), "{} is said to be installed", report.key);
                 let (_, hops) = there.unwrap();
-                let ready = report.nexthops.iter().filter(|h| h.reason.is_none()).count();
+                let ready = report
+                    .nexthops
+                    .iter()
+                    .filter(|h| h.reason.is_none())
+                    .count();
                 assert_eq!(hops.len(), ready, "{}: {hops:?}", report.key);
             }
             KernelState::Failed => assert_eq!(there, None, "{} {:?}", report.key, report.reason),
@@ -411,8 +511,14 @@ fn check_desired(lab: &Lab) {
             KernelState::NotWanted => unreachable!(),
         }
     }
-    let pending = reports.iter().filter(|r| r.kernel == KernelState::Pending).count();
-    assert!(lab.kernel.routes.len() <= installed + pending, "routes are left in the kernel");
+    let pending = reports
+        .iter()
+        .filter(|r| r.kernel == KernelState::Pending)
+        .count();
+    assert!(
+        lab.kernel.routes.len() <= installed + pending,
+        "routes are left in the kernel"
+    );
     lab.kernel.assert_neighbours();
     // Nothing is left over: each object is used by a route or by a group that is.
     let report = lab.engine.status(Timestamp(lab.now));
@@ -450,18 +556,30 @@ proptest! {
 fn losing_a_member_costs_a_number_of_writes_that_does_not_depend_on_the_routes() {
     let mut costs = Vec::new();
     for count in [10_u32, 5000] {
-        let mut lab = Lab::new(Config::default(), FakeKernel::with_links(LINKS), Memory::default());
+        let mut lab = Lab::new(
+            Config::default(),
+            FakeKernel::with_links(LINKS),
+            Memory::default(),
+        );
         lab.open(1, 7);
         let mut updates = vec![
             nexthop(1, Some(SourceNextHop::Hop(hop(0)))),
             nexthop(2, Some(SourceNextHop::Hop(hop(1)))),
-            nexthop(100, Some(SourceNextHop::Group([(SourceNhId(1), 1), (SourceNhId(2), 1)].into()))),
+            nexthop(
+                100,
+                Some(SourceNextHop::Group(
+                    [(SourceNhId(1), 1), (SourceNhId(2), 1)].into(),
+                )),
+            ),
         ];
         for i in 0..count {
             let prefix = Prefix::new(IpAddr::V4((0x0b00_0000 + (i << 8)).into()), 24).unwrap();
             let hops = PathHops::Id(SourceNhId(100));
             updates.push(route(
-                RouteKey { table: TableId::MAIN, prefix },
+                RouteKey {
+                    table: TableId::MAIN,
+                    prefix,
+                },
                 Some(path(RouteKind::Unicast, hops)),
             ));
         }
@@ -474,10 +592,23 @@ fn losing_a_member_costs_a_number_of_writes_that_does_not_depend_on_the_routes()
         lab.kernel.link_up(IfIndex::new(2).unwrap());
         lab.run();
         costs.push(lab.kernel.writes - before);
-        assert_eq!(lab.kernel.treatment(lab.kernel.routes.keys().next().copied().unwrap()).unwrap().1.len(), 2);
+        assert_eq!(
+            lab.kernel
+                .treatment(lab.kernel.routes.keys().next().copied().unwrap())
+                .unwrap()
+                .1
+                .len(),
+            2
+        );
         // The same by zebra's hand: the group is announced without the member.
         let before = lab.kernel.writes;
-        lab.source(1, vec![nexthop(100, Some(SourceNextHop::Group([(SourceNhId(1), 1)].into())))]);
+        lab.source(
+            1,
+            vec![nexthop(
+                100,
+                Some(SourceNextHop::Group([(SourceNhId(1), 1)].into())),
+            )],
+        );
         lab.run();
         costs.push(lab.kernel.writes - before);
     }

@@ -157,7 +157,13 @@ pub(super) struct Saver {
 
 impl Saver {
     pub fn new(path: PathBuf) -> Self {
-        Self { path, reserved: KernelNhId::FIRST.get(), pool_version: 0, last: Instant::now(), failed: false }
+        Self {
+            path,
+            reserved: KernelNhId::FIRST.get(),
+            pool_version: 0,
+            last: Instant::now(),
+            failed: false,
+        }
     }
 
     /// Saves a block of ids ahead when the last one is used up.
@@ -169,7 +175,9 @@ impl Saver {
     }
 
     fn save_lazily(&mut self, engine: &Engine) {
-        if engine.address_pool().version() != self.pool_version && self.last.elapsed() >= SAVE_PERIOD {
+        if engine.address_pool().version() != self.pool_version
+            && self.last.elapsed() >= SAVE_PERIOD
+        {
             self.save(engine);
         }
     }

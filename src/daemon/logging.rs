@@ -19,9 +19,19 @@ pub fn start(config: &LogConfig) -> anyhow::Result<SetLogFilter> {
     // journald has its own time stamps.
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let text = fmt::layer().with_writer(std::io::stderr).with_ansi(colour).with_target(false);
+    let text = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false);
     let started = match config.format {
-        LogFormat::Json => registry.with(fmt::layer().with_writer(std::io::stderr).json().flatten_event(true)).try_init(),
+        LogFormat::Json => registry
+            .with(
+                fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .json()
+                    .flatten_event(true),
+            )
+            .try_init(),
         LogFormat::Auto if journal => registry.with(text.without_time()).try_init(),
         LogFormat::Auto | LogFormat::Text => registry.with(text).try_init(),
     };

@@ -42,8 +42,15 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let log = logging::start(&config.log)?;
-    info!(version = VERSION, setup = config.setup.name(), "frr-offload starts");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start the runtime")?;
+    info!(
+        version = VERSION,
+        setup = config.setup.name(),
+        "frr-offload starts"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't start the runtime")?;
     let _lock = lock::NamespaceLock::take()?;
     let socket = AdminSocket::bind(&config.admin.socket)?;
 
@@ -53,7 +60,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .map_err(|errno| anyhow::anyhow!("can't list the links: {errno}"))?;
     let state_file = state::path_beside(&config.admin.socket);
     let memory = match Snapshot::load(&state_file) {
-        Some(snapshot) => Memory { first_nexthop_id: snapshot.first_id(), pool: snapshot.pool(&links) },
+        Some(snapshot) => Memory {
+            first_nexthop_id: snapshot.first_id(),
+            pool: snapshot.pool(&links),
+        },
         None => Memory::default(),
     };
 
@@ -64,12 +74,19 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let (handle, questions) = EngineHandle::new();
     let (stop, stopped) = crossbeam_channel::bounded::<()>(1);
 
-    let mark = RouteMark { protocol: config.kernel.protocol, metric: config.kernel.metric };
+    let mark = RouteMark {
+        protocol: config.kernel.protocol,
+        metric: config.kernel.metric,
+    };
     let writer = FibWriter::start(WriterConfig::new(mark), ops_out, events_in.clone())
         .context("can't start the kernel writer (it needs CAP_NET_ADMIN)")?;
-    let monitor = Monitor::start(RECEIVE_BUFFER, events_in.clone()).context("can't listen to the kernel")?;
+    let monitor =
+        Monitor::start(RECEIVE_BUFFER, events_in.clone()).context("can't listen to the kernel")?;
     let listener = FpmListener::start(
-        FpmListenerConfig { listen: config.fpm.listen.clone(), allow: config.fpm.allow.clone() },
+        FpmListenerConfig {
+            listen: config.fpm.listen.clone(),
+            allow: config.fpm.allow.clone(),
+        },
         events_in.clone(),
     )?;
     for addr in listener.local_addrs() {
@@ -101,7 +118,11 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         })
         .context("can't start the engine thread")?;
 
-    let admin = Admin { engine: handle, started: wall, set_log_filter: log };
+    let admin = Admin {
+        engine: handle,
+        started: wall,
+        set_log_filter: log,
+    };
     let why = runtime.block_on(async {
         let (finish, finished) = tokio::sync::oneshot::channel::<()>();
         let serve = socket.serve(admin, async {
@@ -138,8 +159,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         bail!("the engine did not end within {DRAIN:?}");
     }
     drop(monitor);
-    let result = engine.join().map_err(|_| anyhow::anyhow!("the engine thread panicked"))?;
-    writer.join().map_err(|_| anyhow::anyhow!("the kernel writer panicked"))?;
+    let result = engine
+        .join()
+        .map_err(|_| anyhow::anyhow!("the engine thread panicked"))?;
+    writer
+        .join()
+        .map_err(|_| anyhow::anyhow!("the kernel writer panicked"))?;
     match (result, why) {
         (Err(error), _) => {
             error!(%error, "the engine failed");

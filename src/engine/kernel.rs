@@ -69,21 +69,37 @@ impl Engine {
 
     fn apply_view_change(&mut self, change: ViewChange) {
         match change {
-            ViewChange::Link { dev, was_usable, usable } => {
+            ViewChange::Link {
+                dev,
+                was_usable,
+                usable,
+            } => {
                 if was_usable && !usable {
                     let name = self.view.name_of(dev);
-                    self.notables.push(self.now, Severity::Info, "link-down", format!("{name} is down or gone"));
+                    self.notables.push(
+                        self.now,
+                        Severity::Info,
+                        "link-down",
+                        format!("{name} is down or gone"),
+                    );
                     self.link_lost(dev);
                 } else if usable && self.known.routes {
                     let name = self.view.name_of(dev);
-                    self.notables.push(self.now, Severity::Info, "link-up", format!("{name} is up"));
+                    self.notables.push(
+                        self.now,
+                        Severity::Info,
+                        "link-up",
+                        format!("{name} is up"),
+                    );
                     // What was refused may have been so for want of this link.
                     self.retry_all();
                 }
-                self.resolver.link_changed(&self.view, dev, &mut self.changes);
+                self.resolver
+                    .link_changed(&self.view, dev, &mut self.changes);
             }
             ViewChange::Neighbour(key) => {
-                self.resolver.neighbour_changed(&self.view, key, &mut self.changes);
+                self.resolver
+                    .neighbour_changed(&self.view, key, &mut self.changes);
                 self.observe_neighbour(key);
             }
             ViewChange::AddressGone(dev) => {
@@ -109,7 +125,11 @@ impl Engine {
                 _ => None,
             };
             // Never delete what somebody else wrote: once it is not wanted, it counts as absent.
-            let applied = if wanted.is_none() && !ours { None } else { applied };
+            let applied = if wanted.is_none() && !ours {
+                None
+            } else {
+                applied
+            };
             self.neighbour_table.observe(key, applied);
         } else if self.view.neighbour(key).is_none() {
             self.solicit_table.observe(key, None);
@@ -127,11 +147,21 @@ impl Engine {
             .map(|(id, _)| id)
             .collect();
         self.lose_objects(lost);
-        let neighbours: Vec<_> = self.neighbour_table.iter().map(|(key, _)| key).filter(|k| k.dev == dev).collect();
+        let neighbours: Vec<_> = self
+            .neighbour_table
+            .iter()
+            .map(|(key, _)| key)
+            .filter(|k| k.dev == dev)
+            .collect();
         for key in neighbours {
             self.neighbour_table.observe(key, None);
         }
-        let solicits: Vec<_> = self.solicit_table.iter().map(|(key, _)| key).filter(|k| k.dev == dev).collect();
+        let solicits: Vec<_> = self
+            .solicit_table
+            .iter()
+            .map(|(key, _)| key)
+            .filter(|k| k.dev == dev)
+            .collect();
         for key in solicits {
             self.solicit_table.observe(key, None);
         }
@@ -175,11 +205,16 @@ impl Engine {
                 continue;
             }
             for (group, members) in self.groups_with(id) {
-                let rest: Box<[_]> = members.iter().filter(|(m, _)| !gone.contains(m)).copied().collect();
+                let rest: Box<[_]> = members
+                    .iter()
+                    .filter(|(m, _)| !gone.contains(m))
+                    .copied()
+                    .collect();
                 if rest.is_empty() {
                     work.push(group);
                 } else {
-                    self.object_table.observe(group, Some(ObjectSpec::Group(rest)));
+                    self.object_table
+                        .observe(group, Some(ObjectSpec::Group(rest)));
                 }
             }
             if let Some(key) = self.objects.lose(id) {
@@ -195,7 +230,9 @@ impl Engine {
         let forms: FxHashSet<FormId> = self
             .forms
             .iter()
-            .filter(|(_, route)| matches!(route.target, KernelTarget::Object(id) if gone.contains(&id)))
+            .filter(
+                |(_, route)| matches!(route.target, KernelTarget::Object(id) if gone.contains(&id)),
+            )
             .map(|(form, _)| form)
             .collect();
         self.lose_routes(&forms);
@@ -235,9 +272,13 @@ impl Engine {
     }
 
     fn object_changed(&mut self, object: &ObservedNextHop) {
-        let Some(id) = KernelNhId::new(object.id) else { return };
+        let Some(id) = KernelNhId::new(object.id) else {
+            return;
+        };
         self.objects.reserve_up_to(id);
-        let Some(entry) = self.object_table.get(id) else { return };
+        let Some(entry) = self.object_table.get(id) else {
+            return;
+        };
         // Notifications lag behind our own writes: a difference is only a reason to look.
         if entry.sent.is_none() && entry.applied != spec_of(object) {
             self.object_dump.wanted = true;
@@ -245,15 +286,23 @@ impl Engine {
     }
 
     fn object_gone(&mut self, id: u32) {
-        let Some(id) = KernelNhId::new(id) else { return };
+        let Some(id) = KernelNhId::new(id) else {
+            return;
+        };
         self.objects.withdraw_offer(id);
-        let is_ours = self.object_table.get(id).is_some_and(|e| e.applied.is_some() && e.desired.is_some());
+        let is_ours = self
+            .object_table
+            .get(id)
+            .is_some_and(|e| e.applied.is_some() && e.desired.is_some());
         if is_ours {
             self.notables.push(
                 self.now,
                 Severity::Warn,
                 "object-lost",
-                format!("next-hop object {} was removed by somebody; it is made again", id.get()),
+                format!(
+                    "next-hop object {} was removed by somebody; it is made again",
+                    id.get()
+                ),
             );
             self.lose_objects(vec![id]);
         }
@@ -288,15 +337,19 @@ impl Engine {
             self.object_dump.wanted = true;
             return;
         }
-        let listed: rustc_hash::FxHashMap<KernelNhId, &ObservedNextHop> =
-            objects.iter().filter_map(|o| Some((KernelNhId::new(o.id)?, o))).collect();
+        let listed: rustc_hash::FxHashMap<KernelNhId, &ObservedNextHop> = objects
+            .iter()
+            .filter_map(|o| Some((KernelNhId::new(o.id)?, o)))
+            .collect();
         let mut lost = Vec::new();
         let mut differ = Vec::new();
         for (id, entry) in self.object_table.iter() {
             if entry.sent.is_some() {
                 continue;
             }
-            let Some(applied) = &entry.applied else { continue };
+            let Some(applied) = &entry.applied else {
+                continue;
+            };
             match listed.get(&id) {
                 None => lost.push(id),
                 Some(object) => {
@@ -402,7 +455,10 @@ impl Engine {
                     self.now,
                     Severity::Error,
                     "foreign-route",
-                    format!("{key}: a route with metric {} that is not ours is in the way", self.config.kernel.metric),
+                    format!(
+                        "{key}: a route with metric {} that is not ours is in the way",
+                        self.config.kernel.metric
+                    ),
                 );
             }
             self.mark(id);
@@ -453,11 +509,13 @@ impl Engine {
         match &self.forms.get(form).target {
             KernelTarget::None => false,
             KernelTarget::Hops(hops) => hops.iter().any(|(hop, _)| hop.via.is_some()),
-            KernelTarget::Object(id) => match self.object_table.get(*id).and_then(|e| e.applied.as_ref()) {
-                Some(ObjectSpec::Hop(hop)) => hop.via.is_some(),
-                Some(ObjectSpec::Group(_)) => true,
-                None => false,
-            },
+            KernelTarget::Object(id) => {
+                match self.object_table.get(*id).and_then(|e| e.applied.as_ref()) {
+                    Some(ObjectSpec::Hop(hop)) => hop.via.is_some(),
+                    Some(ObjectSpec::Group(_)) => true,
+                    None => false,
+                }
+            }
         }
     }
 
@@ -483,8 +541,10 @@ fn spec_of(object: &ObservedNextHop) -> Option<ObjectSpec> {
         ObservedContent::Hop(hop) => Some(ObjectSpec::Hop(*hop)),
         ObservedContent::Group(members) => {
             // A group with a member outside our range is not one that we wrote.
-            let members: Option<Box<[_]>> =
-                members.iter().map(|&(id, weight)| Some((KernelNhId::new(id)?, weight))).collect();
+            let members: Option<Box<[_]>> = members
+                .iter()
+                .map(|&(id, weight)| Some((KernelNhId::new(id)?, weight)))
+                .collect();
             members.map(ObjectSpec::Group)
         }
     }

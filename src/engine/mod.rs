@@ -27,8 +27,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::config::{CompatMode, Config, NexthopObjects, SetUp};
 use crate::model::{
-    DumpKind, Event, IfIndex, KernelNhId, MacAddr, NeighbourKey, NhgId, Op, OpKind, Reason, Setting,
-    TableId, Ticket, Timestamp,
+    DumpKind, Event, IfIndex, KernelNhId, MacAddr, NeighbourKey, NhgId, Op, OpKind, Reason,
+    Setting, TableId, Ticket, Timestamp,
 };
 use crate::plan::{DesiredObjects, FibPlan, Forms, GroupKey, ObjectSpec};
 use crate::reconcile::{Failure, Table};
@@ -49,7 +49,10 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { first_nexthop_id: KernelNhId::FIRST, pool: AddressPool::default() }
+        Self {
+            first_nexthop_id: KernelNhId::FIRST,
+            pool: AddressPool::default(),
+        }
     }
 }
 
@@ -159,7 +162,10 @@ impl Engine {
             failures: FxHashMap::default(),
             next_failure: None,
             read_back: FxHashSet::default(),
-            route_dump: Dump { wanted: true, ..Dump::default() },
+            route_dump: Dump {
+                wanted: true,
+                ..Dump::default()
+            },
             object_dump: Dump::default(),
             next_audit: None,
             next_solicit: Timestamp(0),
@@ -204,10 +210,15 @@ impl Engine {
 
     /// When to call [`Self::poll_ops`] again although nothing came.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        [self.session.poll_timeout(), self.next_audit, self.next_failure, Some(self.next_solicit)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.session.poll_timeout(),
+            self.next_audit,
+            self.next_failure,
+            Some(self.next_solicit),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The next next-hop object id; what must be saved before it is given out.
@@ -248,10 +259,12 @@ impl Engine {
 
     fn want_settings(&mut self) {
         if let Some(policy) = self.config.kernel.multipath_hash.policy() {
-            self.setting_table.want(0, Some(Setting::MultipathHash(policy)));
+            self.setting_table
+                .want(0, Some(Setting::MultipathHash(policy)));
         }
         if self.config.kernel.nexthop_compat_mode == CompatMode::Zero {
-            self.setting_table.want(1, Some(Setting::NexthopCompatMode(0)));
+            self.setting_table
+                .want(1, Some(Setting::NexthopCompatMode(0)));
         }
     }
 
@@ -261,9 +274,19 @@ impl Engine {
             (&mut self.route_dump, DumpKind::Routes, 1),
         ] {
             if dump.wanted && !dump.running {
-                *dump = Dump { running: true, ..Dump::default() };
-                let ticket = Ticket { table: ticket_table::DUMPS, index, revision: 0 };
-                out.push(Op { ticket, kind: OpKind::Dump(kind) });
+                *dump = Dump {
+                    running: true,
+                    ..Dump::default()
+                };
+                let ticket = Ticket {
+                    table: ticket_table::DUMPS,
+                    index,
+                    revision: 0,
+                };
+                out.push(Op {
+                    ticket,
+                    kind: OpKind::Dump(kind),
+                });
             }
         }
     }

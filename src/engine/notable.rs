@@ -16,12 +16,24 @@ pub struct Notables {
 
 impl Notables {
     /// Adds one.
-    pub fn push(&mut self, at: Timestamp, severity: Severity, kind: &'static str, text: impl Into<Box<str>>) {
+    pub fn push(
+        &mut self,
+        at: Timestamp,
+        severity: Severity,
+        kind: &'static str,
+        text: impl Into<Box<str>>,
+    ) {
         self.last += 1;
         if self.ring.len() == KEPT {
             self.ring.pop_front();
         }
-        self.ring.push_back(EventReport { seq: self.last, at, severity, kind, text: text.into() });
+        self.ring.push_back(EventReport {
+            seq: self.last,
+            at,
+            severity,
+            kind,
+            text: text.into(),
+        });
     }
 
     /// Those after a number.

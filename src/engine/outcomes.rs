@@ -13,21 +13,37 @@ impl Engine {
             match ticket.table {
                 ticket_table::ROUTES => self.route_done(SlotId(ticket.index), result),
                 ticket_table::OBJECTS => self.object_done(ticket.index, ticket.revision, result),
-                ticket_table::NEIGHBOURS => self.neighbour_done(ticket.index, ticket.revision, result),
+                ticket_table::NEIGHBOURS => {
+                    self.neighbour_done(ticket.index, ticket.revision, result)
+                }
                 ticket_table::SOLICITS => {
                     let result = forgive(OpClass::Solicit, result);
-                    self.solicit_table.complete(ticket.index, ticket.revision, result, self.now);
+                    self.solicit_table
+                        .complete(ticket.index, ticket.revision, result, self.now);
                 }
                 ticket_table::SETTINGS => {
                     let refusal = result.as_ref().err().cloned();
-                    let done = self.setting_table.complete(ticket.index, ticket.revision, result, self.now);
+                    let done = self.setting_table.complete(
+                        ticket.index,
+                        ticket.revision,
+                        result,
+                        self.now,
+                    );
                     if let (Some(done), Some(refusal)) = (done, refusal) {
-                        self.note_refusal(&format!("{:?}", done.action), refusal.errno, refusal.text.as_deref());
+                        self.note_refusal(
+                            &format!("{:?}", done.action),
+                            refusal.errno,
+                            refusal.text.as_deref(),
+                        );
                     }
                 }
                 ticket_table::DUMPS => {
                     // A list that came has already ended its dump; this ends one that failed.
-                    let dump = if ticket.index == 0 { &mut self.object_dump } else { &mut self.route_dump };
+                    let dump = if ticket.index == 0 {
+                        &mut self.object_dump
+                    } else {
+                        &mut self.route_dump
+                    };
                     dump.running = false;
                 }
                 _ => {}
@@ -42,7 +58,10 @@ impl Engine {
             Action::Delete => OpClass::ObjectDelete,
         };
         let Some(refusal) = refusal else {
-            if let Some(done) = self.object_table.complete(index, revision, Ok(()), self.now) {
+            if let Some(done) = self
+                .object_table
+                .complete(index, revision, Ok(()), self.now)
+            {
                 self.open_gates();
                 if let Some(key) = self.objects.key_of(done.key) {
                     self.set_object_refused(key, false);
@@ -53,8 +72,17 @@ impl Engine {
         // Deleting what is absent is success: settle it as such.
         let result = forgive(OpClass::ObjectDelete, Err(refusal.clone()));
         let is_delete = self.object_table.sent_is_delete(index, revision);
-        let result = if is_delete { result } else { Err(refusal.clone()) };
-        let Some(done) = self.object_table.complete(index, revision, result.clone(), self.now) else { return };
+        let result = if is_delete {
+            result
+        } else {
+            Err(refusal.clone())
+        };
+        let Some(done) = self
+            .object_table
+            .complete(index, revision, result.clone(), self.now)
+        else {
+            return;
+        };
         if result.is_ok() {
             return;
         }
@@ -71,9 +99,17 @@ impl Engine {
                 self.replan.extend(keys);
             }
             Remedy::NewId => {
-                self.note_refusal(&format!("next-hop object {}", done.key.get()), refusal.errno, refusal.text.as_deref());
+                self.note_refusal(
+                    &format!("next-hop object {}", done.key.get()),
+                    refusal.errno,
+                    refusal.text.as_deref(),
+                );
                 let key = self.objects.key_of(done.key);
-                let attempts = self.object_table.get(done.key).and_then(|e| e.failure.as_ref()).map_or(0, |f| f.attempts);
+                let attempts = self
+                    .object_table
+                    .get(done.key)
+                    .and_then(|e| e.failure.as_ref())
+                    .map_or(0, |f| f.attempts);
                 self.object_dump.wanted = true;
                 if let Some(key) = key {
                     // The first refusal may be the fault of a member that is just being lost; only what stays refused
@@ -86,7 +122,11 @@ impl Engine {
             }
             Remedy::Retry | Remedy::Wait | Remedy::Done | Remedy::ReadBack => {}
             Remedy::Refused => {
-                self.note_refusal(&format!("next-hop object {}", done.key.get()), refusal.errno, refusal.text.as_deref());
+                self.note_refusal(
+                    &format!("next-hop object {}", done.key.get()),
+                    refusal.errno,
+                    refusal.text.as_deref(),
+                );
                 if let Some(key) = self.objects.key_of(done.key) {
                     self.set_object_refused(key, true);
                 }
@@ -119,10 +159,19 @@ impl Engine {
         let result = forgive(op, result);
         let failed = result.is_err();
         self.open_gates();
-        let Some(done) = self.neighbour_table.complete(index, revision, result, self.now) else { return };
+        let Some(done) = self
+            .neighbour_table
+            .complete(index, revision, result, self.now)
+        else {
+            return;
+        };
         if let (true, Some(refusal)) = (failed, refusal) {
             if remedy(op, refusal.errno) == Remedy::Refused {
-                self.note_refusal(&format!("neighbour {}", done.key.addr), refusal.errno, refusal.text.as_deref());
+                self.note_refusal(
+                    &format!("neighbour {}", done.key.addr),
+                    refusal.errno,
+                    refusal.text.as_deref(),
+                );
             }
         }
     }
@@ -141,6 +190,10 @@ impl Engine {
 /// A refusal that means "it is as wished" is a success.
 fn forgive(op: OpClass, result: Result<(), Refusal>) -> Result<(), Refusal> {
     result.or_else(|refusal| {
-        if remedy(op, refusal.errno) == Remedy::Done { Ok(()) } else { Err(refusal) }
+        if remedy(op, refusal.errno) == Remedy::Done {
+            Ok(())
+        } else {
+            Err(refusal)
+        }
     })
 }

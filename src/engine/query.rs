@@ -47,7 +47,12 @@ impl Engine {
             Some(c) if c.synced => SourceState::Synced,
             Some(_) => SourceState::Syncing,
         };
-        let mut rejected: Vec<_> = self.counters.rejected.iter().map(|(&r, &n)| (r, n)).collect();
+        let mut rejected: Vec<_> = self
+            .counters
+            .rejected
+            .iter()
+            .map(|(&r, &n)| (r, n))
+            .collect();
         rejected.sort_unstable();
         StatusReport {
             setup: self.config.setup.name(),
@@ -57,7 +62,11 @@ impl Engine {
                 state,
                 peer: connection.map(|c| c.peer.clone()),
                 routes,
-                stale: if connection.is_some_and(|c| !c.synced) || self.session.holding() { stale } else { 0 },
+                stale: if connection.is_some_and(|c| !c.synced) || self.session.holding() {
+                    stale
+                } else {
+                    0
+                },
                 frames: self.counters.frames,
                 skipped: self.counters.skipped,
                 resyncs: self.session.resyncs,
@@ -71,11 +80,20 @@ impl Engine {
     }
 
     /// Keys that match, from a cursor on, looking at most at `budget` slots; and the next cursor.
-    pub fn route_keys(&self, filter: &RouteFilter, from: usize, budget: usize) -> (Vec<RouteKey>, Option<usize>) {
+    pub fn route_keys(
+        &self,
+        filter: &RouteFilter,
+        from: usize,
+        budget: usize,
+    ) -> (Vec<RouteKey>, Option<usize>) {
         // An exact prefix in one table needs no walk.
-        if let (Some(prefix), false, Some(table)) = (filter.prefix, filter.longer, self.only_table(filter)) {
+        if let (Some(prefix), false, Some(table)) =
+            (filter.prefix, filter.longer, self.only_table(filter))
+        {
             let id = self.slots.find(RouteKey { table, prefix });
-            let keys = id.filter(|&id| self.matches(filter, id)).map(|id| self.slots.get(id).key());
+            let keys = id
+                .filter(|&id| self.matches(filter, id))
+                .map(|id| self.slots.get(id).key());
             return (keys.into_iter().collect(), None);
         }
         let to = from.saturating_add(budget);
@@ -90,11 +108,19 @@ impl Engine {
 
     /// What there is to say about these routes; those that are gone meanwhile are left out.
     pub fn routes(&self, keys: &[RouteKey]) -> Vec<RouteReport> {
-        keys.iter().filter_map(|&key| self.route(self.slots.find(key)?)).collect()
+        keys.iter()
+            .filter_map(|&key| self.route(self.slots.find(key)?))
+            .collect()
     }
 
     /// Counts over a slice of the table; gives the next cursor.
-    pub fn summary(&self, filter: &RouteFilter, from: usize, budget: usize, into: &mut RouteSummary) -> Option<usize> {
+    pub fn summary(
+        &self,
+        filter: &RouteFilter,
+        from: usize,
+        budget: usize,
+        into: &mut RouteSummary,
+    ) -> Option<usize> {
         let to = from.saturating_add(budget);
         let mut rows: FxHashMap<_, u64> = FxHashMap::default();
         let mut reasons: FxHashMap<_, u64> = FxHashMap::default();
@@ -104,14 +130,23 @@ impl Engine {
             }
             let Some(path) = slot.path else { continue };
             into.total += 1;
-            let row = (slot.table(), slot.family(), self.paths.get(path).key.protocol, self.kernel_state(id));
+            let row = (
+                slot.table(),
+                slot.family(),
+                self.paths.get(path).key.protocol,
+                self.kernel_state(id),
+            );
             *rows.entry(row).or_default() += 1;
             if let Some(reason) = self.route_reason(id) {
                 *reasons.entry(reason).or_default() += 1;
             }
         }
         for ((table, family, protocol, state), count) in rows {
-            match into.rows.iter_mut().find(|r| (r.0, r.1, r.2, r.3) == (table, family, protocol, state)) {
+            match into
+                .rows
+                .iter_mut()
+                .find(|r| (r.0, r.1, r.2, r.3) == (table, family, protocol, state))
+            {
                 Some(row) => row.4 += count,
                 None => into.rows.push((table, family, protocol, state, count)),
             }
@@ -155,7 +190,11 @@ impl Engine {
                     routes: users.get(&id).copied().unwrap_or(0),
                     kernel_id4: object(Family::V4),
                     kernel_id6: object(Family::V6),
-                    nexthops: set.hops().iter().map(|hop| self.hop_report(hop, family)).collect(),
+                    nexthops: set
+                        .hops()
+                        .iter()
+                        .map(|hop| self.hop_report(hop, family))
+                        .collect(),
                     reason,
                 }
             })
@@ -171,12 +210,21 @@ impl Engine {
             .peers()
             .map(|(key, believed, addr4, users)| {
                 let kernel_via = addr4.map(IpAddr::V4);
-                let entry = kernel_via.and_then(|addr| self.view.neighbour(NeighbourKey { dev: key.dev, addr }));
+                let entry = kernel_via
+                    .and_then(|addr| self.view.neighbour(NeighbourKey { dev: key.dev, addr }));
                 let mac = believed.mac.map(|(mac, _)| mac);
                 let owner = entry.filter(|n| n.mac == mac).map(|n| {
-                    if n.protocol == Protocol::REDIRECT.0 { NeighbourOwner::Ours } else { NeighbourOwner::Shared }
+                    if n.protocol == Protocol::REDIRECT.0 {
+                        NeighbourOwner::Ours
+                    } else {
+                        NeighbourOwner::Shared
+                    }
                 });
-                let reason = if self.view.usable(key.dev) { believed.mac().err() } else { Some(Reason::LinkDown) };
+                let reason = if self.view.usable(key.dev) {
+                    believed.mac().err()
+                } else {
+                    Some(Reason::LinkDown)
+                };
                 NeighbourReport {
                     dev: self.view.name_of(key.dev),
                     ifindex: key.dev,
@@ -202,7 +250,11 @@ impl Engine {
 
     /// The table that a VRF device looks up.
     pub fn table_of_vrf(&self, name: &str) -> Option<TableId> {
-        if name == "default" { Some(TableId::MAIN) } else { self.view.table_of_vrf(name) }
+        if name == "default" {
+            Some(TableId::MAIN)
+        } else {
+            self.view.table_of_vrf(name)
+        }
     }
 
     /// What happens to packets for this address or prefix: the longest match in a table, stage by stage.
@@ -217,7 +269,11 @@ impl Engine {
             return ExplainReport {
                 key: None,
                 table,
-                steps: vec![ExplainStep { stage: "source", text, state: "none" }],
+                steps: vec![ExplainStep {
+                    stage: "source",
+                    text,
+                    state: "none",
+                }],
                 verdict: Verdict::NoRoute,
                 reason: None,
             };
@@ -231,11 +287,22 @@ impl Engine {
             (_, true) => Verdict::Discard,
             (_, false) => Verdict::NoRoute,
         };
-        ExplainReport { key: Some(route.key), table, steps, verdict, reason: route.reason }
+        ExplainReport {
+            key: Some(route.key),
+            table,
+            steps,
+            verdict,
+            reason: route.reason,
+        }
     }
 
     fn explain_source(&self, route: &RouteReport) -> ExplainStep {
-        let mut text = format!("{} {}, metric {}", route.source.name(), route.protocol, route.metric);
+        let mut text = format!(
+            "{} {}, metric {}",
+            route.source.name(),
+            route.protocol,
+            route.metric
+        );
         if let Some(nhg) = route.nhg {
             text += &format!(", next-hop group {nhg}");
         }
@@ -253,12 +320,20 @@ impl Engine {
             (false, true) => "fresh",
             (false, false) => "kept",
         };
-        ExplainStep { stage: "source", text, state }
+        ExplainStep {
+            stage: "source",
+            text,
+            state,
+        }
     }
 
     fn explain_kernel(&self, id: SlotId, route: &RouteReport) -> ExplainStep {
         let slot = self.slots.get(id);
-        let form = match (slot.applied, slot.path.map(|path| self.paths.get(path).form(slot.family()))) {
+        let form = match (
+            slot.applied,
+            slot.path
+                .map(|path| self.paths.get(path).form(slot.family())),
+        ) {
             (Some(form), _) | (None, Some(PathForm::Form(form))) => Some(self.forms.get(form)),
             _ => None,
         };
@@ -266,9 +341,11 @@ impl Engine {
             None => "nothing is written".to_owned(),
             Some((KernelTarget::None, kind)) => kind.name().to_owned(),
             Some((KernelTarget::Object(object), _)) => format!("next-hop object {}", object.get()),
-            Some((KernelTarget::Hops(hops), _)) => {
-                hops.iter().map(|(hop, _)| self.kernel_hop_text(hop)).collect::<Vec<_>>().join(", ")
-            }
+            Some((KernelTarget::Hops(hops), _)) => hops
+                .iter()
+                .map(|(hop, _)| self.kernel_hop_text(hop))
+                .collect::<Vec<_>>()
+                .join(", "),
         };
         if form.is_some() {
             text += &format!(", metric {}", self.config.kernel.metric);
@@ -284,7 +361,11 @@ impl Engine {
         } else if let Some(reason) = route.reason {
             text += &format!("; {}", reason.text());
         }
-        ExplainStep { stage: "kernel", text, state: route.kernel.name() }
+        ExplainStep {
+            stage: "kernel",
+            text,
+            state: route.kernel.name(),
+        }
     }
 
     fn kernel_hop_text(&self, hop: &KernelHop) -> String {
@@ -297,7 +378,9 @@ impl Engine {
     }
 
     fn only_table(&self, filter: &RouteFilter) -> Option<TableId> {
-        filter.table.or_else(|| self.table_of_vrf(filter.vrf.as_deref()?))
+        filter
+            .table
+            .or_else(|| self.table_of_vrf(filter.vrf.as_deref()?))
     }
 
     fn matches(&self, filter: &RouteFilter, id: SlotId) -> bool {
@@ -305,19 +388,39 @@ impl Engine {
         let Some(path) = slot.path else { return false };
         let path = self.paths.get(path);
         let key = slot.key();
-        let RouteFilter { prefix, longer, vrf, table, protocol, source, dev, via, reason, family } = filter;
-        prefix.is_none_or(|p| if *longer { p.covers(key.prefix) } else { p == key.prefix })
-            && table.is_none_or(|t| t == key.table)
-            && vrf.as_deref().is_none_or(|name| self.table_of_vrf(name) == Some(key.table))
+        let RouteFilter {
+            prefix,
+            longer,
+            vrf,
+            table,
+            protocol,
+            source,
+            dev,
+            via,
+            reason,
+            family,
+        } = filter;
+        prefix.is_none_or(|p| {
+            if *longer {
+                p.covers(key.prefix)
+            } else {
+                p == key.prefix
+            }
+        }) && table.is_none_or(|t| t == key.table)
+            && vrf
+                .as_deref()
+                .is_none_or(|name| self.table_of_vrf(name) == Some(key.table))
             && protocol.is_none_or(|p| p == path.key.protocol)
             && source.is_none_or(|s| s == path.key.source)
             && family.is_none_or(|f| f == slot.family())
             && reason.is_none_or(|r| self.route_reason(id) == Some(r))
             && ((dev.is_none() && via.is_none()) || {
                 self.hops_of(path).iter().any(|hop| {
-                    dev.as_deref().is_none_or(|name| hop.dev.is_some_and(|d| &*self.view.name_of(d) == name))
+                    dev.as_deref()
+                        .is_none_or(|name| hop.dev.is_some_and(|d| &*self.view.name_of(d) == name))
                         && via.is_none_or(|addr| {
-                            hop.via == Some(addr) || self.hop_report(hop, slot.family()).kernel_via == Some(addr)
+                            hop.via == Some(addr)
+                                || self.hop_report(hop, slot.family()).kernel_via == Some(addr)
                         })
                 })
             })
@@ -327,8 +430,15 @@ impl Engine {
         let slot = self.slots.get(id);
         let path = self.paths.get(slot.path?);
         let key = slot.key();
-        let failure = self.failures.get(&id).filter(|_| slot.flags.has(SlotFlags::FAILED));
-        let hops = if path.key.kind == RouteKind::Unicast { self.hops_of(path) } else { &[] };
+        let failure = self
+            .failures
+            .get(&id)
+            .filter(|_| slot.flags.has(SlotFlags::FAILED));
+        let hops = if path.key.kind == RouteKind::Unicast {
+            self.hops_of(path)
+        } else {
+            &[]
+        };
         Some(RouteReport {
             key,
             vrf: self.view.vrf_of(key.table).map(|link| link.name.clone()),
@@ -344,7 +454,10 @@ impl Engine {
                 PathTarget::Id(id) => Some(id.id.0),
                 PathTarget::None | PathTarget::Group(_) => None,
             },
-            nexthops: hops.iter().map(|hop| self.hop_report(hop, slot.family())).collect(),
+            nexthops: hops
+                .iter()
+                .map(|hop| self.hop_report(hop, slot.family()))
+                .collect(),
             kernel: self.kernel_state(id),
             reason: self.route_reason(id),
             refusal: failure.map(|f| (f.refusal.errno, f.refusal.text.clone())),
@@ -352,7 +465,8 @@ impl Engine {
     }
 
     fn is_stale(&self, slot: &Slot) -> bool {
-        slot.generation != self.session.generation && self.session.holding() || self.session.connection.is_none()
+        slot.generation != self.session.generation && self.session.holding()
+            || self.session.connection.is_none()
     }
 
     fn kernel_state(&self, id: SlotId) -> KernelState {
@@ -378,11 +492,16 @@ impl Engine {
     }
 
     fn hops_of(&self, path: &Path) -> &[NextHop] {
-        self.group_of(path.key.target).map_or(&[], |group| self.groups.hops(group).hops())
+        self.group_of(path.key.target)
+            .map_or(&[], |group| self.groups.hops(group).hops())
     }
 
     fn shown_family(&self, group: NhgId) -> Family {
-        if self.plan.planned((group, Family::V4)).is_some() { Family::V4 } else { Family::V6 }
+        if self.plan.planned((group, Family::V4)).is_some() {
+            Family::V4
+        } else {
+            Family::V6
+        }
     }
 
     fn hop_report(&self, hop: &NextHop, family: Family) -> NextHopReport {
@@ -400,7 +519,12 @@ impl Engine {
             report.reason = Some(Reason::LinkUnknown);
             return report;
         };
-        let key = HopKey { family, dev, via: hop.via, onlink: hop.onlink };
+        let key = HopKey {
+            family,
+            dev,
+            via: hop.via,
+            onlink: hop.onlink,
+        };
         match self.resolver.state(key) {
             HopState::Ready(kernel) => report.kernel_via = kernel.via,
             HopState::Blocked(reason) => report.reason = Some(reason),
@@ -441,5 +565,9 @@ fn explain_nexthop(hop: &NextHopReport) -> ExplainStep {
     if let Some(reason) = hop.reason {
         text += &format!("; {}", reason.text());
     }
-    ExplainStep { stage: "nexthop", text, state: hop.reason.map_or("ready", Reason::code) }
+    ExplainStep {
+        stage: "nexthop",
+        text,
+        state: hop.reason.map_or("ready", Reason::code),
+    }
 }

@@ -45,7 +45,8 @@ impl Engine {
         self.seed ^= self.seed << 13;
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
-        self.dirty.swap_remove_back((self.seed % len as u64) as usize)
+        self.dirty
+            .swap_remove_back((self.seed % len as u64) as usize)
     }
 
     pub(super) fn poll_routes(&mut self, budget: usize, out: &mut Vec<Op>) {
@@ -64,8 +65,18 @@ impl Engine {
                 gates = self.gates();
             }
             if let Some(op) = self.plan_route(id, desired, &gates) {
-                let ticket = Ticket { table: ticket_table::ROUTES, index: id.0, revision: 0 };
-                out.push(Op { ticket, kind: OpKind::Route { key: self.slots.get(id).key(), op } });
+                let ticket = Ticket {
+                    table: ticket_table::ROUTES,
+                    index: id.0,
+                    revision: 0,
+                };
+                out.push(Op {
+                    ticket,
+                    kind: OpKind::Route {
+                        key: self.slots.get(id).key(),
+                        op,
+                    },
+                });
             }
         }
     }
@@ -73,10 +84,12 @@ impl Engine {
     fn desired(&mut self, id: SlotId) -> Desired {
         let slot = self.slots.get(id);
         let family = slot.family();
-        let has = slot.applied.and_then(|form| match self.forms.get(form).target {
-            KernelTarget::Object(id) => Some(id),
-            KernelTarget::None | KernelTarget::Hops(_) => None,
-        });
+        let has = slot
+            .applied
+            .and_then(|form| match self.forms.get(form).target {
+                KernelTarget::Object(id) => Some(id),
+                KernelTarget::None | KernelTarget::Hops(_) => None,
+            });
         self.objects.prefer(has);
         match slot.path {
             None if slot.flags.has(SlotFlags::LEFTOVER) => Desired::AsIs,
@@ -84,7 +97,9 @@ impl Engine {
             Some(path) => match self.form_of(path, family) {
                 PathForm::Form(form) => Desired::Form(form),
                 // Objects of a dead link take their routes along; an inline route may still point there.
-                PathForm::Blocked(reason) if reason.is_wait() && !self.leads_nowhere(id) => Desired::AsIs,
+                PathForm::Blocked(reason) if reason.is_wait() && !self.leads_nowhere(id) => {
+                    Desired::AsIs
+                }
                 PathForm::Blocked(_) => Desired::Nothing,
                 PathForm::Unknown => unreachable!("form_of computes the form"),
             },
@@ -92,7 +107,9 @@ impl Engine {
     }
 
     fn leads_nowhere(&self, id: SlotId) -> bool {
-        let Some(form) = self.slots.get(id).applied else { return false };
+        let Some(form) = self.slots.get(id).applied else {
+            return false;
+        };
         match &self.forms.get(form).target {
             KernelTarget::Hops(hops) => hops.iter().any(|(hop, _)| !self.view.usable(hop.dev)),
             KernelTarget::None | KernelTarget::Object(_) => false,
@@ -108,7 +125,10 @@ impl Engine {
         let (op, sent) = match (desired, slot.applied) {
             (Desired::AsIs, _) => return None,
             (Desired::Form(form), applied) => {
-                if (applied == Some(form) && !rewrite) || slot.flags.has(SlotFlags::FOREIGN) || self.waits(id) {
+                if (applied == Some(form) && !rewrite)
+                    || slot.flags.has(SlotFlags::FOREIGN)
+                    || self.waits(id)
+                {
                     return None;
                 }
                 let route = self.forms.get(form).clone();
@@ -116,7 +136,11 @@ impl Engine {
                     self.gated.push(id);
                     return None;
                 }
-                let op = if applied.is_some() || rewrite { RouteOp::Replace(route) } else { RouteOp::Create(route) };
+                let op = if applied.is_some() || rewrite {
+                    RouteOp::Replace(route)
+                } else {
+                    RouteOp::Create(route)
+                };
                 (op, Some(form))
             }
             (Desired::Nothing, None) if !rewrite => {
@@ -145,7 +169,10 @@ impl Engine {
 
     fn waits(&self, id: SlotId) -> bool {
         self.slots.get(id).flags.has(SlotFlags::FAILED)
-            && self.failures.get(&id).is_some_and(|failure| failure.due > self.now)
+            && self
+                .failures
+                .get(&id)
+                .is_some_and(|failure| failure.due > self.now)
     }
 
     /// A route write came back.
@@ -219,7 +246,11 @@ impl Engine {
             _ => {}
         }
         if failure.attempts == 1 && remedy != Remedy::ReadBack {
-            self.note_refusal(&format!("{} ({op:?})", self.slots.get(id).key()), errno, failure.refusal.text.as_deref());
+            self.note_refusal(
+                &format!("{} ({op:?})", self.slots.get(id).key()),
+                errno,
+                failure.refusal.text.as_deref(),
+            );
         }
         self.failures.insert(id, Failure { due, ..failure });
         self.next_failure = Some(self.next_failure.map_or(due, |next| next.min(due)));
@@ -267,12 +298,21 @@ impl Engine {
         if !self.failures.is_empty() {
             self.next_failure = Some(self.now);
         }
-        let objects: Vec<_> = self.object_table.iter().filter(|(_, e)| e.failure.is_some()).map(|(id, _)| id).collect();
+        let objects: Vec<_> = self
+            .object_table
+            .iter()
+            .filter(|(_, e)| e.failure.is_some())
+            .map(|(id, _)| id)
+            .collect();
         for id in objects {
             self.object_table.touch(id);
         }
-        let neighbours: Vec<_> =
-            self.neighbour_table.iter().filter(|(_, e)| e.failure.is_some()).map(|(key, _)| key).collect();
+        let neighbours: Vec<_> = self
+            .neighbour_table
+            .iter()
+            .filter(|(_, e)| e.failure.is_some())
+            .map(|(key, _)| key)
+            .collect();
         for key in neighbours {
             self.neighbour_table.touch(key);
         }
@@ -287,10 +327,16 @@ impl Engine {
         }
         match self.paths.get(path).form(slot.family()) {
             PathForm::Blocked(reason) => Some(reason),
-            PathForm::Form(form) if slot.applied == Some(form) && !slot.flags.has(SlotFlags::REWRITE) => None,
-            PathForm::Form(_) | PathForm::Unknown => {
-                Some(if slot.flags.has(SlotFlags::FAILED) { Reason::KernelRefused } else { Reason::InProgress })
+            PathForm::Form(form)
+                if slot.applied == Some(form) && !slot.flags.has(SlotFlags::REWRITE) =>
+            {
+                None
             }
+            PathForm::Form(_) | PathForm::Unknown => Some(if slot.flags.has(SlotFlags::FAILED) {
+                Reason::KernelRefused
+            } else {
+                Reason::InProgress
+            }),
         }
     }
 }

@@ -1,28 +1,49 @@
 //! Takes in what the sources say: sessions, next-hop ids, routes; marks what becomes dirty.
 
-use super::report::Severity;
 use super::Engine;
+use super::report::Severity;
 use crate::model::{
     KernelNhId, NextHopUpdate, PathHops, Protocol, Reason, RouteKey, RouteKind, RoutePath,
     RouteUpdate, SourceEvent, SourceId, SourceUpdate, TableId,
 };
-use crate::rib::{GroupChange, Meaning, NhRef, PathForm, PathId, PathKey, PathTarget, SlotFlags, SlotId, SweepScope};
+use crate::rib::{
+    GroupChange, Meaning, NhRef, PathForm, PathId, PathKey, PathTarget, SlotFlags, SlotId,
+    SweepScope,
+};
 
 impl Engine {
     pub(super) fn apply_source(&mut self, event: SourceEvent) {
         match event {
-            SourceEvent::Opened { source, session, peer, pid } => {
+            SourceEvent::Opened {
+                source,
+                session,
+                peer,
+                pid,
+            } => {
                 let same = self.session.open(self.now, session, peer.clone(), pid);
                 self.tables_seen.clear();
-                let zebra = if same { "the same zebra as before" } else { "a zebra not seen before" };
+                let zebra = if same {
+                    "the same zebra as before"
+                } else {
+                    "a zebra not seen before"
+                };
                 self.notables.push(
                     self.now,
                     Severity::Info,
                     "source-connected",
-                    format!("{}: {peer} is connected, {zebra}; its replay begins", source.name()),
+                    format!(
+                        "{}: {peer} is connected, {zebra}; its replay begins",
+                        source.name()
+                    ),
                 );
             }
-            SourceEvent::Batch { source, session, frames, skipped, updates } => {
+            SourceEvent::Batch {
+                source,
+                session,
+                frames,
+                skipped,
+                updates,
+            } => {
                 if !self.speaks(session) {
                     return;
                 }
@@ -37,7 +58,11 @@ impl Engine {
                     }
                 }
             }
-            SourceEvent::Closed { source, session, why } => {
+            SourceEvent::Closed {
+                source,
+                session,
+                why,
+            } => {
                 if !self.speaks(session) {
                     return;
                 }
@@ -66,7 +91,10 @@ impl Engine {
     }
 
     fn speaks(&self, session: u32) -> bool {
-        self.session.connection.as_ref().is_some_and(|c| c.session == session)
+        self.session
+            .connection
+            .as_ref()
+            .is_some_and(|c| c.session == session)
     }
 
     /// The kernel table for a raw table of the source, or `None` when its routes are not taken.
@@ -88,8 +116,12 @@ impl Engine {
             self.counters.filtered += 1;
             return;
         }
-        let id = NhRef { epoch: self.session.epoch, id: update.id };
-        self.groups.apply(id, update.content, &mut self.group_changes);
+        let id = NhRef {
+            epoch: self.session.epoch,
+            id: update.id,
+        };
+        self.groups
+            .apply(id, update.content, &mut self.group_changes);
         self.take_group_changes();
     }
 
@@ -98,7 +130,10 @@ impl Engine {
             self.counters.filtered += 1;
             return;
         };
-        let key = RouteKey { table, prefix: update.key.prefix };
+        let key = RouteKey {
+            table,
+            prefix: update.key.prefix,
+        };
         match update.path {
             // Connected, local and kernel routes, and echoes. They are not ours to install, but one that became
             // zebra's best means that the route which was is gone.
@@ -122,12 +157,18 @@ impl Engine {
                 self.now,
                 Severity::Warn,
                 "update-rejected",
-                format!("{route} was dropped: {}; more of this kind are only counted", reason.text()),
+                format!(
+                    "{route} was dropped: {}; more of this kind are only counted",
+                    reason.text()
+                ),
             );
         }
         if let Some(key) = key {
             if let Some(table) = self.kernel_table(key.table) {
-                self.withdraw_key(RouteKey { table, prefix: key.prefix });
+                self.withdraw_key(RouteKey {
+                    table,
+                    prefix: key.prefix,
+                });
             }
         }
     }
@@ -135,7 +176,10 @@ impl Engine {
     fn announce(&mut self, source: SourceId, key: RouteKey, path: RoutePath) {
         let target = match &path.hops {
             PathHops::None => PathTarget::None,
-            PathHops::Id(id) => PathTarget::Id(NhRef { epoch: self.session.epoch, id: *id }),
+            PathHops::Id(id) => PathTarget::Id(NhRef {
+                epoch: self.session.epoch,
+                id: *id,
+            }),
             PathHops::Inline(hops) => match self.groups.intern(hops) {
                 Ok(group) => PathTarget::Group(group),
                 Err(reason) => return self.reject(Some(key), reason),
@@ -161,7 +205,11 @@ impl Engine {
         self.tables_seen.insert(key.table);
         let id = self.slots.find_or_insert(key, self.now);
         if self.loses_gateway(id, &path_key) {
-            *self.counters.rejected.entry(Reason::GatewayLost).or_default() += 1;
+            *self
+                .counters
+                .rejected
+                .entry(Reason::GatewayLost)
+                .or_default() += 1;
             self.release_path(path);
             return;
         }
@@ -187,7 +235,10 @@ impl Engine {
     /// interface-only next hop never replaces a gateway of the same protocol (kernel-ownership, "A restart of zebra").
     fn loses_gateway(&self, id: SlotId, new: &PathKey) -> bool {
         let slot = self.slots.get(id);
-        if slot.generation == self.session.generation || !self.session.holding() || new.kind != RouteKind::Unicast {
+        if slot.generation == self.session.generation
+            || !self.session.holding()
+            || new.kind != RouteKind::Unicast
+        {
             return false;
         }
         let has_gateway = |target: PathTarget| {
@@ -199,7 +250,13 @@ impl Engine {
                     Meaning::Blackhole | Meaning::Blocked(_) => return None,
                 },
             };
-            Some(self.groups.hops(group).hops().iter().any(|hop| hop.via.is_some()))
+            Some(
+                self.groups
+                    .hops(group)
+                    .hops()
+                    .iter()
+                    .any(|hop| hop.via.is_some()),
+            )
         };
         if has_gateway(new.target) != Some(false) {
             return false;
@@ -232,7 +289,9 @@ impl Engine {
     }
 
     fn release_path(&mut self, id: PathId) {
-        let Some(path) = self.paths.release(id) else { return };
+        let Some(path) = self.paths.release(id) else {
+            return;
+        };
         self.rescan.remove(&id);
         for form in path.form {
             if let PathForm::Form(form) = form {
@@ -289,7 +348,8 @@ impl Engine {
             swept += 1;
             self.withdraw(id);
         }
-        self.groups.forget_older(self.session.epoch, &mut self.group_changes);
+        self.groups
+            .forget_older(self.session.epoch, &mut self.group_changes);
         self.take_group_changes();
         self.prune_objects();
         if swept > 0 {

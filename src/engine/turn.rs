@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use rustc_hash::FxHashSet;
 
 use super::{Engine, plan_context, ticket_table};
-use crate::model::{Family, KernelHop, KernelNhId, KernelTarget, NeighbourKey, Op, OpKind, Reason, Ticket};
+use crate::model::{
+    Family, KernelHop, KernelNhId, KernelTarget, NeighbourKey, Op, OpKind, Reason, Ticket,
+};
 use crate::plan::{ObjectKey, ObjectSpec};
 use crate::reconcile::Action;
 use crate::rib::{PathForm, PathId};
@@ -38,7 +40,11 @@ impl Engine {
             self.next_solicit = self.now + SOLICIT_INTERVAL;
             let again: Vec<_> = self.resolver.unresolved(&self.view).collect();
             for key in again {
-                if self.solicit_table.get(key).is_some_and(|e| e.sent.is_none()) {
+                if self
+                    .solicit_table
+                    .get(key)
+                    .is_some_and(|e| e.sent.is_none())
+                {
                     self.solicit_table.observe(key, None);
                 }
             }
@@ -79,14 +85,17 @@ impl Engine {
             self.rescan_paths();
         }
         for key in std::mem::take(&mut self.changes.neighbours) {
-            self.neighbour_table.want(key, self.resolver.wanted_neighbour(key));
+            self.neighbour_table
+                .want(key, self.resolver.wanted_neighbour(key));
             self.observe_neighbour(key);
         }
         for key in std::mem::take(&mut self.changes.release) {
             self.solicit_table.want(key, None);
         }
         for key in std::mem::take(&mut self.changes.solicit) {
-            if self.resolver.addr4_of(key).is_some() || self.resolver.peers().any(|(peer, ..)| peer == key) {
+            if self.resolver.addr4_of(key).is_some()
+                || self.resolver.peers().any(|(peer, ..)| peer == key)
+            {
                 self.solicit_table.want(key, Some(()));
                 if self.view.neighbour(key).is_none() {
                     self.solicit_table.observe(key, None);
@@ -94,7 +103,8 @@ impl Engine {
             }
         }
         for id in self.objects.take_changed() {
-            self.object_table.want(id, self.objects.spec_of(id).cloned());
+            self.object_table
+                .want(id, self.objects.spec_of(id).cloned());
         }
     }
 
@@ -159,22 +169,52 @@ impl Engine {
     pub(super) fn poll_puts(&mut self, budget: usize, out: &mut Vec<Op>) {
         let now = self.now;
         let left = |out: &Vec<Op>| budget.saturating_sub(out.len());
-        self.setting_table.poll(now, left(out), |_, _| true, |index, revision, _, action| {
-            if let Action::Put(setting) = action {
-                out.push(op(ticket_table::SETTINGS, index, revision, OpKind::Set(setting)));
-            }
-        });
+        self.setting_table.poll(
+            now,
+            left(out),
+            |_, _| true,
+            |index, revision, _, action| {
+                if let Action::Put(setting) = action {
+                    out.push(op(
+                        ticket_table::SETTINGS,
+                        index,
+                        revision,
+                        OpKind::Set(setting),
+                    ));
+                }
+            },
+        );
         if !self.writes_routes() {
             return;
         }
-        self.neighbour_table.poll(now, budget.saturating_sub(out.len()), |_, action| is_put(action), |index, revision, key, action| {
-            if let Action::Put(mac) = action {
-                out.push(op(ticket_table::NEIGHBOURS, index, revision, OpKind::PutNeighbour { key, mac }));
-            }
-        });
-        self.solicit_table.poll(now, budget.saturating_sub(out.len()), |_, action| is_put(action), |index, revision, key, _| {
-            out.push(op(ticket_table::SOLICITS, index, revision, OpKind::Solicit { key }));
-        });
+        self.neighbour_table.poll(
+            now,
+            budget.saturating_sub(out.len()),
+            |_, action| is_put(action),
+            |index, revision, key, action| {
+                if let Action::Put(mac) = action {
+                    out.push(op(
+                        ticket_table::NEIGHBOURS,
+                        index,
+                        revision,
+                        OpKind::PutNeighbour { key, mac },
+                    ));
+                }
+            },
+        );
+        self.solicit_table.poll(
+            now,
+            budget.saturating_sub(out.len()),
+            |_, action| is_put(action),
+            |index, revision, key, _| {
+                out.push(op(
+                    ticket_table::SOLICITS,
+                    index,
+                    revision,
+                    OpKind::Solicit { key },
+                ));
+            },
+        );
         let gates = self.gates();
         for hops in [true, false] {
             self.object_table.poll(
@@ -231,15 +271,29 @@ impl Engine {
         let (mut ids, hops) = self.hops_in_use();
         let mut gateways: FxHashSet<NeighbourKey> = hops
             .iter()
-            .filter_map(|hop| Some(NeighbourKey { dev: hop.dev, addr: hop.via? }))
+            .filter_map(|hop| {
+                Some(NeighbourKey {
+                    dev: hop.dev,
+                    addr: hop.via?,
+                })
+            })
             .collect();
         ids.extend(self.objects.offers());
         for (_, entry) in self.object_table.iter() {
-            for spec in [entry.applied.as_ref(), entry.desired.as_ref(), entry.sent.as_ref().and_then(Option::as_ref)] {
+            for spec in [
+                entry.applied.as_ref(),
+                entry.desired.as_ref(),
+                entry.sent.as_ref().and_then(Option::as_ref),
+            ] {
                 match spec {
-                    Some(ObjectSpec::Group(members)) => ids.extend(members.iter().map(|(id, _)| *id)),
+                    Some(ObjectSpec::Group(members)) => {
+                        ids.extend(members.iter().map(|(id, _)| *id))
+                    }
                     Some(ObjectSpec::Hop(hop)) => {
-                        gateways.extend(hop.via.map(|addr: IpAddr| NeighbourKey { dev: hop.dev, addr }));
+                        gateways.extend(
+                            hop.via
+                                .map(|addr: IpAddr| NeighbourKey { dev: hop.dev, addr }),
+                        );
                     }
                     None => {}
                 }
@@ -249,21 +303,40 @@ impl Engine {
             now,
             budget.saturating_sub(out.len()),
             |id, action| *action == Action::Delete && !ids.contains(&id),
-            |index, revision, id, _| out.push(op(ticket_table::OBJECTS, index, revision, OpKind::DeleteNextHop { id })),
+            |index, revision, id, _| {
+                out.push(op(
+                    ticket_table::OBJECTS,
+                    index,
+                    revision,
+                    OpKind::DeleteNextHop { id },
+                ))
+            },
         );
         self.neighbour_table.poll(
             now,
             budget.saturating_sub(out.len()),
             |key, action| *action == Action::Delete && !gateways.contains(&key),
             |index, revision, key, _| {
-                out.push(op(ticket_table::NEIGHBOURS, index, revision, OpKind::DeleteNeighbour { key }));
+                out.push(op(
+                    ticket_table::NEIGHBOURS,
+                    index,
+                    revision,
+                    OpKind::DeleteNeighbour { key },
+                ));
             },
         );
         self.solicit_table.poll(
             now,
             budget.saturating_sub(out.len()),
             |_, action| *action == Action::Delete,
-            |index, revision, key, _| out.push(op(ticket_table::SOLICITS, index, revision, OpKind::Release { key })),
+            |index, revision, key, _| {
+                out.push(op(
+                    ticket_table::SOLICITS,
+                    index,
+                    revision,
+                    OpKind::Release { key },
+                ))
+            },
         );
     }
 }
@@ -278,7 +351,11 @@ pub(super) struct Gates {
 impl Gates {
     fn lets_hop(&self, hop: &KernelHop) -> bool {
         self.neighbours.is_empty()
-            || hop.via.is_none_or(|addr| !self.neighbours.contains(&NeighbourKey { dev: hop.dev, addr }))
+            || hop.via.is_none_or(|addr| {
+                !self
+                    .neighbours
+                    .contains(&NeighbourKey { dev: hop.dev, addr })
+            })
     }
 
     /// Whether what a route leads to is there.
@@ -296,5 +373,12 @@ fn is_put<S>(action: &Action<S>) -> bool {
 }
 
 const fn op(table: u8, index: u32, revision: u32, kind: OpKind) -> Op {
-    Op { ticket: Ticket { table, index, revision }, kind }
+    Op {
+        ticket: Ticket {
+            table,
+            index,
+            revision,
+        },
+        kind,
+    }
 }

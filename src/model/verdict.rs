@@ -102,7 +102,10 @@ reasons! {
 impl Reason {
     /// Whether it ends by itself soon: what the kernel has meanwhile is left as it is, which is the old treatment.
     pub const fn is_wait(self) -> bool {
-        matches!(self, Self::NextHopUnknown | Self::NextHopUnresolved | Self::InProgress)
+        matches!(
+            self,
+            Self::NextHopUnknown | Self::NextHopUnresolved | Self::InProgress
+        )
     }
 }
 

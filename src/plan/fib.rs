@@ -63,10 +63,17 @@ pub struct FibPlan {
 
 impl FibPlan {
     /// The kernel form of a path for routes of one family.
-    pub fn form(&mut self, ctx: &mut PlanContext<'_>, path: &PathKey, family: Family) -> Result<KernelRoute, Reason> {
+    pub fn form(
+        &mut self,
+        ctx: &mut PlanContext<'_>,
+        path: &PathKey,
+        family: Family,
+    ) -> Result<KernelRoute, Reason> {
         let (kind, target) = match (path.kind, path.target) {
             (RouteKind::Unicast, PathTarget::None) => return Err(Reason::NoNextHop),
-            (RouteKind::Unicast, PathTarget::Group(group)) => (RouteKind::Unicast, self.target(ctx, (group, family))?),
+            (RouteKind::Unicast, PathTarget::Group(group)) => {
+                (RouteKind::Unicast, self.target(ctx, (group, family))?)
+            }
             (RouteKind::Unicast, PathTarget::Id(id)) => match ctx.groups.meaning(id) {
                 Meaning::Group(group) => (RouteKind::Unicast, self.target(ctx, (group, family))?),
                 Meaning::Blackhole => (RouteKind::Blackhole, KernelTarget::None),
@@ -75,7 +82,12 @@ impl FibPlan {
             (kind, _) => (kind, KernelTarget::None),
         };
         let prefsrc = path.prefsrc.filter(|addr| Family::of(*addr) == family);
-        Ok(KernelRoute { kind, target, mtu: path.mtu, prefsrc })
+        Ok(KernelRoute {
+            kind,
+            target,
+            mtu: path.mtu,
+            prefsrc,
+        })
     }
 
     /// Where routes of a group point to now, if it has been planned.
@@ -85,7 +97,9 @@ impl FibPlan {
 
     /// The hops of a group for one family, in the order of its members, if it has been planned.
     pub fn hops(&self, key: GroupKey) -> Option<impl Iterator<Item = Result<HopKey, Reason>> + '_> {
-        self.groups.get(&key).map(|plan| plan.members.iter().map(|(hop, _)| *hop))
+        self.groups
+            .get(&key)
+            .map(|plan| plan.members.iter().map(|(hop, _)| *hop))
     }
 
     /// The groups that use a hop.
@@ -115,12 +129,16 @@ impl FibPlan {
             return false;
         };
         self.plan(ctx, key);
-        self.groups.get(&key).is_none_or(|plan| plan.target != before)
+        self.groups
+            .get(&key)
+            .is_none_or(|plan| plan.target != before)
     }
 
     /// Plans a group some of whose hops changed their state; `true` when its routes must point elsewhere.
     pub fn refresh(&mut self, ctx: &mut PlanContext<'_>, key: GroupKey) -> bool {
-        let Some(mut plan) = self.groups.remove(&key) else { return false };
+        let Some(mut plan) = self.groups.remove(&key) else {
+            return false;
+        };
         let target = target_of(ctx, key, &plan.members);
         let changed = target != plan.target;
         plan.target = target;
@@ -142,7 +160,11 @@ impl FibPlan {
     }
 
     fn plan(&mut self, ctx: &mut PlanContext<'_>, key: GroupKey) {
-        let old = self.groups.remove(&key).map(|p| p.members).unwrap_or_default();
+        let old = self
+            .groups
+            .remove(&key)
+            .map(|p| p.members)
+            .unwrap_or_default();
         let members: Vec<_> = ctx
             .groups
             .hops(key.0)
@@ -166,9 +188,16 @@ impl FibPlan {
         self.groups.insert(key, GroupPlan { members, target });
     }
 
-    fn release_hop(&mut self, ctx: &mut PlanContext<'_>, hop: Result<HopKey, Reason>, key: GroupKey) {
+    fn release_hop(
+        &mut self,
+        ctx: &mut PlanContext<'_>,
+        hop: Result<HopKey, Reason>,
+        key: GroupKey,
+    ) {
         let Ok(hop) = hop else { return };
-        let Some(users) = self.users.get_mut(&hop) else { return };
+        let Some(users) = self.users.get_mut(&hop) else {
+            return;
+        };
         if users.remove(&key) {
             ctx.resolver.release(hop, ctx.changes);
         }
@@ -184,7 +213,12 @@ fn hop_key(hop: &NextHop, family: Family) -> Result<HopKey, Reason> {
         return Err(Reason::Encapsulation);
     }
     let dev = hop.dev.ok_or(Reason::LinkUnknown)?;
-    Ok(HopKey { family, dev, via: hop.via, onlink: hop.onlink })
+    Ok(HopKey {
+        family,
+        dev,
+        via: hop.via,
+        onlink: hop.onlink,
+    })
 }
 
 fn target_of(
@@ -193,7 +227,10 @@ fn target_of(
     members: &[(Result<HopKey, Reason>, u32)],
 ) -> Result<KernelTarget, Reason> {
     // A label or tunnel that is left off would send packets somewhere else than meant: all or nothing.
-    if members.iter().any(|(hop, _)| *hop == Err(Reason::Encapsulation)) {
+    if members
+        .iter()
+        .any(|(hop, _)| *hop == Err(Reason::Encapsulation))
+    {
         ctx.objects.drop(ObjectKey::Group(key.0, key.1));
         return Err(Reason::Encapsulation);
     }
@@ -220,13 +257,24 @@ fn target_of(
     }
     let weights = scale_weights(ready.iter().map(|(_, _, w)| *w));
     if !ctx.use_objects {
-        return Ok(KernelTarget::Hops(ready.iter().zip(weights).map(|(&(_, hop, _), w)| (hop, w)).collect()));
+        return Ok(KernelTarget::Hops(
+            ready
+                .iter()
+                .zip(weights)
+                .map(|(&(_, hop, _), w)| (hop, w))
+                .collect(),
+        ));
     }
     let ids: Option<Vec<KernelNhId>> = ready
         .iter()
-        .map(|&(hop, kernel_hop, _)| ctx.objects.want(ObjectKey::Hop(hop), ObjectSpec::Hop(kernel_hop)))
+        .map(|&(hop, kernel_hop, _)| {
+            ctx.objects
+                .want(ObjectKey::Hop(hop), ObjectSpec::Hop(kernel_hop))
+        })
         .collect();
-    let Some(ids) = ids else { return Err(Reason::KernelRefused) };
+    let Some(ids) = ids else {
+        return Err(Reason::KernelRefused);
+    };
     // A group that shrank to one hop stays a group: a hop can't replace it, so every route would have to move.
     if let ([only], 1, None) = (ids.as_slice(), members.len(), ctx.objects.id_of(group)) {
         if !ctx.objects.prefers_group_of(*only) {
@@ -237,7 +285,10 @@ fn target_of(
         return Err(Reason::KernelRefused);
     }
     let spec = ObjectSpec::Group(ids.into_iter().zip(weights).collect());
-    ctx.objects.want(group, spec).map(KernelTarget::Object).ok_or(Reason::KernelRefused)
+    ctx.objects
+        .want(group, spec)
+        .map(KernelTarget::Object)
+        .ok_or(Reason::KernelRefused)
 }
 
 /// Weights in the kernel's range, at least 1, with the ratio kept as well as it goes.

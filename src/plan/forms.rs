@@ -49,7 +49,9 @@ impl Forms {
     /// One user less; `true` when it was the last and the form is forgotten.
     pub fn release(&mut self, id: FormId) -> bool {
         let place = &mut self.forms[index(id)];
-        let Some((route, users)) = place else { return false };
+        let Some((route, users)) = place else {
+            return false;
+        };
         *users -= 1;
         if *users > 0 {
             return false;

@@ -109,10 +109,13 @@ impl DesiredObjects {
     /// that the route need not move. Equal content is common when members are unresolved.
     pub fn prefer(&mut self, id: Option<KernelNhId>) {
         self.preferred.clear();
-        let Some((id, spec)) = id.and_then(|id| Some((id, self.adoptable.get(&id)?))) else { return };
+        let Some((id, spec)) = id.and_then(|id| Some((id, self.adoptable.get(&id)?))) else {
+            return;
+        };
         self.preferred.push(id);
         if let ObjectSpec::Group(members) = spec {
-            self.preferred.extend(members.iter().map(|(member, _)| *member));
+            self.preferred
+                .extend(members.iter().map(|(member, _)| *member));
         }
     }
 
@@ -172,7 +175,11 @@ impl DesiredObjects {
 
     /// Notes whether the kernel refuses the object.
     pub fn set_refused(&mut self, key: ObjectKey, refused: bool) -> bool {
-        if refused { self.refused.insert(key) } else { self.refused.remove(&key) }
+        if refused {
+            self.refused.insert(key)
+        } else {
+            self.refused.remove(&key)
+        }
     }
 
     /// Whether the kernel refuses the object.

@@ -79,7 +79,8 @@ pub const fn remedy(op: OpClass, errno: Errno) -> Remedy {
         // EINVAL is "Nexthop id does not exist" and "Nexthop has invalid gateway"; the text is for people.
         (
             Op::RouteCreate | Op::RouteReplace,
-            EINVAL | ENODEV | ENXIO | ENETDOWN | ENETUNREACH | EHOSTUNREACH | EADDRNOTAVAIL | ENOENT | ESRCH,
+            EINVAL | ENODEV | ENXIO | ENETDOWN | ENETUNREACH | EHOSTUNREACH | EADDRNOTAVAIL
+            | ENOENT | ESRCH,
         ) => Remedy::Wait,
 
         (Op::ObjectPut, EOPNOTSUPP) => Remedy::NoObjects,
@@ -102,12 +103,19 @@ mod tests {
 
     #[test]
     fn a_route_that_exists_is_read_back_and_never_overwritten() {
-        assert_eq!(remedy(OpClass::RouteCreate, Errno(EEXIST)), Remedy::ReadBack);
+        assert_eq!(
+            remedy(OpClass::RouteCreate, Errno(EEXIST)),
+            Remedy::ReadBack
+        );
     }
 
     #[test]
     fn deleting_what_is_absent_is_success() {
-        for (op, errno) in [(OpClass::RouteDelete, ESRCH), (OpClass::ObjectDelete, ENOENT), (OpClass::NeighbourDelete, ENOENT)] {
+        for (op, errno) in [
+            (OpClass::RouteDelete, ESRCH),
+            (OpClass::ObjectDelete, ENOENT),
+            (OpClass::NeighbourDelete, ENOENT),
+        ] {
             assert_eq!(remedy(op, Errno(errno)), Remedy::Done);
         }
     }

@@ -19,7 +19,11 @@ impl Failure {
     /// The next failure in a row.
     pub fn next(previous: Option<&Self>, refusal: Refusal, now: Timestamp) -> Self {
         let attempts = previous.map_or(0, |f| f.attempts) + 1;
-        Self { refusal, attempts, due: now + backoff(attempts) }
+        Self {
+            refusal,
+            attempts,
+            due: now + backoff(attempts),
+        }
     }
 }
 

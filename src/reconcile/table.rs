@@ -37,7 +37,14 @@ pub struct Entry<S> {
 
 impl<S> Default for Entry<S> {
     fn default() -> Self {
-        Self { desired: None, applied: None, sent: None, failure: None, revision: 0, dirty: false }
+        Self {
+            desired: None,
+            applied: None,
+            sent: None,
+            failure: None,
+            revision: 0,
+            dirty: false,
+        }
     }
 }
 
@@ -89,7 +96,10 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
 
     /// All entries.
     pub fn iter(&self) -> impl Iterator<Item = (K, &Entry<S>)> {
-        self.slots.iter().flatten().map(|(key, entry)| (*key, entry))
+        self.slots
+            .iter()
+            .flatten()
+            .map(|(key, entry)| (*key, entry))
     }
 
     /// Sets the wish for a key.
@@ -145,7 +155,9 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
 
     /// Keys of which something is wanted while nothing is known to be there.
     pub fn unsettled(&self) -> impl Iterator<Item = K> + '_ {
-        self.iter().filter(|(_, entry)| entry.desired.is_some() && entry.applied.is_none()).map(|(key, _)| key)
+        self.iter()
+            .filter(|(_, entry)| entry.desired.is_some() && entry.applied.is_none())
+            .map(|(key, _)| key)
     }
 
     /// Whether something is to be written.
@@ -175,8 +187,12 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
             if handed == budget {
                 break;
             }
-            let Some(at) = self.dirty.pop_front() else { break };
-            let Some((key, entry)) = &mut self.slots[at as usize] else { continue };
+            let Some(at) = self.dirty.pop_front() else {
+                break;
+            };
+            let Some((key, entry)) = &mut self.slots[at as usize] else {
+                continue;
+            };
             let key = *key;
             entry.dirty = false;
             // A write on its way marks the entry again when it comes back.
@@ -238,7 +254,10 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
             _ => {}
         }
         self.mark(at);
-        Some(Completed { key, action: sent.map_or(Action::Delete, Action::Put) })
+        Some(Completed {
+            key,
+            action: sent.map_or(Action::Delete, Action::Put),
+        })
     }
 
     /// Puts what is due again on the list; gives the next due time.
@@ -249,7 +268,9 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
         let mut next = None;
         let mut due = Vec::new();
         for (at, slot) in self.slots.iter().enumerate() {
-            let Some(failure) = slot.as_ref().and_then(|(_, e)| e.failure.as_ref()) else { continue };
+            let Some(failure) = slot.as_ref().and_then(|(_, e)| e.failure.as_ref()) else {
+                continue;
+            };
             if failure.due <= now {
                 due.push(at as u32);
             } else {
@@ -299,7 +320,12 @@ mod tests {
 
     fn writes(table: &mut Table<u8, char>, now: u64) -> Vec<(u32, u32, u8, Action<char>)> {
         let mut out = Vec::new();
-        table.poll(Timestamp(now), 10, |_, _| true, |a, r, k, action| out.push((a, r, k, action)));
+        table.poll(
+            Timestamp(now),
+            10,
+            |_, _| true,
+            |a, r, k, action| out.push((a, r, k, action)),
+        );
         out
     }
 
@@ -335,8 +361,14 @@ mod tests {
         t.want(2, Some('b'));
         let new = writes(&mut t, 0);
         assert_eq!(old[0].0, new[0].0, "same place");
-        assert!(t.complete(old[0].0, old[0].1, Ok(()), Timestamp(0)).is_none());
-        assert!(t.complete(new[0].0, new[0].1, Ok(()), Timestamp(0)).is_some());
+        assert!(
+            t.complete(old[0].0, old[0].1, Ok(()), Timestamp(0))
+                .is_none()
+        );
+        assert!(
+            t.complete(new[0].0, new[0].1, Ok(()), Timestamp(0))
+                .is_some()
+        );
     }
 
     #[test]
@@ -344,7 +376,10 @@ mod tests {
         let mut t = Table::default();
         t.want(1, Some('a'));
         let w = writes(&mut t, 0);
-        let refusal = Refusal { errno: Errno(19), text: None };
+        let refusal = Refusal {
+            errno: Errno(19),
+            text: None,
+        };
         t.complete(w[0].0, w[0].1, Err(refusal), Timestamp(0));
         assert!(writes(&mut t, 1).is_empty());
         let due = t.poll_retries(Timestamp(1)).unwrap();

@@ -20,13 +20,21 @@ pub struct Believed {
 impl Believed {
     /// Before neighbour discovery has said anything.
     pub fn guess(addr: IpAddr) -> Self {
-        Self { mac: eui64(addr), failed: false }
+        Self {
+            mac: eui64(addr),
+            failed: false,
+        }
     }
 
     /// Takes in what the neighbour entry says now.
     pub fn update(&mut self, addr: IpAddr, says: Belief) {
         match says {
-            Belief::At(mac) => *self = Self { mac: Some((mac, MacFrom::Learned)), failed: false },
+            Belief::At(mac) => {
+                *self = Self {
+                    mac: Some((mac, MacFrom::Learned)),
+                    failed: false,
+                }
+            }
             Belief::Failed => {
                 self.failed = true;
                 if eui64(addr).is_none() {
@@ -85,7 +93,10 @@ mod tests {
         b.update(addr(RANDOM), Belief::At(MacAddr([2, 0, 0, 0, 3, 0])));
         assert!(b.mac().is_ok());
         b.update(addr(RANDOM), Belief::Unknown);
-        assert!(b.mac().is_ok(), "a garbage-collected entry is not unlearned");
+        assert!(
+            b.mac().is_ok(),
+            "a garbage-collected entry is not unlearned"
+        );
         b.update(addr(RANDOM), Belief::Failed);
         assert_eq!(b.mac(), Err(Reason::NextHopUnreachable));
     }

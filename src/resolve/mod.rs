@@ -107,12 +107,21 @@ impl Resolver {
     }
 
     /// One more user of a hop; a new hop is resolved at once.
-    pub fn hold(&mut self, view: &KernelView, key: HopKey, changes: &mut ResolveChanges) -> HopState {
+    pub fn hold(
+        &mut self,
+        view: &KernelView,
+        key: HopKey,
+        changes: &mut ResolveChanges,
+    ) -> HopState {
         if let Some(hop) = self.hops.get_mut(&key) {
             hop.users += 1;
             return hop.state;
         }
-        let hop = Hop { users: 1, state: HopState::Blocked(Reason::InProgress), peer: None };
+        let hop = Hop {
+            users: 1,
+            state: HopState::Blocked(Reason::InProgress),
+            peer: None,
+        };
         self.hops.insert(key, hop);
         self.by_dev.entry(key.dev).or_default().insert(key);
         self.resolve(view, key, changes);
@@ -121,7 +130,9 @@ impl Resolver {
 
     /// One user less.
     pub fn release(&mut self, key: HopKey, changes: &mut ResolveChanges) {
-        let Some(hop) = self.hops.get_mut(&key) else { return };
+        let Some(hop) = self.hops.get_mut(&key) else {
+            return;
+        };
         hop.users -= 1;
         if hop.users > 0 {
             return;
@@ -138,7 +149,9 @@ impl Resolver {
 
     /// Where a hop stands.
     pub fn state(&self, key: HopKey) -> HopState {
-        self.hops.get(&key).map_or(HopState::Blocked(Reason::InProgress), |hop| hop.state)
+        self.hops
+            .get(&key)
+            .map_or(HopState::Blocked(Reason::InProgress), |hop| hop.state)
     }
 
     /// The peer behind a hop, and what is believed about it.
@@ -153,8 +166,12 @@ impl Resolver {
     }
 
     /// All peers with what is believed, their IPv4 address and the number of hops.
-    pub fn peers(&self) -> impl Iterator<Item = (NeighbourKey, Believed, Option<Ipv4Addr>, usize)> + '_ {
-        self.peers.iter().map(|(&key, p)| (key, p.believed, p.addr4, p.hops.len()))
+    pub fn peers(
+        &self,
+    ) -> impl Iterator<Item = (NeighbourKey, Believed, Option<Ipv4Addr>, usize)> + '_ {
+        self.peers
+            .iter()
+            .map(|(&key, p)| (key, p.believed, p.addr4, p.hops.len()))
     }
 
     /// The addresses given out, to be saved.
@@ -164,7 +181,9 @@ impl Resolver {
 
     /// The Ethernet address that a permanent neighbour should have; `None` when there should be none of ours.
     pub fn wanted_neighbour(&self, key: NeighbourKey) -> Option<MacAddr> {
-        let IpAddr::V4(addr) = key.addr else { return None };
+        let IpAddr::V4(addr) = key.addr else {
+            return None;
+        };
         let peer = self.peers.get(&self.pool.peer_of(key.dev, addr)?)?;
         peer.believed.mac.map(|(mac, _)| mac)
     }
@@ -183,9 +202,16 @@ impl Resolver {
         if view.link(dev).is_none() {
             self.pool.forget_link(dev);
         }
-        let peers: Vec<_> = self.peers.keys().filter(|p| p.dev == dev).copied().collect();
+        let peers: Vec<_> = self
+            .peers
+            .keys()
+            .filter(|p| p.dev == dev)
+            .copied()
+            .collect();
         for key in peers {
-            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            let Some(peer) = self.peers.get_mut(&key) else {
+                continue;
+            };
             if usable {
                 changes.solicit.push(key);
             } else {
@@ -193,17 +219,27 @@ impl Resolver {
                 peer.believed = Believed::guess(key.addr);
             }
             if let Some(addr) = peer.addr4 {
-                changes.neighbours.push(NeighbourKey { dev, addr: IpAddr::V4(addr) });
+                changes.neighbours.push(NeighbourKey {
+                    dev,
+                    addr: IpAddr::V4(addr),
+                });
             }
         }
         self.resolve_dev(view, dev, changes);
     }
 
     /// A neighbour entry appeared, vanished or changed.
-    pub fn neighbour_changed(&mut self, view: &KernelView, key: NeighbourKey, changes: &mut ResolveChanges) {
+    pub fn neighbour_changed(
+        &mut self,
+        view: &KernelView,
+        key: NeighbourKey,
+        changes: &mut ResolveChanges,
+    ) {
         match key.addr {
             IpAddr::V4(addr) => {
-                let Some(peer) = self.pool.peer_of(key.dev, addr) else { return };
+                let Some(peer) = self.pool.peer_of(key.dev, addr) else {
+                    return;
+                };
                 changes.neighbours.push(key);
                 if self.conflicts(view, key) {
                     self.resolve_hops_of(view, peer, changes);
@@ -219,7 +255,10 @@ impl Resolver {
                     }
                     if peer.believed != before {
                         if let Some(addr) = peer.addr4 {
-                            changes.neighbours.push(NeighbourKey { dev: key.dev, addr: IpAddr::V4(addr) });
+                            changes.neighbours.push(NeighbourKey {
+                                dev: key.dev,
+                                addr: IpAddr::V4(addr),
+                            });
                         }
                         self.resolve_hops_of(view, key, changes);
                     }
@@ -241,24 +280,44 @@ impl Resolver {
     }
 
     /// Peers that are waited for, or known only by a guess: they are solicited again now and then.
-    pub fn unresolved<'a>(&'a self, view: &'a KernelView) -> impl Iterator<Item = NeighbourKey> + 'a {
+    pub fn unresolved<'a>(
+        &'a self,
+        view: &'a KernelView,
+    ) -> impl Iterator<Item = NeighbourKey> + 'a {
         self.peers.keys().copied().filter(|key| {
             view.usable(key.dev)
-                && view.neighbour(*key).is_none_or(|n| {
-                    !n.state.is_valid() && n.state != NeighbourState::Incomplete
-                })
+                && view
+                    .neighbour(*key)
+                    .is_none_or(|n| !n.state.is_valid() && n.state != NeighbourState::Incomplete)
         })
     }
 
     fn resolve_dev(&mut self, view: &KernelView, dev: IfIndex, changes: &mut ResolveChanges) {
-        let keys: Vec<_> = self.by_dev.get(&dev).into_iter().flatten().copied().collect();
+        let keys: Vec<_> = self
+            .by_dev
+            .get(&dev)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
         for key in keys {
             self.resolve(view, key, changes);
         }
     }
 
-    fn resolve_hops_of(&mut self, view: &KernelView, peer: NeighbourKey, changes: &mut ResolveChanges) {
-        let keys: Vec<_> = self.peers.get(&peer).into_iter().flat_map(|p| &p.hops).copied().collect();
+    fn resolve_hops_of(
+        &mut self,
+        view: &KernelView,
+        peer: NeighbourKey,
+        changes: &mut ResolveChanges,
+    ) {
+        let keys: Vec<_> = self
+            .peers
+            .get(&peer)
+            .into_iter()
+            .flat_map(|p| &p.hops)
+            .copied()
+            .collect();
         for key in keys {
             self.resolve(view, key, changes);
         }
@@ -286,7 +345,12 @@ impl Resolver {
         }
     }
 
-    fn resolve_peer(&mut self, view: &KernelView, key: NeighbourKey, changes: &mut ResolveChanges) -> HopState {
+    fn resolve_peer(
+        &mut self,
+        view: &KernelView,
+        key: NeighbourKey,
+        changes: &mut ResolveChanges,
+    ) -> HopState {
         let Some(peer) = self.peers.get_mut(&key) else {
             unreachable!("set_peer made the peer of this hop");
         };
@@ -295,19 +359,32 @@ impl Resolver {
             Err(reason) => return HopState::Blocked(reason),
         };
         let wrong = |addr: Ipv4Addr| {
-            is_foreign_and_wrong(view, NeighbourKey { dev: key.dev, addr: IpAddr::V4(addr) }, mac)
+            is_foreign_and_wrong(
+                view,
+                NeighbourKey {
+                    dev: key.dev,
+                    addr: IpAddr::V4(addr),
+                },
+                mac,
+            )
         };
         if peer.addr4.is_none_or(wrong) {
             if let Some(old) = peer.addr4.take() {
                 self.pool.release(key.dev, old);
-                changes.neighbours.push(NeighbourKey { dev: key.dev, addr: IpAddr::V4(old) });
+                changes.neighbours.push(NeighbourKey {
+                    dev: key.dev,
+                    addr: IpAddr::V4(old),
+                });
             }
             peer.addr4 = self.pool.allocate(key, wrong);
         }
         let Some(addr) = peer.addr4 else {
             return HopState::Blocked(Reason::PoolExhausted);
         };
-        changes.neighbours.push(NeighbourKey { dev: key.dev, addr: IpAddr::V4(addr) });
+        changes.neighbours.push(NeighbourKey {
+            dev: key.dev,
+            addr: IpAddr::V4(addr),
+        });
         HopState::Ready(KernelHop {
             family: Family::V4,
             via: Some(IpAddr::V4(addr)),
@@ -317,7 +394,8 @@ impl Resolver {
     }
 
     fn conflicts(&self, view: &KernelView, key: NeighbourKey) -> bool {
-        self.wanted_neighbour(key).is_some_and(|mac| is_foreign_and_wrong(view, key, mac))
+        self.wanted_neighbour(key)
+            .is_some_and(|mac| is_foreign_and_wrong(view, key, mac))
     }
 
     fn set_peer(
@@ -328,7 +406,9 @@ impl Resolver {
         keep: bool,
         changes: &mut ResolveChanges,
     ) {
-        let Some(hop) = self.hops.get_mut(&key) else { return };
+        let Some(hop) = self.hops.get_mut(&key) else {
+            return;
+        };
         if hop.peer == peer || (keep && peer.is_none()) {
             return;
         }
@@ -338,7 +418,11 @@ impl Resolver {
                 changes.solicit.push(new);
                 let mut believed = Believed::guess(new.addr);
                 believed.update(new.addr, belief(view.neighbour(new)));
-                Peer { believed, addr4: None, hops: FxHashSet::default() }
+                Peer {
+                    believed,
+                    addr4: None,
+                    hops: FxHashSet::default(),
+                }
             });
             entry.hops.insert(key);
         }
@@ -348,14 +432,19 @@ impl Resolver {
     }
 
     fn leave_peer(&mut self, peer: NeighbourKey, hop: HopKey, changes: &mut ResolveChanges) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return;
+        };
         entry.hops.remove(&hop);
         if !entry.hops.is_empty() {
             return;
         }
         if let Some(addr) = entry.addr4 {
             self.pool.release(peer.dev, addr);
-            changes.neighbours.push(NeighbourKey { dev: peer.dev, addr: IpAddr::V4(addr) });
+            changes.neighbours.push(NeighbourKey {
+                dev: peer.dev,
+                addr: IpAddr::V4(addr),
+            });
         }
         self.peers.remove(&peer);
         changes.release.push(peer);
@@ -372,28 +461,52 @@ enum Wish {
 }
 
 fn classify(mode: Ipv4ViaIpv6, view: &KernelView, key: HopKey) -> Wish {
-    let HopKey { family, dev, via, onlink } = key;
+    let HopKey {
+        family,
+        dev,
+        via,
+        onlink,
+    } = key;
     match view.link(dev) {
         None => return Wish::Blocked(Reason::LinkUnknown),
         Some(link) if !link.usable() => return Wish::Blocked(Reason::LinkDown),
         Some(_) => {}
     }
-    let plain = |family, via, onlink| Wish::Plain(KernelHop { family, via, dev, onlink });
+    let plain = |family, via, onlink| {
+        Wish::Plain(KernelHop {
+            family,
+            via,
+            dev,
+            onlink,
+        })
+    };
     let peer = |addr| match mode {
-        Ipv4ViaIpv6::Ipv4Ll => Wish::Peer(NeighbourKey { dev, addr: IpAddr::V6(addr) }),
+        Ipv4ViaIpv6::Ipv4Ll => Wish::Peer(NeighbourKey {
+            dev,
+            addr: IpAddr::V6(addr),
+        }),
         Ipv4ViaIpv6::Inet6 => {
             // The kernel takes a link-local gateway as on the link by itself; a global one only with the flag.
-            plain(Family::V6, Some(IpAddr::V6(addr)), onlink && !is_link_local6(addr))
+            plain(
+                Family::V6,
+                Some(IpAddr::V6(addr)),
+                onlink && !is_link_local6(addr),
+            )
         }
     };
     match (family, via) {
         (family, None) => plain(family, None, false),
         (Family::V4, Some(IpAddr::V4(ZEBRA_ADDR))) => match view.sole_router(dev) {
-            Some(NeighbourKey { addr: IpAddr::V6(addr), .. }) => peer(addr),
+            Some(NeighbourKey {
+                addr: IpAddr::V6(addr),
+                ..
+            }) => peer(addr),
             _ => Wish::Blocked(Reason::NextHopLost),
         },
         (Family::V4, Some(IpAddr::V6(addr))) => peer(addr),
-        (Family::V6, Some(IpAddr::V6(addr))) => plain(Family::V6, via, onlink && !is_link_local6(addr)),
+        (Family::V6, Some(IpAddr::V6(addr))) => {
+            plain(Family::V6, via, onlink && !is_link_local6(addr))
+        }
         (Family::V4, Some(IpAddr::V4(_))) => plain(Family::V4, via, onlink),
         (Family::V6, Some(IpAddr::V4(_))) => Wish::Blocked(Reason::FamilyMismatch),
     }

@@ -32,7 +32,11 @@ pub struct AddressPool {
 
 impl AddressPool {
     /// An address for a peer: the one it had, else the first that is free and not to be avoided.
-    pub fn allocate(&mut self, peer: NeighbourKey, mut avoid: impl FnMut(Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
+    pub fn allocate(
+        &mut self,
+        peer: NeighbourKey,
+        mut avoid: impl FnMut(Ipv4Addr) -> bool,
+    ) -> Option<Ipv4Addr> {
         let free = |pool: &Self, addr: Ipv4Addr| !pool.used.contains_key(&(peer.dev, addr));
         let had = self.remembered.get(&peer).copied();
         // Addresses that other, absent peers had are taken last: they may come back.
@@ -54,7 +58,9 @@ impl AddressPool {
 
     /// The peer that an address stands for.
     pub fn peer_of(&self, dev: IfIndex, addr: Ipv4Addr) -> Option<NeighbourKey> {
-        self.used.get(&(dev, addr)).map(|&addr| NeighbourKey { dev, addr })
+        self.used
+            .get(&(dev, addr))
+            .map(|&addr| NeighbourKey { dev, addr })
     }
 
     /// Gives an address back; it stays remembered for its peer.
@@ -100,9 +106,15 @@ mod tests {
     fn the_first_peer_gets_the_address_of_zebra_and_others_their_own() {
         let mut pool = AddressPool::default();
         assert_eq!(pool.allocate(peer(1), |_| false), Some(ZEBRA_ADDR));
-        assert_eq!(pool.allocate(peer(2), |_| false), Some(Ipv4Addr::new(169, 254, 0, 2)));
+        assert_eq!(
+            pool.allocate(peer(2), |_| false),
+            Some(Ipv4Addr::new(169, 254, 0, 2))
+        );
         let mut pool = AddressPool::default();
-        assert_eq!(pool.allocate(peer(1), |a| a == ZEBRA_ADDR), Some(Ipv4Addr::new(169, 254, 0, 2)));
+        assert_eq!(
+            pool.allocate(peer(1), |a| a == ZEBRA_ADDR),
+            Some(Ipv4Addr::new(169, 254, 0, 2))
+        );
     }
 
     #[test]
@@ -112,7 +124,10 @@ mod tests {
         let second = pool.allocate(peer(2), |_| false).unwrap();
         pool.release(peer(1).dev, ZEBRA_ADDR);
         pool.release(peer(2).dev, second);
-        assert_eq!(pool.allocate(peer(3), |_| false), Some(Ipv4Addr::new(169, 254, 0, 3)));
+        assert_eq!(
+            pool.allocate(peer(3), |_| false),
+            Some(Ipv4Addr::new(169, 254, 0, 3))
+        );
         assert_eq!(pool.allocate(peer(2), |_| false), Some(second));
     }
 

@@ -120,7 +120,10 @@ impl Groups {
 
     /// The paths that name an id.
     pub fn paths_of_id(&self, id: NhRef) -> impl Iterator<Item = PathId> + '_ {
-        self.ids.get(&id).into_iter().flat_map(|a| a.paths.iter().copied())
+        self.ids
+            .get(&id)
+            .into_iter()
+            .flat_map(|a| a.paths.iter().copied())
     }
 
     /// All groups with the source's ids for them.
@@ -135,7 +138,10 @@ impl Groups {
 
     /// How many ids of an epoch are announced.
     pub fn announced(&self, epoch: u32) -> usize {
-        self.ids.iter().filter(|(id, a)| id.epoch == epoch && a.content.is_some()).count()
+        self.ids
+            .iter()
+            .filter(|(id, a)| id.epoch == epoch && a.content.is_some())
+            .count()
     }
 
     /// The group of hops that a route writes out, made if it is new. A path must be attached to it before the next
@@ -181,7 +187,12 @@ impl Groups {
     }
 
     /// An announcement (`Some`) or removal of an id.
-    pub fn apply(&mut self, id: NhRef, content: Option<SourceNextHop>, changes: &mut Vec<GroupChange>) {
+    pub fn apply(
+        &mut self,
+        id: NhRef,
+        content: Option<SourceNextHop>,
+        changes: &mut Vec<GroupChange>,
+    ) {
         let Some(content) = content else {
             if let Some(announced) = self.ids.get_mut(&id) {
                 announced.removed = true;
@@ -214,7 +225,12 @@ impl Groups {
 
     /// Forgets the ids of older epochs that nothing uses.
     pub fn forget_older(&mut self, epoch: u32, changes: &mut Vec<GroupChange>) {
-        let old: Vec<_> = self.ids.keys().filter(|id| id.epoch != epoch).copied().collect();
+        let old: Vec<_> = self
+            .ids
+            .keys()
+            .filter(|id| id.epoch != epoch)
+            .copied()
+            .collect();
         for &id in &old {
             if let Some(announced) = self.ids.get_mut(&id) {
                 announced.removed = true;
@@ -229,12 +245,16 @@ impl Groups {
     fn collect(&mut self, id: NhRef, changes: &mut Vec<GroupChange>) {
         let mut work = vec![id];
         while let Some(id) = work.pop() {
-            let Some(announced) = self.ids.get(&id) else { continue };
+            let Some(announced) = self.ids.get(&id) else {
+                continue;
+            };
             let unused = announced.paths.is_empty() && announced.parents.is_empty();
             if !unused || (announced.content.is_some() && !announced.removed) {
                 continue;
             }
-            let Some(announced) = self.ids.remove(&id) else { continue };
+            let Some(announced) = self.ids.remove(&id) else {
+                continue;
+            };
             if let Some(content) = &announced.content {
                 for member in members(id, content) {
                     if let Some(m) = self.ids.get_mut(&member) {
@@ -255,7 +275,9 @@ impl Groups {
             return;
         }
         let flat = self.flatten(id);
-        let Some(announced) = self.ids.get(&id) else { return };
+        let Some(announced) = self.ids.get(&id) else {
+            return;
+        };
         let old = announced.meaning;
         let parents: Vec<_> = announced.parents.iter().copied().collect();
         let new = match flat {
@@ -332,17 +354,33 @@ impl Groups {
         }
         // A member that was never announced keeps the whole group waiting: installing a part of it would send all
         // traffic to the members that happened to come first.
-        let content = self.ids.get(&id).and_then(|a| a.content.as_ref()).ok_or(Reason::NextHopUnknown)?;
+        let content = self
+            .ids
+            .get(&id)
+            .and_then(|a| a.content.as_ref())
+            .ok_or(Reason::NextHopUnknown)?;
         match content {
-            SourceNextHop::Hop(hop) => hops.push(NextHop { weight: hop.weight.saturating_mul(weight), ..*hop }),
+            SourceNextHop::Hop(hop) => hops.push(NextHop {
+                weight: hop.weight.saturating_mul(weight),
+                ..*hop
+            }),
             SourceNextHop::Blackhole => *blackhole = true,
             SourceNextHop::Group(list) => {
                 for &(member, member_weight) in list {
                     if hops.len() > 64 * MAX_GROUP_MEMBERS {
                         return Err(Reason::GroupTooLarge);
                     }
-                    let member = NhRef { epoch: id.epoch, id: member };
-                    self.collect_hops(member, weight.saturating_mul(member_weight), depth + 1, hops, blackhole)?;
+                    let member = NhRef {
+                        epoch: id.epoch,
+                        id: member,
+                    };
+                    self.collect_hops(
+                        member,
+                        weight.saturating_mul(member_weight),
+                        depth + 1,
+                        hops,
+                        blackhole,
+                    )?;
                 }
             }
         }
@@ -353,7 +391,11 @@ impl Groups {
         if let Some(&id) = self.index.get(&set) {
             return id;
         }
-        let group = Group { hops: set.clone(), ids: FxHashSet::default(), paths: FxHashSet::default() };
+        let group = Group {
+            hops: set.clone(),
+            ids: FxHashSet::default(),
+            paths: FxHashSet::default(),
+        };
         let id = if let Some(id) = self.free.pop() {
             self.groups[id.0 as usize] = Some(group);
             id
@@ -383,7 +425,13 @@ impl Groups {
 fn members(id: NhRef, content: &SourceNextHop) -> Vec<NhRef> {
     match content {
         SourceNextHop::Group(list) => {
-            let mut ids: Vec<_> = list.iter().map(|&(m, _)| NhRef { epoch: id.epoch, id: m }).collect();
+            let mut ids: Vec<_> = list
+                .iter()
+                .map(|&(m, _)| NhRef {
+                    epoch: id.epoch,
+                    id: m,
+                })
+                .collect();
             ids.sort_unstable();
             ids.dedup();
             ids

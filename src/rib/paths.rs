@@ -93,7 +93,11 @@ impl Paths {
             self.get_mut(id).users += 1;
             return (id, false);
         }
-        let path = Path { key, users: 1, form: [PathForm::Unknown; 2] };
+        let path = Path {
+            key,
+            users: 1,
+            form: [PathForm::Unknown; 2],
+        };
         let id = if let Some(id) = self.free.pop() {
             self.paths[id.index()] = Some(path);
             id

@@ -78,7 +78,13 @@ impl Session {
         self.generation = self.generation.wrapping_add(1);
         self.epoch += 1;
         self.hold_until = Some(now + self.stale_time);
-        self.connection = Some(Connection { session, peer, same_zebra, last_heard: now, synced: false });
+        self.connection = Some(Connection {
+            session,
+            peer,
+            same_zebra,
+            last_heard: now,
+            synced: false,
+        });
         same_zebra
     }
 
@@ -166,7 +172,11 @@ mod tests {
         assert!(!s.open(Timestamp(0), 1, "a".into(), Some(7)));
         s.heard(Timestamp(1000));
         assert_eq!(s.poll(Timestamp(2999)), None);
-        assert_eq!(s.poll(Timestamp(3000)), None, "a first zebra is new: its BGP may still be learning");
+        assert_eq!(
+            s.poll(Timestamp(3000)),
+            None,
+            "a first zebra is new: its BGP may still be learning"
+        );
         assert!(s.connection.as_ref().unwrap().synced && s.holding());
         s.close(Timestamp(5000));
         assert!(s.open(Timestamp(8000), 2, "a".into(), Some(7)));

@@ -82,14 +82,21 @@ impl Slot {
             IpAddr::V4(Ipv4Addr::new(a, b, c, d))
         };
         match Prefix::masked(addr, self.len) {
-            Ok(prefix) => RouteKey { table: TableId(self.table), prefix },
+            Ok(prefix) => RouteKey {
+                table: TableId(self.table),
+                prefix,
+            },
             Err(_) => unreachable!("a slot is only made from a valid prefix"),
         }
     }
 
     /// The route's family.
     pub const fn family(&self) -> Family {
-        if self.flags.has(SlotFlags::V6) { Family::V6 } else { Family::V4 }
+        if self.flags.has(SlotFlags::V6) {
+            Family::V6
+        } else {
+            Family::V4
+        }
     }
 
     /// Its table.
@@ -135,7 +142,12 @@ impl Packed {
                 true
             }
         };
-        Self { addr, table: key.table.0, len: key.prefix.len(), v6 }
+        Self {
+            addr,
+            table: key.table.0,
+            len: key.prefix.len(),
+            v6,
+        }
     }
 
     fn hash(&self) -> u64 {
@@ -178,7 +190,9 @@ impl Slots {
     pub fn find(&self, key: RouteKey) -> Option<SlotId> {
         let packed = Packed::new(key);
         self.index
-            .find(packed.hash(), |&at| self.slots[at as usize].matches(&packed))
+            .find(packed.hash(), |&at| {
+                self.slots[at as usize].matches(&packed)
+            })
             .map(|&at| SlotId(at))
     }
 
@@ -222,7 +236,12 @@ impl Slots {
     /// Frees a slot. It must not be in flight or hold references.
     pub fn remove(&mut self, id: SlotId) {
         let slot = &self.slots[id.0 as usize];
-        let hash_of = hash(&slot.addr, slot.table, slot.len, slot.flags.has(SlotFlags::V6));
+        let hash_of = hash(
+            &slot.addr,
+            slot.table,
+            slot.len,
+            slot.flags.has(SlotFlags::V6),
+        );
         if let Ok(entry) = self.index.find_entry(hash_of, |&at| at == id.0) {
             entry.remove();
             self.free.push(id.0);
@@ -241,7 +260,9 @@ impl Slots {
 
     /// All slots in hash order.
     pub fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
-        self.index.iter().map(|&at| (SlotId(at), &self.slots[at as usize]))
+        self.index
+            .iter()
+            .map(|&at| (SlotId(at), &self.slots[at as usize]))
     }
 
     /// All slot numbers in hash order, for walks that change slots.
@@ -263,7 +284,9 @@ impl Slots {
             .iter()
             .enumerate()
             .map(move |(i, slot)| (SlotId((from + i) as u32), slot))
-            .filter(|(_, slot)| slot.path.is_some() || slot.applied.is_some() || slot.sent.is_some())
+            .filter(|(_, slot)| {
+                slot.path.is_some() || slot.applied.is_some() || slot.sent.is_some()
+            })
     }
 }
 
@@ -272,7 +295,10 @@ mod tests {
     use super::*;
 
     fn key(text: &str, table: u32) -> RouteKey {
-        RouteKey { table: TableId(table), prefix: text.parse().unwrap() }
+        RouteKey {
+            table: TableId(table),
+            prefix: text.parse().unwrap(),
+        }
     }
 
     #[test]
@@ -291,7 +317,10 @@ mod tests {
             key("0.0.0.0/0", 254),
             key("::/0", 254),
         ];
-        let ids: Vec<_> = keys.iter().map(|&k| slots.find_or_insert(k, Timestamp(5000))).collect();
+        let ids: Vec<_> = keys
+            .iter()
+            .map(|&k| slots.find_or_insert(k, Timestamp(5000)))
+            .collect();
         assert_eq!(slots.len(), keys.len());
         for (&k, &id) in keys.iter().zip(&ids) {
             assert_eq!(slots.find(k), Some(id));
@@ -299,6 +328,9 @@ mod tests {
         }
         slots.remove(ids[2]);
         assert_eq!(slots.find(keys[2]), None);
-        assert_eq!(slots.find_or_insert(key("1.0.0.0/8", 1), Timestamp(0)), ids[2]);
+        assert_eq!(
+            slots.find_or_insert(key("1.0.0.0/8", 1), Timestamp(0)),
+            ids[2]
+        );
     }
 }

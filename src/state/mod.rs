@@ -45,13 +45,26 @@ pub struct PoolEntry {
 
 impl Snapshot {
     /// What is worth saving now.
-    pub fn new(next_nexthop_id: u32, pool: &AddressPool, name: impl Fn(IfIndex) -> Box<str>) -> Self {
+    pub fn new(
+        next_nexthop_id: u32,
+        pool: &AddressPool,
+        name: impl Fn(IfIndex) -> Box<str>,
+    ) -> Self {
         let mut entries: Vec<_> = pool
             .remembered()
-            .map(|(peer, addr)| PoolEntry { link: name(peer.dev).into(), peer: peer.addr, addr })
+            .map(|(peer, addr)| PoolEntry {
+                link: name(peer.dev).into(),
+                peer: peer.addr,
+                addr,
+            })
             .collect();
         entries.sort_unstable();
-        Self { format: FORMAT, boot_id: boot_id(), next_nexthop_id, pool: entries }
+        Self {
+            format: FORMAT,
+            boot_id: boot_id(),
+            next_nexthop_id,
+            pool: entries,
+        }
     }
 
     /// Reads the file, if there is one of this boot.
@@ -79,7 +92,13 @@ impl Snapshot {
         let mut pool = AddressPool::default();
         for entry in &self.pool {
             if let Some(link) = links.iter().find(|link| *link.name == *entry.link) {
-                pool.remember(NeighbourKey { dev: link.index, addr: entry.peer }, entry.addr);
+                pool.remember(
+                    NeighbourKey {
+                        dev: link.index,
+                        addr: entry.peer,
+                    },
+                    entry.addr,
+                );
             }
         }
         pool
@@ -92,7 +111,10 @@ pub fn path_beside(socket: &Path) -> PathBuf {
 }
 
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -101,9 +123,13 @@ mod tests {
 
     #[test]
     fn a_snapshot_reads_back_and_damage_is_no_error() {
-        let path = std::env::temp_dir().join(format!("frr-offload-state-{}.json", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("frr-offload-state-{}.json", std::process::id()));
         let mut pool = AddressPool::default();
-        let peer = NeighbourKey { dev: IfIndex::new(3).unwrap(), addr: "fe80::1".parse().unwrap() };
+        let peer = NeighbourKey {
+            dev: IfIndex::new(3).unwrap(),
+            addr: "fe80::1".parse().unwrap(),
+        };
         pool.remember(peer, "169.254.0.7".parse().unwrap());
         let saved = Snapshot::new(0xB800_1000, &pool, |dev| format!("eth{dev}").into());
         saved.save(&path).unwrap();

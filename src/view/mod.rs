@@ -53,7 +53,8 @@ impl KernelView {
 
     /// A link's name, or its number when it does not exist.
     pub fn name_of(&self, dev: IfIndex) -> Box<str> {
-        self.link(dev).map_or_else(|| format!("if{dev}").into(), |link| link.name.clone())
+        self.link(dev)
+            .map_or_else(|| format!("if{dev}").into(), |link| link.name.clone())
     }
 
     /// Whether the kernel forwards through a link.
@@ -81,7 +82,9 @@ impl KernelView {
     /// This is what "169.254.0.1 dev X" from an FRR that lost the link-local can only have meant.
     pub fn sole_router(&self, dev: IfIndex) -> Option<NeighbourKey> {
         let mut routers = self.routers.get(&dev)?.iter().filter(|key| {
-            self.neighbours.get(key).is_some_and(|n| n.state != NeighbourState::Failed)
+            self.neighbours
+                .get(key)
+                .is_some_and(|n| n.state != NeighbourState::Failed)
         });
         match (routers.next(), routers.next()) {
             (Some(&only), None) => Some(only),
@@ -91,7 +94,9 @@ impl KernelView {
 
     /// The VRF device that looks up a table.
     pub fn vrf_of(&self, table: TableId) -> Option<&Link> {
-        self.vrf_tables.get(&table).and_then(|dev| self.links.get(dev))
+        self.vrf_tables
+            .get(&table)
+            .and_then(|dev| self.links.get(dev))
     }
 
     /// The table that a VRF device looks up.
@@ -106,12 +111,22 @@ impl KernelView {
             KernelEvent::LinkGone(dev) => self.drop_link(*dev, changes),
             KernelEvent::Neighbour(neighbour) => self.put_neighbour(*neighbour, changes),
             KernelEvent::NeighbourGone(key) => self.drop_neighbour(*key, changes),
-            KernelEvent::Address { dev, addr: IpAddr::V4(_), present: false, .. } => {
+            KernelEvent::Address {
+                dev,
+                addr: IpAddr::V4(_),
+                present: false,
+                ..
+            } => {
                 changes.push(ViewChange::AddressGone(*dev));
             }
             KernelEvent::Links(list) => {
                 let listed: FxHashSet<_> = list.iter().map(|l| l.index).collect();
-                let gone: Vec<_> = self.links.keys().filter(|d| !listed.contains(d)).copied().collect();
+                let gone: Vec<_> = self
+                    .links
+                    .keys()
+                    .filter(|d| !listed.contains(d))
+                    .copied()
+                    .collect();
                 for dev in gone {
                     self.drop_link(dev, changes);
                 }
@@ -121,7 +136,12 @@ impl KernelView {
             }
             KernelEvent::Neighbours(list) => {
                 let listed: FxHashSet<_> = list.iter().map(|n| n.key).collect();
-                let gone: Vec<_> = self.neighbours.keys().filter(|k| !listed.contains(k)).copied().collect();
+                let gone: Vec<_> = self
+                    .neighbours
+                    .keys()
+                    .filter(|k| !listed.contains(k))
+                    .copied()
+                    .collect();
                 for key in gone {
                     self.drop_neighbour(key, changes);
                 }
@@ -148,18 +168,33 @@ impl KernelView {
         let old = self.links.insert(dev, link);
         let was_usable = old.as_ref().is_some_and(Link::usable);
         if old.is_none() || was_usable != usable {
-            changes.push(ViewChange::Link { dev, was_usable, usable });
+            changes.push(ViewChange::Link {
+                dev,
+                was_usable,
+                usable,
+            });
         }
     }
 
     fn drop_link(&mut self, dev: IfIndex, changes: &mut Vec<ViewChange>) {
-        let Some(old) = self.links.remove(&dev) else { return };
+        let Some(old) = self.links.remove(&dev) else {
+            return;
+        };
         self.vrf_tables.retain(|_, d| *d != dev);
-        let gone: Vec<_> = self.neighbours.keys().filter(|k| k.dev == dev).copied().collect();
+        let gone: Vec<_> = self
+            .neighbours
+            .keys()
+            .filter(|k| k.dev == dev)
+            .copied()
+            .collect();
         for key in gone {
             self.drop_neighbour(key, changes);
         }
-        changes.push(ViewChange::Link { dev, was_usable: old.usable(), usable: false });
+        changes.push(ViewChange::Link {
+            dev,
+            was_usable: old.usable(),
+            usable: false,
+        });
     }
 
     fn put_neighbour(&mut self, neighbour: Neighbour, changes: &mut Vec<ViewChange>) {
@@ -199,7 +234,9 @@ pub enum Belief {
 
 /// Reads a neighbour entry: every valid state counts, STALE too.
 pub fn belief(neighbour: Option<&Neighbour>) -> Belief {
-    let Some(neighbour) = neighbour else { return Belief::Unknown };
+    let Some(neighbour) = neighbour else {
+        return Belief::Unknown;
+    };
     match neighbour.mac {
         Some(mac) if neighbour.state.is_valid() && mac.is_usable() => Belief::At(mac),
         _ if neighbour.state == NeighbourState::Failed => Belief::Failed,

@@ -58,8 +58,13 @@ pub fn link(index: u32, up: bool) -> Link {
 
 impl FakeKernel {
     pub fn with_links(count: u32) -> Self {
-        let links = (1..=count).map(|i| (IfIndex::new(i).unwrap(), link(i, true))).collect();
-        Self { links, ..Self::default() }
+        let links = (1..=count)
+            .map(|i| (IfIndex::new(i).unwrap(), link(i, true)))
+            .collect();
+        Self {
+            links,
+            ..Self::default()
+        }
     }
 
     /// What the monitor tells at its start.
@@ -89,7 +94,12 @@ impl FakeKernel {
         let routes = self
             .routes
             .iter()
-            .map(|(&key, form)| ObservedRoute { key, metric: 10, protocol: 1, form: Some(form.clone()) })
+            .map(|(&key, form)| ObservedRoute {
+                key,
+                metric: 10,
+                protocol: 1,
+                form: Some(form.clone()),
+            })
             .collect();
         KernelEvent::Routes { routes, last: true }
     }
@@ -108,9 +118,14 @@ impl FakeKernel {
                     DumpKind::NextHops => KernelEvent::NextHops(self.observed_objects()),
                     DumpKind::Routes => self.observed_routes(),
                     DumpKind::Links => KernelEvent::Links(self.links.values().cloned().collect()),
-                    DumpKind::Neighbours => KernelEvent::Neighbours(self.neighbours.values().copied().collect()),
+                    DumpKind::Neighbours => {
+                        KernelEvent::Neighbours(self.neighbours.values().copied().collect())
+                    }
                 }]));
-                outcomes.push(Outcome { ticket: op.ticket, result: Ok(()) });
+                outcomes.push(Outcome {
+                    ticket: op.ticket,
+                    result: Ok(()),
+                });
                 continue;
             }
             self.writes += 1;
@@ -126,8 +141,14 @@ impl FakeKernel {
                     self.apply(&op.kind)
                 }
             };
-            let result = result.map_err(|errno| Refusal { errno: Errno(errno), text: None });
-            outcomes.push(Outcome { ticket: op.ticket, result });
+            let result = result.map_err(|errno| Refusal {
+                errno: Errno(errno),
+                text: None,
+            });
+            outcomes.push(Outcome {
+                ticket: op.ticket,
+                result,
+            });
         }
         events.push(Event::Outcomes(outcomes));
         events
@@ -152,11 +173,19 @@ impl FakeKernel {
             }
             OpKind::PutGroup { id, members } => {
                 self.check_objects()?;
-                let all_hops = members.iter().all(|(m, _)| matches!(self.objects.get(&m.get()), Some(Object::Hop(_))));
-                if members.is_empty() || !all_hops || matches!(self.objects.get(&id.get()), Some(Object::Hop(_))) {
+                let all_hops = members
+                    .iter()
+                    .all(|(m, _)| matches!(self.objects.get(&m.get()), Some(Object::Hop(_))));
+                if members.is_empty()
+                    || !all_hops
+                    || matches!(self.objects.get(&id.get()), Some(Object::Hop(_)))
+                {
                     return Err(EINVAL);
                 }
-                self.put_object(id.get(), Object::Group(members.iter().map(|(m, w)| (m.get(), *w)).collect()));
+                self.put_object(
+                    id.get(),
+                    Object::Group(members.iter().map(|(m, w)| (m.get(), *w)).collect()),
+                );
                 Ok(())
             }
             OpKind::DeleteNextHop { id } => {
@@ -170,15 +199,27 @@ impl FakeKernel {
                 if !self.usable(key.dev) {
                     return Err(ENETDOWN);
                 }
-                let n = Neighbour { key: *key, mac: Some(*mac), state: NeighbourState::Permanent, router: false, protocol: 1 };
+                let n = Neighbour {
+                    key: *key,
+                    mac: Some(*mac),
+                    state: NeighbourState::Permanent,
+                    router: false,
+                    protocol: 1,
+                };
                 self.set_neighbour(n);
                 Ok(())
             }
-            OpKind::DeleteNeighbour { key } => {
-                self.neighbours.remove(key).map(|_| self.events.push(KernelEvent::NeighbourGone(*key))).ok_or(ENOENT)
-            }
+            OpKind::DeleteNeighbour { key } => self
+                .neighbours
+                .remove(key)
+                .map(|_| self.events.push(KernelEvent::NeighbourGone(*key)))
+                .ok_or(ENOENT),
             OpKind::Solicit { key } | OpKind::Release { key } => {
-                if self.links.contains_key(&key.dev) { Ok(()) } else { Err(ENODEV) }
+                if self.links.contains_key(&key.dev) {
+                    Ok(())
+                } else {
+                    Err(ENODEV)
+                }
             }
             OpKind::Set(_) => Ok(()),
             OpKind::Dump(_) => unreachable!("handled by write"),
@@ -186,19 +227,32 @@ impl FakeKernel {
     }
 
     fn check_objects(&self) -> Result<(), i32> {
-        if self.no_objects { Err(EOPNOTSUPP) } else { Ok(()) }
+        if self.no_objects {
+            Err(EOPNOTSUPP)
+        } else {
+            Ok(())
+        }
     }
 
     fn route(&mut self, key: RouteKey, op: &RouteOp) -> Result<(), i32> {
         let form = match op {
             RouteOp::Delete => return self.routes.remove(&key).map(|_| ()).ok_or(ESRCH),
-            RouteOp::Create(_) if self.routes.contains_key(&key) || self.foreign.contains(&key) => return Err(EEXIST),
+            RouteOp::Create(_) if self.routes.contains_key(&key) || self.foreign.contains(&key) => {
+                return Err(EEXIST);
+            }
             RouteOp::Create(form) | RouteOp::Replace(form) => form,
         };
-        assert!(!self.foreign.contains(&key), "a foreign route was overwritten: {key}");
+        assert!(
+            !self.foreign.contains(&key),
+            "a foreign route was overwritten: {key}"
+        );
         match &form.target {
-            KernelTarget::Object(id) if !self.objects.contains_key(&id.get()) => return Err(EINVAL),
-            KernelTarget::Hops(hops) if hops.iter().any(|(hop, _)| !self.usable(hop.dev)) => return Err(ENETDOWN),
+            KernelTarget::Object(id) if !self.objects.contains_key(&id.get()) => {
+                return Err(EINVAL);
+            }
+            KernelTarget::Hops(hops) if hops.iter().any(|(hop, _)| !self.usable(hop.dev)) => {
+                return Err(ENETDOWN);
+            }
             _ => {}
         }
         self.routes.insert(key, (**form).clone());
@@ -207,17 +261,23 @@ impl FakeKernel {
 
     fn put_object(&mut self, id: u32, object: Object) {
         if !self.objects.contains_key(&id) {
-            assert!(self.burnt.insert(id), "object id {id:#x} was used again after it had gone");
+            assert!(
+                self.burnt.insert(id),
+                "object id {id:#x} was used again after it had gone"
+            );
         }
         self.objects.insert(id, object);
     }
 
     fn remove_object(&mut self, id: u32) {
         self.objects.remove(&id);
-        self.routes.retain(|_, r| r.target != KernelTarget::Object(KernelNhId::new(id).unwrap()));
+        self.routes
+            .retain(|_, r| r.target != KernelTarget::Object(KernelNhId::new(id).unwrap()));
         let groups: Vec<u32> = self.objects.keys().copied().collect();
         for group in groups {
-            let Some(Object::Group(members)) = self.objects.get_mut(&group) else { continue };
+            let Some(Object::Group(members)) = self.objects.get_mut(&group) else {
+                continue;
+            };
             let before = members.len();
             members.retain(|(m, _)| *m != id);
             if members.is_empty() && before > 0 {
@@ -229,8 +289,15 @@ impl FakeKernel {
     /// Whether two groups have the same members, as when an id took over the content of another group in place. After
     /// a restart they are one.
     pub fn has_equal_groups(&self) -> bool {
-        let groups: Vec<_> = self.objects.values().filter(|o| matches!(o, Object::Group(_))).collect();
-        groups.iter().enumerate().any(|(i, a)| groups[..i].contains(a))
+        let groups: Vec<_> = self
+            .objects
+            .values()
+            .filter(|o| matches!(o, Object::Group(_)))
+            .collect();
+        groups
+            .iter()
+            .enumerate()
+            .any(|(i, a)| groups[..i].contains(a))
     }
 
     /// Somebody removes an object; that is announced.
@@ -246,7 +313,9 @@ impl FakeKernel {
 
     /// A link goes: objects, neighbours and inline routes with it, without a word but the link's own.
     pub fn link_down(&mut self, dev: IfIndex) {
-        let Some(link) = self.links.get_mut(&dev) else { return };
+        let Some(link) = self.links.get_mut(&dev) else {
+            return;
+        };
         link.admin_up = false;
         link.carrier = false;
         let link = link.clone();
@@ -263,7 +332,12 @@ impl FakeKernel {
             KernelTarget::Hops(hops) => !hops.iter().all(|(hop, _)| hop.dev == dev),
             _ => true,
         });
-        let gone: Vec<_> = self.neighbours.keys().filter(|k| k.dev == dev).copied().collect();
+        let gone: Vec<_> = self
+            .neighbours
+            .keys()
+            .filter(|k| k.dev == dev)
+            .copied()
+            .collect();
         for key in gone {
             self.neighbours.remove(&key);
             self.events.push(KernelEvent::NeighbourGone(key));
@@ -272,7 +346,9 @@ impl FakeKernel {
     }
 
     pub fn link_up(&mut self, dev: IfIndex) {
-        let Some(link) = self.links.get_mut(&dev) else { return };
+        let Some(link) = self.links.get_mut(&dev) else {
+            return;
+        };
         link.admin_up = true;
         link.carrier = true;
         self.events.push(KernelEvent::Link(link.clone()));
@@ -291,7 +367,9 @@ impl FakeKernel {
                 }
                 Object::Group(members) => {
                     for (member, weight) in members {
-                        let Object::Hop(hop) = &self.objects[member] else { panic!("a group in a group") };
+                        let Object::Hop(hop) = &self.objects[member] else {
+                            panic!("a group in a group")
+                        };
                         *hops.entry(*hop).or_default() += weight;
                     }
                 }
@@ -307,8 +385,15 @@ impl FakeKernel {
             for (hop, _) in self.treatment(*key).unwrap().1 {
                 if let Some(IpAddr::V4(addr)) = hop.via {
                     if addr.octets()[..2] == [169, 254] && self.usable(hop.dev) {
-                        let key = NeighbourKey { dev: hop.dev, addr: IpAddr::V4(addr) };
-                        assert!(self.neighbours.contains_key(&key), "{addr} on {} has no neighbour", hop.dev);
+                        let key = NeighbourKey {
+                            dev: hop.dev,
+                            addr: IpAddr::V4(addr),
+                        };
+                        assert!(
+                            self.neighbours.contains_key(&key),
+                            "{addr} on {} has no neighbour",
+                            hop.dev
+                        );
                     }
                 }
             }
