@@ -6,6 +6,8 @@
 //! what is desired, the same as a daemon that starts now would write (laws 2 and 3), also when a write had failed
 //! (law 6).
 
+#![allow(clippy::unwrap_used)]
+
 mod fake;
 
 use std::collections::BTreeMap;
@@ -341,7 +343,7 @@ fn apply(lab: &mut Lab, said: &mut Said, change: &Change) -> bool {
             return false;
         }
         Change::FailWrite(n) => {
-            lab.kernel.fail_at = Some((n.into(), [105, 22, 100, 12][usize::from(n) % 4]))
+            lab.kernel.fail_at = Some((n.into(), [105, 22, 100, 12][usize::from(n) % 4]));
         }
         Change::Audit => {
             lab.now += 60_000;
@@ -476,7 +478,7 @@ fn history(config: Config, changes: &[Change]) {
     again.run();
     assert_eq!(again.routes(), before, "a start alone changes nothing");
     say_all(&mut again, 1, &said);
-    again.run_checked(|kernel| kernel.assert_neighbours());
+    again.run_checked(fake::FakeKernel::assert_neighbours);
     if !lab.kernel.has_equal_groups() {
         assert_eq!(again.kernel.route_writes, 0, "equal routes are adopted");
     }

@@ -570,17 +570,16 @@ impl Rib {
 
     fn apply_route(&mut self, place: Place, add: bool, view: &RouteView<'_>, dialect: Dialect) {
         match decode_route(add, view, dialect) {
-            Ok(route) => match route.path {
-                Some(path) => {
+            Ok(route) => {
+                if let Some(path) = route.path {
                     self.routes.insert(route.key, path);
-                }
-                None => {
+                } else {
                     let removed = self.routes.remove(&route.key);
                     if removed.is_none() && route.key.table == TableId(0) {
                         self.withdrawals_without_table += 1;
                     }
                 }
-            },
+            }
             Err(BadRoute { key, reason }) => {
                 if let Some(key) = key {
                     self.routes.remove(&key);

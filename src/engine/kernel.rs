@@ -4,8 +4,6 @@
 //! permanent neighbours and IPv4 routes along, a group's last member takes the group and all its routes. So a lost
 //! link is treated as the loss of all that, and dumps, which the writer does in order with its writes, correct us.
 
-use std::net::IpAddr;
-
 use rustc_hash::FxHashSet;
 
 use super::report::Severity;
@@ -17,6 +15,8 @@ use crate::model::{
 use crate::plan::ObjectKey;
 use crate::rib::SlotFlags;
 use crate::view::ViewChange;
+
+type Members = Box<[(KernelNhId, u16)]>;
 
 impl Engine {
     pub(super) fn apply_kernel(&mut self, events: Vec<KernelEvent>) {
@@ -113,7 +113,7 @@ impl Engine {
 
     /// Compares a permanent neighbour of ours with what is there. An equal entry of somebody else's is as good as ours.
     pub(super) fn observe_neighbour(&mut self, key: NeighbourKey) {
-        if let IpAddr::V4(_) = key.addr {
+        if key.addr.is_ipv4() {
             let there = self.view.neighbour(key).and_then(|n| {
                 use crate::model::NeighbourState::Permanent;
                 (n.state == Permanent).then_some(n)
@@ -238,7 +238,7 @@ impl Engine {
         self.lose_routes(&forms);
     }
 
-    fn groups_with(&self, member: KernelNhId) -> Vec<(KernelNhId, Box<[(KernelNhId, u16)]>)> {
+    fn groups_with(&self, member: KernelNhId) -> Vec<(KernelNhId, Members)> {
         self.object_table
             .iter()
             .filter_map(|(id, entry)| match entry.applied.as_ref() {

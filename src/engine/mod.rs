@@ -85,6 +85,10 @@ struct Counters {
 }
 
 /// What the kernel has told at least once; nothing is written before all of it is known.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "four lists, each told or not"
+)]
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
     links: bool,

@@ -14,7 +14,7 @@ impl Engine {
                 ticket_table::ROUTES => self.route_done(SlotId(ticket.index), result),
                 ticket_table::OBJECTS => self.object_done(ticket.index, ticket.revision, result),
                 ticket_table::NEIGHBOURS => {
-                    self.neighbour_done(ticket.index, ticket.revision, result)
+                    self.neighbour_done(ticket.index, ticket.revision, result);
                 }
                 ticket_table::SOLICITS => {
                     let result = forgive(OpClass::Solicit, result);
@@ -52,7 +52,7 @@ impl Engine {
     }
 
     fn object_done(&mut self, index: u32, revision: u32, result: Result<(), Refusal>) {
-        let refusal = result.as_ref().err().cloned();
+        let refusal = result.err();
         let op_of = |action: &Action<ObjectSpec>| match action {
             Action::Put(_) => OpClass::ObjectPut,
             Action::Delete => OpClass::ObjectDelete,
@@ -165,14 +165,14 @@ impl Engine {
         else {
             return;
         };
-        if let (true, Some(refusal)) = (failed, refusal) {
-            if remedy(op, refusal.errno) == Remedy::Refused {
-                self.note_refusal(
-                    &format!("neighbour {}", done.key.addr),
-                    refusal.errno,
-                    refusal.text.as_deref(),
-                );
-            }
+        if let (true, Some(refusal)) = (failed, refusal)
+            && remedy(op, refusal.errno) == Remedy::Refused
+        {
+            self.note_refusal(
+                &format!("neighbour {}", done.key.addr),
+                refusal.errno,
+                refusal.text.as_deref(),
+            );
         }
     }
 

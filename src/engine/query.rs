@@ -537,11 +537,11 @@ impl Engine {
         if let Some((_, believed)) = self.resolver.peer_of(key) {
             report.mac = believed.mac.map(|(mac, _)| mac);
             report.mac_from = believed.mac.map(|(_, from)| from);
-        } else if let Some(addr) = hop.via {
-            if let Belief::At(mac) = belief(self.view.neighbour(NeighbourKey { dev, addr })) {
-                report.mac = Some(mac);
-                report.mac_from = Some(MacFrom::Learned);
-            }
+        } else if let Some(addr) = hop.via
+            && let Belief::At(mac) = belief(self.view.neighbour(NeighbourKey { dev, addr }))
+        {
+            report.mac = Some(mac);
+            report.mac_from = Some(MacFrom::Learned);
         }
         report
     }

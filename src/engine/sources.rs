@@ -141,7 +141,7 @@ impl Engine {
                 self.counters.filtered += 1;
                 self.withdraw_key(key);
             }
-            Some(path) => self.announce(source, key, path),
+            Some(path) => self.announce(source, key, &path),
             // zebra 10 walks the multicast RIB too: a connected route deleted there says nothing of the unicast one.
             None if update.protocol == Protocol::KERNEL => self.counters.filtered += 1,
             None => self.withdraw_key(key),
@@ -163,17 +163,17 @@ impl Engine {
                 ),
             );
         }
-        if let Some(key) = key {
-            if let Some(table) = self.kernel_table(key.table) {
-                self.withdraw_key(RouteKey {
-                    table,
-                    prefix: key.prefix,
-                });
-            }
+        if let Some(key) = key
+            && let Some(table) = self.kernel_table(key.table)
+        {
+            self.withdraw_key(RouteKey {
+                table,
+                prefix: key.prefix,
+            });
         }
     }
 
-    fn announce(&mut self, source: SourceId, key: RouteKey, path: RoutePath) {
+    fn announce(&mut self, source: SourceId, key: RouteKey, path: &RoutePath) {
         let target = match &path.hops {
             PathHops::None => PathTarget::None,
             PathHops::Id(id) => PathTarget::Id(NhRef {

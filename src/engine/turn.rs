@@ -287,7 +287,7 @@ impl Engine {
             ] {
                 match spec {
                     Some(ObjectSpec::Group(members)) => {
-                        ids.extend(members.iter().map(|(id, _)| *id))
+                        ids.extend(members.iter().map(|(id, _)| *id));
                     }
                     Some(ObjectSpec::Hop(hop)) => {
                         gateways.extend(
@@ -309,7 +309,7 @@ impl Engine {
                     index,
                     revision,
                     OpKind::DeleteNextHop { id },
-                ))
+                ));
             },
         );
         self.neighbour_table.poll(
@@ -335,7 +335,7 @@ impl Engine {
                     index,
                     revision,
                     OpKind::Release { key },
-                ))
+                ));
             },
         );
     }

@@ -173,10 +173,10 @@ impl FibPlan {
             .map(|hop| (hop_key(hop, key.1), hop.weight))
             .collect();
         for &(hop, _) in &members {
-            if let Ok(hop) = hop {
-                if self.users.entry(hop).or_default().insert(key) {
-                    ctx.resolver.hold(ctx.view, hop, ctx.changes);
-                }
+            if let Ok(hop) = hop
+                && self.users.entry(hop).or_default().insert(key)
+            {
+                ctx.resolver.hold(ctx.view, hop, ctx.changes);
             }
         }
         for (hop, _) in old {
@@ -276,10 +276,10 @@ fn target_of(
         return Err(Reason::KernelRefused);
     };
     // A group that shrank to one hop stays a group: a hop can't replace it, so every route would have to move.
-    if let ([only], 1, None) = (ids.as_slice(), members.len(), ctx.objects.id_of(group)) {
-        if !ctx.objects.prefers_group_of(*only) {
-            return Ok(KernelTarget::Object(*only));
-        }
+    if let ([only], 1, None) = (ids.as_slice(), members.len(), ctx.objects.id_of(group))
+        && !ctx.objects.prefers_group_of(*only)
+    {
+        return Ok(KernelTarget::Object(*only));
     }
     if ctx.objects.is_refused(group) {
         return Err(Reason::KernelRefused);

@@ -132,10 +132,10 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
     /// Looks at a key again, and no longer waits for its retry.
     pub fn touch(&mut self, key: K) {
         if let Some(&at) = self.index.get(&key) {
-            if let Some((_, entry)) = &mut self.slots[at as usize] {
-                if entry.failure.take().is_some() {
-                    self.retries -= 1;
-                }
+            if let Some((_, entry)) = &mut self.slots[at as usize]
+                && entry.failure.take().is_some()
+            {
+                self.retries -= 1;
             }
             self.mark(at);
         }
@@ -144,10 +144,10 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
     /// Forgets a key, whatever is on its way.
     pub fn forget(&mut self, key: K) {
         if let Some(at) = self.index.remove(&key) {
-            if let Some((_, entry)) = self.slots[at as usize].take() {
-                if entry.failure.is_some() {
-                    self.retries -= 1;
-                }
+            if let Some((_, entry)) = self.slots[at as usize].take()
+                && entry.failure.is_some()
+            {
+                self.retries -= 1;
             }
             self.free.push(at);
         }
@@ -304,11 +304,11 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
     }
 
     fn mark(&mut self, at: u32) {
-        if let Some((_, entry)) = &mut self.slots[at as usize] {
-            if !entry.dirty {
-                entry.dirty = true;
-                self.dirty.push_back(at);
-            }
+        if let Some((_, entry)) = &mut self.slots[at as usize]
+            && !entry.dirty
+        {
+            entry.dirty = true;
+            self.dirty.push_back(at);
         }
     }
 }

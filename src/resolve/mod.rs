@@ -337,11 +337,11 @@ impl Resolver {
             Wish::Plain(hop) => HopState::Ready(hop),
             Wish::Peer(peer) => self.resolve_peer(view, peer, changes),
         };
-        if let Some(hop) = self.hops.get_mut(&key) {
-            if hop.state != state {
-                hop.state = state;
-                changes.hops.push(key);
-            }
+        if let Some(hop) = self.hops.get_mut(&key)
+            && hop.state != state
+        {
+            hop.state = state;
+            changes.hops.push(key);
         }
     }
 

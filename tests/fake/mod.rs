@@ -1,6 +1,7 @@
 //! The fake target: a kernel in memory with the semantics that the real one was measured to have, which a real-kernel
 //! test stands beside. It fails the n-th write, fills up, and loses what a link takes with it.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -129,17 +130,14 @@ impl FakeKernel {
                 continue;
             }
             self.writes += 1;
-            let result = match self.fail_at {
-                Some((0, errno)) => {
-                    self.fail_at = None;
-                    Err(errno)
+            let result = if let Some((0, errno)) = self.fail_at {
+                self.fail_at = None;
+                Err(errno)
+            } else {
+                if let Some((left, _)) = &mut self.fail_at {
+                    *left -= 1;
                 }
-                _ => {
-                    if let Some((left, _)) = &mut self.fail_at {
-                        *left -= 1;
-                    }
-                    self.apply(&op.kind)
-                }
+                self.apply(&op.kind)
             };
             let result = result.map_err(|errno| Refusal {
                 errno: Errno(errno),
@@ -383,18 +381,19 @@ impl FakeKernel {
     pub fn assert_neighbours(&self) {
         for key in self.routes.keys() {
             for (hop, _) in self.treatment(*key).unwrap().1 {
-                if let Some(IpAddr::V4(addr)) = hop.via {
-                    if addr.octets()[..2] == [169, 254] && self.usable(hop.dev) {
-                        let key = NeighbourKey {
-                            dev: hop.dev,
-                            addr: IpAddr::V4(addr),
-                        };
-                        assert!(
-                            self.neighbours.contains_key(&key),
-                            "{addr} on {} has no neighbour",
-                            hop.dev
-                        );
-                    }
+                if let Some(IpAddr::V4(addr)) = hop.via
+                    && addr.octets()[..2] == [169, 254]
+                    && self.usable(hop.dev)
+                {
+                    let key = NeighbourKey {
+                        dev: hop.dev,
+                        addr: IpAddr::V4(addr),
+                    };
+                    assert!(
+                        self.neighbours.contains_key(&key),
+                        "{addr} on {} has no neighbour",
+                        hop.dev
+                    );
                 }
             }
         }
