@@ -284,18 +284,17 @@ impl FakeKernel {
         }
     }
 
-    /// Whether two groups have the same members, as when an id took over the content of another group in place. After
-    /// a restart they are one.
+    /// Whether two groups are the same, as when an id took over the content of another in place, or a group shrank to
+    /// what is a hop elsewhere. After a restart they are one, and a route of the other moves.
     pub fn has_equal_groups(&self) -> bool {
         let groups: Vec<_> = self
             .objects
             .values()
             .filter(|o| matches!(o, Object::Group(_)))
             .collect();
-        groups
-            .iter()
-            .enumerate()
-            .any(|(i, a)| groups[..i].contains(a))
+        groups.iter().enumerate().any(|(i, a)| {
+            groups[..i].contains(a) || matches!(a, Object::Group(members) if members.len() == 1)
+        })
     }
 
     /// Somebody removes an object; that is announced.
