@@ -200,7 +200,7 @@ fn each_frame(
         match file.read(&mut buffer) {
             Ok(0) => return Ok(decoder.finish()?),
             Ok(len) => {
-                decoder.push(&buffer[..len], |frame| on_frame(frame).map_err(Fault::Send))?
+                decoder.push(&buffer[..len], |frame| on_frame(frame).map_err(Fault::Send))?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Fault::Read(error)),
