@@ -134,13 +134,13 @@ impl From<FpmError> for Stop {
 }
 
 /// What the reader of a stream meets, in order.
-enum Item<'a> {
-    Message {
-        kind: u16,
-        message: FpmMessage<'a>,
-        dialect: Dialect,
-    },
-    Error(FpmError),
+type Item<'a> = Result<Met<'a>, FpmError>;
+
+/// A message, and who is known to speak by now.
+struct Met<'a> {
+    kind: u16,
+    message: FpmMessage<'a>,
+    dialect: Dialect,
 }
 
 /// Where it is met.
@@ -168,16 +168,14 @@ fn read_stream(
             frame: frames,
         };
         for message in frame.messages() {
+            let offset = frame.offset;
             let item = match message {
-                Ok(message) => Item::Message {
+                Ok(message) => Ok(Met {
                     kind: message.kind,
                     message: FpmMessage::classify(&message, &mut dialect),
                     dialect,
-                },
-                Err(error) => Item::Error(FpmError::Message {
-                    offset: frame.offset,
-                    error,
                 }),
+                Err(error) => Err(FpmError::Message { offset, error }),
             };
             on_item(place, item).map_err(|error| Stop::Failure(Failure::Write(error)))?;
         }
@@ -201,7 +199,7 @@ fn read_stream(
             offset: error.offset(),
             frame: frames + 1,
         };
-        on_item(place, Item::Error(error)).map_err(Failure::Write)?;
+        on_item(place, Err(error)).map_err(Failure::Write)?;
     }
     Ok(frames)
 }
@@ -353,13 +351,13 @@ impl Line {
     }
 
     fn of(place: Place, item: &Item<'_>) -> Self {
-        let (kind, message, dialect) = match item {
-            Item::Message {
-                kind,
-                message,
-                dialect,
-            } => (*kind, message, *dialect),
-            Item::Error(error) => {
+        let Met {
+            kind,
+            message,
+            dialect,
+        } = match item {
+            Ok(met) => met,
+            Err(error) => {
                 let mut line = Self::new(place, "error");
                 line.reason = Some(reason_of(error));
                 return line;
@@ -368,10 +366,10 @@ impl Line {
         let op = op_name(message);
         let mut line = Self::new(place, op);
         match message {
-            FpmMessage::Route { add, view } => line.set_route(*add, view.as_ref(), dialect),
+            FpmMessage::Route { add, view } => line.set_route(*add, view.as_ref(), *dialect),
             FpmMessage::NextHop { add, payload } => line.set_nexthop(*add, payload),
             FpmMessage::Lsp { .. } | FpmMessage::Fdb { .. } => {}
-            FpmMessage::Unknown => line.r#type = Some(message_type(kind)),
+            FpmMessage::Unknown => line.r#type = Some(message_type(*kind)),
         }
         line
     }
@@ -544,13 +542,13 @@ struct RibLine {
 
 impl Rib {
     fn apply(&mut self, place: Place, item: &Item<'_>) {
-        let (kind, message, dialect) = match item {
-            Item::Message {
-                kind,
-                message,
-                dialect,
-            } => (*kind, message, *dialect),
-            Item::Error(error) => {
+        let Met {
+            kind,
+            message,
+            dialect,
+        } = match item {
+            Ok(met) => met,
+            Err(error) => {
                 // The error's own text begins with the offset.
                 let text = error.to_string();
                 let reason = text
@@ -560,12 +558,12 @@ impl Rib {
                 return;
             }
         };
-        *self.messages.entry(kind).or_default() += 1;
+        *self.messages.entry(*kind).or_default() += 1;
         match message {
             FpmMessage::Route {
                 add,
                 view: Some(view),
-            } => self.apply_route(place, *add, view, dialect),
+            } => self.apply_route(place, *add, view, *dialect),
             FpmMessage::Route { view: None, .. } => self.reject(place, Reason::BadAttribute),
             FpmMessage::NextHop { add, payload } => match decode_nexthop(*add, payload) {
                 Ok(nexthop) => {
