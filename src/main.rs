@@ -1,3 +1,76 @@
-//! The program: arguments in, daemon or command line out.
+//! The program: arguments in, then the daemon, the configuration's check, or the command line.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use frr_offload::admin::args::{Args, Command};
+use frr_offload::admin::command::{self, CommandError, Exit};
+use frr_offload::admin::decode::DecodeOptions;
+use frr_offload::daemon::{self, config_file::ConfigFiles};
+
+fn main() -> ExitCode {
+    let Args {
+        config,
+        socket,
+        command,
+    } = Args::parse();
+    let files = || ConfigFiles::read(config.as_deref());
+    let socket = || {
+        let given = socket.filter(|path| !path.as_os_str().is_empty());
+        given.unwrap_or_else(|| configured_socket(files()))
+    };
+    let result = match command {
+        Command::Run => run(files()),
+        Command::Check { json } => check(files(), json).map_err(anyhow::Error::from),
+        Command::Show { what, json } => ask(command::show(&socket(), what, json)),
+        Command::Explain { question, json } => ask(command::explain(&socket(), question, json)),
+        Command::Decode { file, rib, json } => {
+            command::decode(&DecodeOptions { file, rib, json }).map_err(anyhow::Error::from)
+        }
+        Command::Replay { what, json } => {
+            let listener = || files().parse_lenient().0.fpm.listen[0];
+            command::replay(what, listener, json).map_err(anyhow::Error::from)
+        }
+        Command::Log { filter } => ask(command::log(&socket(), filter)),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let known = error.downcast_ref::<CommandError>();
+            if !known.is_some_and(CommandError::is_silent) {
+                eprintln!("frr-offload: {error:#}");
+            }
+            known.map_or(Exit::BadNews, CommandError::exit).into()
+        }
+    }
+}
+
+fn run(files: ConfigFiles) -> anyhow::Result<Exit> {
+    match files.parse() {
+        Ok(config) => daemon::run(config).map(|()| Exit::Fine),
+        Err(faults) => {
+            command::report_faults(&faults.0)?;
+            Ok(Exit::Usage)
+        }
+    }
+}
+
+fn check(files: ConfigFiles, json: bool) -> Result<Exit, CommandError> {
+    let paths: Vec<_> = files.texts.iter().map(|text| text.file.clone()).collect();
+    let paths: Vec<_> = paths.iter().map(AsRef::as_ref).collect();
+    let (config, faults) = files.parse_lenient();
+    command::check(&config, &paths, &faults, json)
+}
+
+/// A faulty configuration may still say where the daemon is, which perhaps runs with an older one.
+fn configured_socket(files: ConfigFiles) -> PathBuf {
+    files.parse_lenient().0.admin.socket
+}
+
+fn ask(answer: impl Future<Output = Result<Exit, CommandError>>) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(answer)?)
+}

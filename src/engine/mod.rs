@@ -1,2 +1,317 @@
-//! Owns the stores and runs the turn.
+//! Owns the stores and runs the turn. Sequencing only; policy lives in `resolve`, `plan` and `reconcile`.
+//!
+//! One turn, always left to right, no I/O, no clock, no locks:
+//!
+//! ```text
+//! handle(now, event) -> dirty keys        sources.rs, kernel.rs, outcomes.rs
+//! poll_ops(now)      -> resolve next hops -> plan objects and forms -> diff -> ops      turn.rs, routes.rs
+//! ```
+//!
+//! Events never cause writes; they mark keys dirty. What to write is computed from state, so lost, doubled or reordered
+//! events cost work, never correctness, and ten updates of a prefix in one turn are one write. The caller owns the
+//! time and the channels: it calls [`Engine::handle`] for each event, [`Engine::poll_ops`] while the writer has room,
+//! and both again at [`Engine::poll_timeout`].
+
+mod kernel;
+mod notable;
+mod outcomes;
+mod query;
 pub mod report;
+mod routes;
+mod sources;
+mod turn;
+
+use std::collections::VecDeque;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::config::{CompatMode, Config, NexthopObjects, SetUp};
+use crate::model::{
+    DumpKind, Event, IfIndex, KernelNhId, MacAddr, NeighbourKey, NhgId, Op, OpKind, Reason,
+    Setting, TableId, Ticket, Timestamp,
+};
+use crate::plan::{DesiredObjects, FibPlan, Forms, GroupKey, ObjectSpec};
+use crate::reconcile::{Failure, Table};
+use crate::resolve::{AddressPool, ResolveChanges, Resolver};
+use crate::rib::{GroupChange, Groups, PathId, Paths, Session, SlotId, Slots};
+use crate::view::KernelView;
+
+use notable::Notables;
+
+/// What survives a restart of the daemon within a boot.
+#[derive(Debug)]
+pub struct Memory {
+    /// The first next-hop object id that may be given out.
+    pub first_nexthop_id: KernelNhId,
+    /// Which 169.254 address stood for which neighbour.
+    pub pool: AddressPool,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            first_nexthop_id: KernelNhId::FIRST,
+            pool: AddressPool::default(),
+        }
+    }
+}
+
+/// The tables of the engine that ops and their outcomes refer to.
+mod ticket_table {
+    pub const ROUTES: u8 = 0;
+    pub const OBJECTS: u8 = 1;
+    pub const NEIGHBOURS: u8 = 2;
+    pub const SOLICITS: u8 = 3;
+    pub const SETTINGS: u8 = 4;
+    pub const DUMPS: u8 = 5;
+}
+
+/// A dump: asked for, on its way, and whether what it will bring is already out of date.
+#[derive(Debug, Clone, Copy, Default)]
+struct Dump {
+    wanted: bool,
+    running: bool,
+    invalid: bool,
+}
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+struct Counters {
+    frames: u64,
+    skipped: u64,
+    filtered: u64,
+    overruns: u64,
+    rejected: FxHashMap<Reason, u64>,
+}
+
+/// What the kernel has told at least once; nothing is written before all of it is known.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "four lists, each told or not"
+)]
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    links: bool,
+    neighbours: bool,
+    objects: bool,
+    routes: bool,
+}
+
+/// The state of the daemon.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    now: Timestamp,
+    // What the sources say.
+    slots: Slots,
+    paths: Paths,
+    groups: Groups,
+    session: Session,
+    tables_seen: FxHashSet<TableId>,
+    // What the kernel says.
+    view: KernelView,
+    known: Known,
+    // What follows from both.
+    resolver: Resolver,
+    plan: FibPlan,
+    objects: DesiredObjects,
+    forms: Forms,
+    use_objects: bool,
+    // What was written.
+    object_table: Table<KernelNhId, ObjectSpec>,
+    neighbour_table: Table<NeighbourKey, MacAddr>,
+    solicit_table: Table<NeighbourKey, ()>,
+    setting_table: Table<u8, Setting>,
+    failures: FxHashMap<SlotId, Failure>,
+    next_failure: Option<Timestamp>,
+    read_back: FxHashSet<SlotId>,
+    route_dump: Dump,
+    object_dump: Dump,
+    next_audit: Option<Timestamp>,
+    next_solicit: Timestamp,
+    // Work of the turn.
+    dirty: VecDeque<SlotId>,
+    gated: Vec<SlotId>,
+    changes: ResolveChanges,
+    group_changes: Vec<GroupChange>,
+    replan: FxHashSet<GroupKey>,
+    rescan: FxHashSet<PathId>,
+    seed: u64,
+    // For people.
+    counters: Counters,
+    notables: Notables,
+}
+
+impl Engine {
+    /// Knows nothing yet; writes nothing before the kernel has been listed.
+    pub fn new(config: Config, memory: Memory) -> Self {
+        let mut engine = Self {
+            now: Timestamp(0),
+            slots: Slots::default(),
+            paths: Paths::default(),
+            groups: Groups::default(),
+            session: Session::new(config.fpm.replay_idle, config.fpm.stale_time),
+            tables_seen: FxHashSet::default(),
+            view: KernelView::default(),
+            known: Known::default(),
+            resolver: Resolver::new(config.kernel.ipv4_via_ipv6, memory.pool),
+            plan: FibPlan::default(),
+            objects: DesiredObjects::new(memory.first_nexthop_id),
+            forms: Forms::default(),
+            use_objects: config.kernel.nexthop_objects == NexthopObjects::Auto,
+            object_table: Table::default(),
+            neighbour_table: Table::default(),
+            solicit_table: Table::default(),
+            setting_table: Table::default(),
+            failures: FxHashMap::default(),
+            next_failure: None,
+            read_back: FxHashSet::default(),
+            route_dump: Dump {
+                wanted: true,
+                ..Dump::default()
+            },
+            object_dump: Dump::default(),
+            next_audit: None,
+            next_solicit: Timestamp(0),
+            dirty: VecDeque::new(),
+            gated: Vec::new(),
+            changes: ResolveChanges::default(),
+            group_changes: Vec::new(),
+            replan: FxHashSet::default(),
+            rescan: FxHashSet::default(),
+            seed: 0x9e37_79b9_7f4a_7c15,
+            counters: Counters::default(),
+            notables: Notables::default(),
+            config,
+        };
+        engine.want_settings();
+        engine
+    }
+
+    /// Takes in an event.
+    pub fn handle(&mut self, now: Timestamp, event: Event) {
+        self.now = self.now.max(now);
+        match event {
+            Event::Source(event) => self.apply_source(event),
+            Event::Kernel(events) => self.apply_kernel(events),
+            Event::Outcomes(outcomes) => self.apply_outcomes(outcomes),
+        }
+    }
+
+    /// Runs a turn and hands out at most about `budget` writes in the order in which they must be done.
+    pub fn poll_ops(&mut self, now: Timestamp, budget: usize, out: &mut Vec<Op>) {
+        self.now = self.now.max(now);
+        self.poll_timers();
+        self.poll_dumps(out);
+        if !(self.known.links && self.known.neighbours && self.known.objects && self.known.routes) {
+            return;
+        }
+        self.settle();
+        self.poll_puts(budget, out);
+        self.poll_routes(budget, out);
+        self.poll_deletes(budget, out);
+    }
+
+    /// When to call [`Self::poll_ops`] again although nothing came.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        [
+            self.session.poll_timeout(),
+            self.next_audit,
+            self.next_failure,
+            Some(self.next_solicit),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The next next-hop object id; what must be saved before it is given out.
+    pub const fn next_nexthop_id(&self) -> u32 {
+        self.objects.next_id()
+    }
+
+    /// The 169.254 addresses given out; what should be saved.
+    pub const fn address_pool(&self) -> &AddressPool {
+        self.resolver.pool()
+    }
+
+    /// The name of a link.
+    pub fn link_name(&self, dev: IfIndex) -> Box<str> {
+        self.view.name_of(dev)
+    }
+
+    /// Forgets every route: the following writes remove everything of ours, in hash order.
+    pub fn withdraw_all(&mut self) {
+        for id in self.slots.ids() {
+            self.withdraw(id);
+        }
+        self.session.forget();
+        self.groups.forget_older(u32::MAX, &mut self.group_changes);
+        self.take_group_changes();
+        self.prune_objects();
+    }
+
+    /// Whether nothing of ours is in the kernel any more.
+    pub fn is_flushed(&self) -> bool {
+        self.slots.is_empty() && self.object_table.is_empty() && self.neighbour_table.is_empty()
+    }
+
+    /// Whether this set-up writes routes at all.
+    fn writes_routes(&self) -> bool {
+        self.config.setup != SetUp::Observe
+    }
+
+    fn want_settings(&mut self) {
+        if let Some(policy) = self.config.kernel.multipath_hash.policy() {
+            self.setting_table
+                .want(0, Some(Setting::MultipathHash(policy)));
+        }
+        if self.config.kernel.nexthop_compat_mode == CompatMode::Zero {
+            self.setting_table
+                .want(1, Some(Setting::NexthopCompatMode(0)));
+        }
+    }
+
+    fn poll_dumps(&mut self, out: &mut Vec<Op>) {
+        for (dump, kind, index) in [
+            (&mut self.object_dump, DumpKind::NextHops, 0),
+            (&mut self.route_dump, DumpKind::Routes, 1),
+        ] {
+            if dump.wanted && !dump.running {
+                *dump = Dump {
+                    running: true,
+                    ..Dump::default()
+                };
+                let ticket = Ticket {
+                    table: ticket_table::DUMPS,
+                    index,
+                    revision: 0,
+                };
+                out.push(Op {
+                    ticket,
+                    kind: OpKind::Dump(kind),
+                });
+            }
+        }
+    }
+
+    fn group_gone(&mut self, group: NhgId) {
+        let mut ctx = plan_context!(self);
+        self.plan.forget(&mut ctx, group);
+    }
+}
+
+/// Borrows for planning what is not the plan itself.
+macro_rules! plan_context {
+    ($engine:expr) => {
+        crate::plan::PlanContext {
+            groups: &$engine.groups,
+            view: &$engine.view,
+            resolver: &mut $engine.resolver,
+            changes: &mut $engine.changes,
+            objects: &mut $engine.objects,
+            use_objects: $engine.use_objects,
+        }
+    };
+}
+use plan_context;

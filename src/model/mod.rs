@@ -25,8 +25,8 @@ pub use nexthop::{
 };
 pub use prefix::{Family, Prefix, PrefixError, RouteKey, TableId};
 pub use route::{
-    KernelRoute, KernelTarget, PathHops, Protocol, RouteKind, RouteOp, RoutePath, RouteUpdate,
-    SourceId,
+    FormId, KernelRoute, KernelTarget, PathHops, Protocol, RouteKind, RouteOp, RoutePath,
+    RouteUpdate, SourceId,
 };
 pub use time::Timestamp;
 pub use verdict::{Errno, Reason};

@@ -19,7 +19,7 @@ pub struct NextHop {
     pub weight: u32,
     /// The gateway is on the link whatever the addresses say (`RTNH_F_ONLINK`).
     pub onlink: bool,
-    /// It carries MPLS labels, SRv6 segments or a tunnel.
+    /// It carries MPLS labels, `SRv6` segments or a tunnel.
     pub encap: bool,
 }
 

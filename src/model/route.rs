@@ -171,3 +171,7 @@ pub enum RouteOp {
     /// By table, prefix, metric and protocol.
     Delete,
 }
+
+/// The number of an interned [`KernelRoute`]; a route record holds it in four bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FormId(pub(crate) NonZeroU32);

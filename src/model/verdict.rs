@@ -59,7 +59,7 @@ reasons! {
     PoolExhausted => "pool-exhausted", "no free 169.254 address is left on this link";
     /// A route of one family with a next hop of the other, which the kernel can't do that way.
     FamilyMismatch => "family-mismatch", "an IPv6 route can't have an IPv4 next hop";
-    /// MPLS labels, SRv6 or a tunnel on the next hop.
+    /// MPLS labels, `SRv6` or a tunnel on the next hop.
     Encapsulation => "encapsulation", "the next hop carries an encapsulation (MPLS, SRv6, tunnel), which is not installed";
     /// The group has too many different members.
     GroupTooLarge => "group-too-large", "the next-hop group has more members than are supported";
@@ -97,6 +97,16 @@ reasons! {
     BadMultipath => "bad-multipath", "a multipath member is malformed";
     /// A next-hop message without id or with an impossible group.
     BadNextHop => "bad-nexthop", "a next-hop message is malformed";
+}
+
+impl Reason {
+    /// Whether it ends by itself soon: what the kernel has meanwhile is left as it is, which is the old treatment.
+    pub const fn is_wait(self) -> bool {
+        matches!(
+            self,
+            Self::NextHopUnknown | Self::NextHopUnresolved | Self::InProgress
+        )
+    }
 }
 
 impl fmt::Display for Reason {

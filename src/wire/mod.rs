@@ -2,6 +2,9 @@
 
 pub mod feedback;
 pub mod fpm;
+pub mod kernel_nexthop;
+pub mod kernel_route;
 pub mod netlink;
+pub mod rtnl_link;
 pub mod rtnl_nexthop;
 pub mod rtnl_route;

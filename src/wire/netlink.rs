@@ -166,6 +166,22 @@ pub fn as_u32(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
+/// Where the next message goes, and the sequence number that its answer will bear.
+#[derive(Debug)]
+pub struct Envelope<'a> {
+    /// The send buffer.
+    pub buffer: &'a mut Vec<u8>,
+    /// `nlmsg_seq`.
+    pub seq: u32,
+}
+
+impl<'a> Envelope<'a> {
+    /// Starts a request of this type; `flags` are added to `NLM_F_REQUEST`.
+    pub fn request(self, kind: u16, flags: u16) -> MessageBuilder<'a> {
+        MessageBuilder::new(self.buffer, kind, NLM_F_REQUEST | flags, self.seq)
+    }
+}
+
 /// Appends a message to a send buffer; lengths are filled in when it is finished.
 #[derive(Debug)]
 pub struct MessageBuilder<'a> {

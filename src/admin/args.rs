@@ -1,0 +1,323 @@
+//! The command line's definition: help, completions and man pages come from it. Lists only what works.
+//! Parses words into values, so that a wrong word is a usage error (exit 2) and never reaches the daemon.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, Subcommand};
+
+use super::VERSION;
+use super::filter::{self, OFFLOAD_STATES};
+use super::proto::{ExplainRequest, RoutesRequest};
+use crate::config::check_filter;
+use crate::model::{Family, Prefix, PrefixError, Protocol, Reason, SourceId};
+
+/// Exit codes, for the help.
+const AFTER_HELP: &str = "\
+Exit code: 0 fine, 1 the answer is bad news, 2 wrong usage or configuration, 3 the daemon can't be reached.";
+
+/// FRR's routes into the Linux kernel: takes them from zebra over FPM and writes the FIB.
+#[derive(Debug, Parser)]
+#[command(name = "frr-offload", version = VERSION, after_help = AFTER_HELP)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Args {
+    /// Configuration file; config.d/*.toml beside it comes after it [default: /etc/frr-offload/config.toml]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Admin socket of the daemon [default: the configuration's]
+    #[arg(long, value_name = "PATH", global = true, env = "FRR_OFFLOAD_SOCKET")]
+    #[arg(hide_env_values = true)]
+    pub socket: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon
+    Run,
+    /// Validate the configuration: every fault with file and key; exit 2 if any
+    Check {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what the running daemon has
+    Show {
+        /// Print JSON
+        #[arg(long, global = true)]
+        json: bool,
+        /// What to show.
+        #[command(subcommand)]
+        what: Show,
+    },
+    /// Say what becomes of a packet and why, a line a stage; exit 1 if there is no route
+    Explain {
+        /// The question.
+        #[command(flatten)]
+        question: ExplainArgs,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what an FPM byte stream says, without a daemon; exit 1 if it is damaged
+    Decode {
+        /// The stream, or - for standard input
+        file: PathBuf,
+        /// The table that the stream leaves, instead of a line a message
+        #[arg(long)]
+        rib: bool,
+        /// Print JSON: an object a line, with --rib one document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Play zebra: send an FPM byte stream to a daemon
+    Replay {
+        /// What to send.
+        #[command(flatten)]
+        what: ReplayArgs,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change the log filter of the running daemon
+    Log {
+        /// A level, or TARGET=LEVEL with commas between
+        #[arg(value_parser = log_filter)]
+        filter: String,
+    },
+}
+
+/// What to show.
+#[derive(Debug, Subcommand)]
+pub enum Show {
+    /// Sources, counts, memory
+    Status,
+    /// Routes with their next hops
+    #[command(alias = "route")]
+    Routes(Box<RoutesArgs>),
+    /// Next-hop groups in use
+    #[command(alias = "nexthop")]
+    Nexthops,
+    /// Neighbours of next hops
+    #[command(visible_aliases = ["neigh", "neighbors"], aliases = ["neighbour", "neighbor"])]
+    Neighbours,
+    /// Notable events since the start
+    #[command(alias = "event")]
+    Events {
+        /// Go on with what comes; with --json an object a line
+        #[arg(long, short = 'f')]
+        follow: bool,
+    },
+}
+
+/// Filters of `show routes`: everything given must hold.
+#[allow(clippy::struct_excessive_bools, reason = "a switch is a bool")]
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct RoutesArgs {
+    /// Only this prefix
+    #[arg(value_name = "PREFIX")]
+    prefix: Option<Prefix>,
+    /// And everything inside it
+    #[arg(long, requires = "prefix")]
+    longer: bool,
+    /// Only this VRF ("default" for the main table)
+    #[arg(long, value_name = "NAME")]
+    vrf: Option<String>,
+    /// Only this kernel table
+    #[arg(long, value_name = "N", conflicts_with = "vrf")]
+    table: Option<u32>,
+    /// Only this protocol: FRR's name or a number
+    #[arg(long, value_name = "NAME", value_parser = filter::protocol)]
+    protocol: Option<Protocol>,
+    /// Only from this source: fpm
+    #[arg(long, value_name = "NAME", value_parser = filter::source)]
+    source: Option<SourceId>,
+    /// Only with a next hop on this interface
+    #[arg(long, value_name = "NAME")]
+    dev: Option<String>,
+    /// Only with this gateway, as FRR means it or as the kernel has it
+    #[arg(long, value_name = "ADDRESS")]
+    via: Option<IpAddr>,
+    /// Only in this state in hardware
+    #[arg(long, value_name = "STATE", value_parser = PossibleValuesParser::new(OFFLOAD_STATES))]
+    offload: Option<String>,
+    /// Only with this reason for not being as wished
+    #[arg(long, value_name = "CODE", value_parser = filter::reason)]
+    reason: Option<Reason>,
+    /// Only IPv4
+    #[arg(short = '4', conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// Only IPv6
+    #[arg(short = '6')]
+    ipv6: bool,
+    /// At most so many
+    #[arg(long, value_name = "N", conflicts_with = "summary")]
+    limit: Option<u64>,
+    /// Counts instead of routes
+    #[arg(long)]
+    pub summary: bool,
+}
+
+impl RoutesArgs {
+    /// The request that says the same.
+    pub(super) fn request(&self) -> RoutesRequest {
+        let Self {
+            prefix,
+            longer,
+            vrf,
+            table,
+            protocol,
+            source,
+            dev,
+            via,
+            offload,
+            reason,
+            ipv4,
+            ipv6,
+            limit,
+            summary: _,
+        } = self.clone();
+        let family = match (ipv4, ipv6) {
+            (true, _) => Some(Family::V4),
+            (_, true) => Some(Family::V6),
+            _ => None,
+        };
+        RoutesRequest {
+            prefix: prefix.map(|prefix| prefix.to_string()),
+            longer,
+            vrf,
+            table,
+            protocol: protocol.map(|protocol| protocol.0.to_string()),
+            source: source.map(|source| source.name().to_owned()),
+            dev,
+            via: via.map(|via| via.to_string()),
+            reason: reason.map(|reason| reason.code().to_owned()),
+            family: family.map(|family| family.name().to_owned()),
+            offload,
+            limit,
+        }
+    }
+}
+
+/// What `explain` is asked.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ExplainArgs {
+    /// An address, or a prefix
+    #[arg(value_name = "ADDRESS|PREFIX", value_parser = address_or_prefix)]
+    target: String,
+    /// In the table of this VRF ("default" for the main table)
+    #[arg(long, value_name = "NAME")]
+    vrf: Option<String>,
+    /// In this kernel table [default: 254]
+    #[arg(long, value_name = "N", conflicts_with = "vrf")]
+    table: Option<u32>,
+}
+
+impl ExplainArgs {
+    pub(super) fn request(self) -> ExplainRequest {
+        ExplainRequest {
+            address: self.target,
+            vrf: self.vrf,
+            table: self.table,
+        }
+    }
+}
+
+/// What `replay` sends.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ReplayArgs {
+    /// The stream
+    pub file: PathBuf,
+    /// Where the daemon listens for zebra [default: the configuration's first address]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub to: Option<SocketAddr>,
+    /// Frames a second [default: as fast as it goes]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<NonZeroU32>,
+    /// Stay connected afterwards, as zebra does, so that the routes are kept
+    #[arg(long)]
+    pub hold: bool,
+}
+
+/// Checked, and kept as it was written: the answer repeats it.
+fn address_or_prefix(word: &str) -> Result<String, PrefixError> {
+    word.parse::<Prefix>().map(|_| word.to_owned())
+}
+
+fn log_filter(word: &str) -> Result<String, String> {
+    match check_filter(word) {
+        Ok(_) => Ok(word.to_owned()),
+        Err(allowed) => Err(format!("allowed: {allowed}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn routes(words: &str) -> Result<RoutesRequest, clap::Error> {
+        let words = words.split_whitespace();
+        let args = Args::try_parse_from(["frr-offload", "show"].into_iter().chain(words))?;
+        match args.command {
+            Command::Show {
+                what: Show::Routes(routes),
+                ..
+            } => Ok(routes.request()),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn filters_become_a_request() {
+        let request =
+            routes("routes 10.0.0.0/8 --longer --protocol bgp -4 --limit 3 --json").unwrap();
+        assert_eq!(request.prefix.as_deref(), Some("10.0.0.0/8"));
+        assert_eq!(request.protocol.as_deref(), Some("186"));
+        assert_eq!(request.family.as_deref(), Some("ipv4"));
+        assert_eq!((request.longer, request.limit), (true, Some(3)));
+        assert_eq!(routes("route").unwrap(), RoutesRequest::default());
+    }
+
+    #[test]
+    fn wrong_words_are_usage_errors() {
+        for words in [
+            "routes --longer",
+            "routes 10.0.0.1/8",
+            "routes --protocol bpg",
+            "routes --reason because",
+            "routes --offload sometimes",
+            "routes -4 -6",
+            "routes --vrf red --table 5",
+            "routes --via router",
+        ] {
+            let error = routes(words).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{words}");
+        }
+    }
+
+    #[test]
+    fn aliases_name_the_same() {
+        for alias in ["neigh", "neighbors", "neighbor", "neighbour", "neighbours"] {
+            let args = Args::try_parse_from(["frr-offload", "show", "--json", alias]).unwrap();
+            assert!(matches!(
+                args.command,
+                Command::Show {
+                    json: true,
+                    what: Show::Neighbours
+                }
+            ));
+        }
+    }
+}

@@ -1,0 +1,485 @@
+//! What the command line does after its words are understood: asks the daemon and prints, as text or as JSON.
+//! JSON lists are streamed, an object a line, so a million routes need no memory here. A closed pipe is the reader's
+//! right and no error. Finding the configuration is the caller's business.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use thiserror::Error;
+use tonic::Streaming;
+
+use super::args::{ExplainArgs, ReplayArgs, Show};
+use super::client::{self, ClientError};
+use super::decode::{self, Answer, DecodeError, DecodeOptions};
+use super::proto::{
+    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, RoutesRequest, StatusRequest,
+};
+use super::render;
+use super::replay::{self, ReplayError, ReplayOptions, ReplayReport};
+use super::table::{Row, Screen, Table};
+use crate::config::{Config, Fault};
+
+/// Rows of a table that are sized together.
+const ROWS_A_CHUNK: usize = 1000;
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Fine.
+    Fine,
+    /// The answer is bad news.
+    BadNews,
+    /// Wrong usage or configuration.
+    Usage,
+    /// The daemon can't be reached.
+    Unreachable,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Fine => 0,
+            Exit::BadNews => 1,
+            Exit::Usage => 2,
+            Exit::Unreachable => 3,
+        })
+    }
+}
+
+/// Why there is no output.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// No answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A stream could not be decoded.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A stream could not be sent.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The output can't be written.
+    #[error("can't write the output")]
+    Output(#[from] io::Error),
+}
+
+impl CommandError {
+    /// How the program ends after it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Client(ClientError::Unreachable { .. } | ClientError::Lost(_))
+            | Self::Replay(ReplayError::Connect { .. }) => Exit::Unreachable,
+            Self::Client(ClientError::Refused(_))
+            | Self::Decode(DecodeError::Open { .. } | DecodeError::Read { .. })
+            | Self::Replay(ReplayError::File { .. }) => Exit::Usage,
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Fine,
+            Self::Client(ClientError::NotFound(_))
+            | Self::Decode(DecodeError::Write(_))
+            | Self::Replay(ReplayError::Stream { .. } | ReplayError::Send { .. })
+            | Self::Output(_) => Exit::BadNews,
+        }
+    }
+
+    /// Whether the user should read about it: not when the reader of a pipe has seen enough.
+    pub fn is_silent(&self) -> bool {
+        self.exit() == Exit::Fine
+    }
+}
+
+impl From<tonic::Status> for CommandError {
+    fn from(status: tonic::Status) -> Self {
+        Self::Client(status.into())
+    }
+}
+
+type Stdout = Screen<BufWriter<io::StdoutLock<'static>>>;
+
+/// Colour only on a terminal, and not if `NO_COLOR` is set to something (no-color.org).
+fn stdout() -> Stdout {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let out = io::stdout();
+    Screen {
+        colour: out.is_terminal() && !refused,
+        out: BufWriter::new(out.lock()),
+    }
+}
+
+/// `show`.
+pub async fn show(socket: &Path, what: Show, json: bool) -> Result<Exit, CommandError> {
+    let mut api = client::connect(socket).await?;
+    let mut screen = stdout();
+    match what {
+        Show::Status => {
+            let status = api.show_status(StatusRequest {}).await?.into_inner();
+            if json {
+                document(&mut screen, &status)?;
+            } else {
+                render::status(&mut screen, &status)?;
+            }
+        }
+        Show::Routes(args) if args.summary => {
+            let request = args.request();
+            let summary = api.summarise_routes(request).await?.into_inner();
+            if json {
+                document(&mut screen, &summary)?;
+            } else {
+                render::summary(&mut screen, &summary)?;
+            }
+        }
+        Show::Routes(args) => {
+            let request = args.request();
+            let empty = no_routes(&request);
+            let routes = api.show_routes(request).await?.into_inner();
+            if json {
+                list(&mut screen, routes).await?;
+            } else {
+                let table = render::routes();
+                print(&mut screen, routes, table, empty, render::route_rows).await?;
+            }
+        }
+        Show::Nexthops => {
+            let groups = api.show_nexthops(NexthopsRequest {}).await?.into_inner();
+            if json {
+                list(&mut screen, groups).await?;
+            } else {
+                let (table, empty) = (render::groups(), "no next-hop groups are in use");
+                print(&mut screen, groups, table, empty, render::group_rows).await?;
+            }
+        }
+        Show::Neighbours => {
+            let neighbours = api.show_neighbours(NeighboursRequest {}).await?;
+            let neighbours = neighbours.into_inner();
+            if json {
+                list(&mut screen, neighbours).await?;
+            } else {
+                let (table, empty) = (render::neighbours(), "no next hop needs a neighbour");
+                let row = |neighbour: &_, rows: &mut Vec<_>| {
+                    rows.push(render::neighbour_row(neighbour));
+                };
+                print(&mut screen, neighbours, table, empty, row).await?;
+            }
+        }
+        Show::Events { follow } => {
+            let request = EventsRequest { after: 0, follow };
+            let events = api.show_events(request).await?.into_inner();
+            match (json, follow) {
+                (true, true) => lines(&mut screen, events).await?,
+                (true, false) => list(&mut screen, events).await?,
+                (false, _) => {
+                    let row = |event: &_, rows: &mut Vec<_>| rows.push(render::event_row(event));
+                    let table = render::events();
+                    if follow {
+                        print_each(&mut screen, events, table, row).await?;
+                    } else {
+                        print(&mut screen, events, table, "no events", row).await?;
+                    }
+                }
+            }
+        }
+    }
+    screen.out.flush()?;
+    Ok(Exit::Fine)
+}
+
+fn no_routes(request: &RoutesRequest) -> &'static str {
+    if *request == RoutesRequest::default() {
+        "no routes"
+    } else {
+        "no routes match"
+    }
+}
+
+/// `explain`.
+pub async fn explain(
+    socket: &Path,
+    question: ExplainArgs,
+    json: bool,
+) -> Result<Exit, CommandError> {
+    let mut api = client::connect(socket).await?;
+    let answer = api.explain(question.request()).await?.into_inner();
+    let mut screen = stdout();
+    if json {
+        document(&mut screen, &answer)?;
+    } else {
+        render::explanation(&mut screen, &answer)?;
+    }
+    screen.out.flush()?;
+    Ok(match answer.verdict.as_str() {
+        "no-route" => Exit::BadNews,
+        _ => Exit::Fine,
+    })
+}
+
+/// `log`.
+pub async fn log(socket: &Path, filter: String) -> Result<Exit, CommandError> {
+    let mut api = client::connect(socket).await?;
+    api.set_log_filter(LogFilter { filter }).await?;
+    Ok(Exit::Fine)
+}
+
+/// `decode`.
+pub fn decode(options: &DecodeOptions) -> Result<Exit, CommandError> {
+    let mut screen = stdout();
+    let answer = decode::run(options, &mut screen.out)?;
+    screen.out.flush()?;
+    Ok(match answer {
+        Answer::Fine => Exit::Fine,
+        Answer::Damaged => Exit::BadNews,
+    })
+}
+
+/// What `replay` did, in JSON.
+#[derive(Debug, Serialize)]
+struct ReplayDone {
+    frames: u64,
+    bytes: u64,
+    answered_bytes: u64,
+    seconds: f64,
+    closed: bool,
+}
+
+impl From<ReplayReport> for ReplayDone {
+    fn from(report: ReplayReport) -> Self {
+        let ReplayReport {
+            frames,
+            bytes,
+            answered,
+            sending,
+            closed,
+        } = report;
+        Self {
+            frames,
+            bytes,
+            answered_bytes: answered,
+            seconds: sending.as_secs_f64(),
+            closed,
+        }
+    }
+}
+
+/// `replay`, to `to` unless the arguments say where.
+pub fn replay(
+    what: ReplayArgs,
+    to: impl FnOnce() -> SocketAddr,
+    json: bool,
+) -> Result<Exit, CommandError> {
+    let ReplayArgs {
+        file,
+        to: given,
+        rate,
+        hold,
+    } = what;
+    let to = given.unwrap_or_else(to);
+    let done = ReplayDone::from(replay::run(&ReplayOptions {
+        file,
+        to,
+        rate,
+        hold,
+    })?);
+    let mut screen = stdout();
+    if json {
+        document(&mut screen, &done)?;
+    } else {
+        let ReplayDone {
+            bytes,
+            answered_bytes,
+            seconds,
+            ..
+        } = done;
+        let frames = render::plural(done.frames, "frame");
+        writeln!(
+            screen.out,
+            "{to}: sent {frames}, {bytes} bytes in {seconds:.3} s, {answered_bytes} bytes came back"
+        )?;
+    }
+    screen.out.flush()?;
+    if done.closed {
+        return Ok(Exit::Fine);
+    }
+    writeln!(
+        io::stderr(),
+        "the daemon did not close its side: perhaps not everything was read"
+    )?;
+    Ok(Exit::BadNews)
+}
+
+/// The answer of `check` in JSON.
+#[derive(Debug, Serialize)]
+struct CheckReport {
+    ok: bool,
+    files: Vec<String>,
+    faults: Vec<FaultReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct FaultReport {
+    file: String,
+    line: Option<usize>,
+    key: Option<String>,
+    fault: String,
+    allowed: Option<String>,
+}
+
+impl From<&Fault> for FaultReport {
+    fn from(fault: &Fault) -> Self {
+        let Fault {
+            file,
+            line,
+            key,
+            kind,
+        } = fault;
+        Self {
+            file: file.display().to_string(),
+            line: *line,
+            key: key.clone(),
+            fault: kind.to_string(),
+            allowed: kind.allowed().map(str::to_owned),
+        }
+    }
+}
+
+/// `check`: what was read, from where, and every fault.
+pub fn check(
+    config: &Config,
+    files: &[&Path],
+    faults: &[Fault],
+    json: bool,
+) -> Result<Exit, CommandError> {
+    let mut screen = stdout();
+    let files: Vec<String> = files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    if json {
+        let faults: Vec<FaultReport> = faults.iter().map(FaultReport::from).collect();
+        let ok = faults.is_empty();
+        document(&mut screen, &CheckReport { ok, files, faults })?;
+    } else if faults.is_empty() {
+        let from = if files.is_empty() {
+            "no file, all defaults".to_owned()
+        } else {
+            files.join(", ")
+        };
+        writeln!(screen.out, "ok: {from}")?;
+        summarise(&mut screen.out, config)?;
+    } else {
+        report_faults(faults)?;
+    }
+    screen.out.flush()?;
+    Ok(if faults.is_empty() {
+        Exit::Fine
+    } else {
+        Exit::Usage
+    })
+}
+
+/// Every fault on standard error, a line each.
+pub fn report_faults(faults: &[Fault]) -> io::Result<()> {
+    let mut err = io::stderr().lock();
+    for fault in faults {
+        writeln!(err, "{fault}")?;
+    }
+    let count = render::plural(faults.len() as u64, "fault");
+    writeln!(err, "{count} in the configuration")
+}
+
+fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
+    let Config {
+        setup,
+        fpm,
+        kernel,
+        admin,
+        log,
+    } = config;
+    let listen: Vec<String> = fpm.listen.iter().map(ToString::to_string).collect();
+    writeln!(out, "  setup    {}", setup.name())?;
+    writeln!(out, "  fpm      {}", listen.join(", "))?;
+    writeln!(
+        out,
+        "  kernel   metric {}, IPv4 via IPv6 as {}, next-hop objects {}",
+        kernel.metric,
+        kernel.ipv4_via_ipv6.name(),
+        kernel.nexthop_objects.name()
+    )?;
+    writeln!(out, "  admin    {}", admin.socket.display())?;
+    writeln!(out, "  log      {}", log.filter)
+}
+
+/// A JSON document of one object.
+fn document(screen: &mut Stdout, message: &impl Serialize) -> Result<(), CommandError> {
+    serde_json::to_writer_pretty(&mut screen.out, message).map_err(io::Error::from)?;
+    screen.out.write_all(b"\n")?;
+    Ok(())
+}
+
+/// A JSON document of a list, an object a line.
+async fn list<T: Serialize>(
+    screen: &mut Stdout,
+    mut answers: Streaming<T>,
+) -> Result<(), CommandError> {
+    let mut before = "[\n";
+    while let Some(message) = answers.message().await? {
+        screen.out.write_all(before.as_bytes())?;
+        serde_json::to_writer(&mut screen.out, &message).map_err(io::Error::from)?;
+        before = ",\n";
+    }
+    let end: &[u8] = if before == ",\n" { b"\n]\n" } else { b"[]\n" };
+    screen.out.write_all(end)?;
+    Ok(())
+}
+
+/// A JSON object a line, each as it comes.
+async fn lines<T: Serialize>(
+    screen: &mut Stdout,
+    mut answers: Streaming<T>,
+) -> Result<(), CommandError> {
+    while let Some(message) = answers.message().await? {
+        serde_json::to_writer(&mut screen.out, &message).map_err(io::Error::from)?;
+        screen.out.write_all(b"\n")?;
+        screen.out.flush()?;
+    }
+    Ok(())
+}
+
+/// A table; when there is nothing, `empty` on standard error.
+async fn print<T>(
+    screen: &mut Stdout,
+    mut answers: Streaming<T>,
+    mut table: Table,
+    empty: &str,
+    add_rows: impl Fn(&T, &mut Vec<Row>),
+) -> Result<(), CommandError> {
+    let mut rows = Vec::new();
+    while let Some(message) = answers.message().await? {
+        add_rows(&message, &mut rows);
+        if rows.len() >= ROWS_A_CHUNK {
+            table.write(screen, &rows)?;
+            rows.clear();
+        }
+    }
+    table.write(screen, &rows)?;
+    if table.is_empty() {
+        writeln!(io::stderr(), "{empty}")?;
+    }
+    Ok(())
+}
+
+/// A table whose rows are shown as they come.
+async fn print_each<T>(
+    screen: &mut Stdout,
+    mut answers: Streaming<T>,
+    mut table: Table,
+    add_rows: impl Fn(&T, &mut Vec<Row>),
+) -> Result<(), CommandError> {
+    let mut rows = Vec::new();
+    while let Some(message) = answers.message().await? {
+        add_rows(&message, &mut rows);
+        table.write(screen, &rows)?;
+        rows.clear();
+        screen.out.flush()?;
+    }
+    Ok(())
+}

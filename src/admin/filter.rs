@@ -1,0 +1,175 @@
+//! The words of the route filters: from the command line and from admin requests into the engine's [`RouteFilter`].
+
+use thiserror::Error;
+
+use super::proto::RoutesRequest;
+use crate::engine::report::RouteFilter;
+use crate::model::{Family, Protocol, Reason, SourceId, TableId};
+
+/// The word that stands for the default VRF.
+pub(super) const DEFAULT_VRF: &str = "default";
+/// How a route may stand in hardware.
+pub(super) const OFFLOAD_STATES: [&str; 5] = ["hardware", "software", "pending", "failed", OFF];
+/// How every route stands in hardware as long as nothing is offloaded.
+pub(super) const OFF: &str = "off";
+
+/// A filter that can't be understood.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum FilterError {
+    /// Neither a name of FRR's nor a number.
+    #[error(
+        "no such protocol; FRR's names are {}, or give the number",
+        known_protocols()
+    )]
+    Protocol,
+    /// Not in the list of reasons.
+    #[error("no such reason; there are {}", known_reasons())]
+    Reason,
+    /// Not a source.
+    #[error("no such source; there is fpm")]
+    Source,
+    /// A field of a request that does not parse.
+    #[error("{0} can't be understood")]
+    Field(&'static str),
+}
+
+/// A protocol by FRR's name or by number.
+pub(super) fn protocol(word: &str) -> Result<Protocol, FilterError> {
+    let by_name = protocols().find(|protocol| protocol.name() == Some(word));
+    by_name
+        .or_else(|| word.parse().ok().map(Protocol))
+        .ok_or(FilterError::Protocol)
+}
+
+/// A reason by its code.
+pub(super) fn reason(word: &str) -> Result<Reason, FilterError> {
+    Reason::from_code(word).ok_or(FilterError::Reason)
+}
+
+/// A source by its name.
+pub(super) fn source(word: &str) -> Result<SourceId, FilterError> {
+    (word == SourceId::Fpm.name())
+        .then_some(SourceId::Fpm)
+        .ok_or(FilterError::Source)
+}
+
+fn protocols() -> impl Iterator<Item = Protocol> {
+    (0..=u8::MAX).map(Protocol)
+}
+
+fn known_protocols() -> String {
+    let names: Vec<&str> = protocols().filter_map(Protocol::name).collect();
+    names.join(", ")
+}
+
+fn known_reasons() -> String {
+    let codes: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+    codes.join(", ")
+}
+
+/// What a request wants to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) filter: RouteFilter,
+    pub(super) limit: usize,
+    /// The offload filter rules everything out.
+    pub(super) none: bool,
+}
+
+impl TryFrom<RoutesRequest> for Wanted {
+    type Error = FilterError;
+
+    fn try_from(request: RoutesRequest) -> Result<Self, FilterError> {
+        let RoutesRequest {
+            prefix,
+            longer,
+            vrf,
+            table,
+            protocol: protocol_word,
+            source: source_word,
+            dev,
+            via,
+            reason: reason_word,
+            family,
+            offload,
+            limit,
+        } = request;
+        let family = match family.as_deref() {
+            None => None,
+            Some("ipv4") => Some(Family::V4),
+            Some("ipv6") => Some(Family::V6),
+            Some(_) => return Err(FilterError::Field("family")),
+        };
+        let none = match offload.as_deref() {
+            None => false,
+            Some(state) if OFFLOAD_STATES.contains(&state) => state != OFF,
+            Some(_) => return Err(FilterError::Field("offload")),
+        };
+        let filter = RouteFilter {
+            prefix: parse(prefix, "prefix")?,
+            longer,
+            vrf: vrf.map(String::into_boxed_str),
+            table: table.map(TableId),
+            protocol: protocol_word.as_deref().map(protocol).transpose()?,
+            source: source_word.as_deref().map(source).transpose()?,
+            dev: dev.map(String::into_boxed_str),
+            via: parse(via, "via")?,
+            reason: reason_word.as_deref().map(reason).transpose()?,
+            family,
+        };
+        let limit = limit.map_or(usize::MAX, |limit| {
+            usize::try_from(limit).unwrap_or(usize::MAX)
+        });
+        Ok(Self {
+            filter,
+            limit,
+            none,
+        })
+    }
+}
+
+fn parse<T: std::str::FromStr>(
+    word: Option<String>,
+    field: &'static str,
+) -> Result<Option<T>, FilterError> {
+    word.map(|word| word.parse().map_err(|_| FilterError::Field(field)))
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_go_by_name_or_number() {
+        assert_eq!(protocol("bgp"), Ok(Protocol(186)));
+        assert_eq!(protocol("17"), Ok(Protocol(17)));
+        assert_eq!(protocol("256"), Err(FilterError::Protocol));
+        let help = protocol("bpg").unwrap_err().to_string();
+        assert!(help.contains("bgp") && help.contains("static"), "{help}");
+    }
+
+    #[test]
+    fn a_request_becomes_a_filter() {
+        let request = RoutesRequest {
+            prefix: Some("10.0.0.0/8".to_owned()),
+            longer: true,
+            protocol: Some("bgp".to_owned()),
+            family: Some("ipv4".to_owned()),
+            offload: Some("hardware".to_owned()),
+            limit: Some(5),
+            ..RoutesRequest::default()
+        };
+        let wanted = Wanted::try_from(request).unwrap();
+        assert_eq!(wanted.filter.protocol, Some(Protocol(186)));
+        assert_eq!(wanted.filter.family, Some(Family::V4));
+        assert_eq!(wanted.limit, 5);
+        assert!(wanted.none, "nothing is in hardware");
+
+        let bad = RoutesRequest {
+            via: Some("gateway".to_owned()),
+            ..RoutesRequest::default()
+        };
+        assert_eq!(Wanted::try_from(bad), Err(FilterError::Field("via")));
+    }
+}

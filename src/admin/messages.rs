@@ -1,0 +1,290 @@
+//! Reports of the engine -> messages of the admin API. Every report is taken apart field by field, so that a new field
+//! makes the compiler ask where it goes. Knows no sockets; the wall clock comes in as the time at which the daemon started.
+
+use std::fmt::Display;
+use std::time::{Duration, SystemTime};
+
+use super::proto;
+use crate::engine::report::{
+    EventReport, ExplainReport, ExplainStep, GroupReport, KernelCounts, NeighbourReport,
+    NextHopReport, RouteReport, RouteSummary, SourceReport, StatusReport,
+};
+use crate::model::{Errno, MacFrom, Reason, RouteKey, Timestamp};
+
+/// When `Timestamp(0)` was.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wall(pub(super) SystemTime);
+
+impl Wall {
+    fn at(self, at: Timestamp) -> SystemTime {
+        self.0 + Duration::from_millis(at.0)
+    }
+}
+
+pub(super) fn status(report: StatusReport, version: &str, rss_bytes: u64) -> proto::Status {
+    let StatusReport {
+        setup,
+        now,
+        sources,
+        kernel,
+        rejected,
+        filtered,
+        nexthop_objects,
+        overruns,
+    } = report;
+    let KernelCounts {
+        wanted,
+        installed,
+        pending,
+        failed,
+    } = kernel;
+    proto::Status {
+        version: version.to_owned(),
+        uptime_s: now.0 / 1000,
+        setup: setup.to_owned(),
+        sources: sources.into_iter().map(source).collect(),
+        kernel: Some(proto::KernelCounts {
+            wanted,
+            installed,
+            pending,
+            failed,
+        }),
+        offload: Some(proto::OffloadCounts {
+            mode: "off".to_owned(),
+            ..Default::default()
+        }),
+        feedback: Some(proto::FeedbackCounts::default()),
+        rss_bytes,
+        rejected: by_reason(rejected),
+        filtered,
+        nexthop_objects,
+        overruns,
+    }
+}
+
+fn source(report: SourceReport) -> proto::Source {
+    let SourceReport {
+        name,
+        state,
+        peer,
+        routes,
+        stale,
+        frames,
+        skipped,
+        resyncs,
+    } = report;
+    proto::Source {
+        name: name.to_owned(),
+        state: state.name().to_owned(),
+        peer: peer.map(String::from),
+        routes,
+        stale,
+        frames,
+        resyncs,
+        skipped,
+    }
+}
+
+pub(super) fn route(report: RouteReport, wall: Wall) -> proto::Route {
+    let RouteReport {
+        key: RouteKey { table, prefix },
+        vrf,
+        source,
+        protocol,
+        kind,
+        metric,
+        mtu,
+        prefsrc,
+        since,
+        stale,
+        nhg,
+        nexthops,
+        kernel,
+        reason,
+        refusal,
+    } = report;
+    proto::Route {
+        prefix: prefix.to_string(),
+        table: table.0,
+        vrf: vrf.map(String::from),
+        source: source.name().to_owned(),
+        protocol: protocol.to_string(),
+        r#type: kind.name().to_owned(),
+        metric,
+        mtu: mtu.map(u32::from),
+        prefsrc: text(prefsrc),
+        since: humantime::format_rfc3339_seconds(wall.at(since)).to_string(),
+        stale,
+        nhg,
+        nexthops: nexthops.into_iter().map(nexthop).collect(),
+        kernel: kernel.name().to_owned(),
+        offload: "off".to_owned(),
+        reason: code(reason),
+        packets: None,
+        bytes: None,
+        refusal: refusal.map(|(errno, text)| refusal_text(errno, text.as_deref())),
+    }
+}
+
+fn nexthop(report: NextHopReport) -> proto::Nexthop {
+    let NextHopReport {
+        via,
+        dev,
+        weight,
+        onlink,
+        mac,
+        mac_from,
+        kernel_via,
+        reason,
+    } = report;
+    proto::Nexthop {
+        via: text(via),
+        dev: dev.map(String::from),
+        weight,
+        onlink,
+        mac: text(mac),
+        mac_from: mac_from.map(MacFrom::name).map(str::to_owned),
+        kernel_via: text(kernel_via),
+        state: reason.map_or("ready", Reason::code).to_owned(),
+    }
+}
+
+pub(super) fn summary(report: RouteSummary) -> proto::RouteSummary {
+    let RouteSummary {
+        total,
+        mut rows,
+        reasons,
+    } = report;
+    rows.sort_unstable_by_key(|(table, family, protocol, kernel, _)| {
+        (*table, *family, *protocol, kernel.name())
+    });
+    let counts = rows.into_iter();
+    let counts = counts.map(
+        |(table, family, protocol, kernel, routes)| proto::RouteCount {
+            table: table.0,
+            family: family.name().to_owned(),
+            protocol: protocol.to_string(),
+            kernel: kernel.name().to_owned(),
+            routes,
+        },
+    );
+    proto::RouteSummary {
+        total,
+        counts: counts.collect(),
+        reasons: by_reason(reasons),
+    }
+}
+
+pub(super) fn group(report: GroupReport) -> proto::NexthopGroup {
+    let GroupReport {
+        id,
+        source_ids,
+        routes,
+        kernel_id4,
+        kernel_id6,
+        nexthops,
+        reason,
+    } = report;
+    proto::NexthopGroup {
+        id,
+        nhgs: source_ids,
+        routes,
+        kernel_id4,
+        kernel_id6,
+        nexthops: nexthops.into_iter().map(nexthop).collect(),
+        reason: code(reason),
+    }
+}
+
+pub(super) fn neighbour(report: NeighbourReport) -> proto::Neighbour {
+    let NeighbourReport {
+        dev,
+        ifindex,
+        addr,
+        mac,
+        mac_from,
+        state,
+        kernel_via,
+        owner,
+        users,
+        reason,
+    } = report;
+    proto::Neighbour {
+        address: addr.to_string(),
+        dev: dev.into(),
+        ifindex: ifindex.get(),
+        mac: text(mac),
+        mac_from: mac_from.map(|from| from.name().to_owned()),
+        state: state.map(|state| state.name().to_owned()),
+        kernel_via: text(kernel_via),
+        owner: owner.map(|owner| owner.name().to_owned()),
+        users,
+        reason: code(reason),
+    }
+}
+
+pub(super) fn event(report: EventReport, wall: Wall) -> proto::Event {
+    let EventReport {
+        seq,
+        at,
+        severity,
+        kind,
+        text,
+    } = report;
+    proto::Event {
+        seq,
+        at: humantime::format_rfc3339_millis(wall.at(at)).to_string(),
+        severity: severity.name().to_owned(),
+        kind: kind.to_owned(),
+        text: text.into(),
+    }
+}
+
+pub(super) fn explanation(address: String, report: ExplainReport) -> proto::Explanation {
+    let ExplainReport {
+        key,
+        table,
+        steps,
+        verdict,
+        reason,
+    } = report;
+    let steps = steps.into_iter();
+    let steps = steps.map(|ExplainStep { stage, text, state }| proto::ExplainStep {
+        stage: stage.to_owned(),
+        text,
+        state: state.to_owned(),
+    });
+    proto::Explanation {
+        address,
+        table: table.0,
+        steps: steps.collect(),
+        verdict: verdict.name().to_owned(),
+        reason: code(reason),
+        prefix: text(key.map(|key| key.prefix)),
+    }
+}
+
+/// The kernel's words, without the "(os error 22)" that Rust adds to them.
+fn refusal_text(errno: Errno, text: Option<&str>) -> String {
+    let words = errno.to_string();
+    let words = words.split(" (os error").next().unwrap_or_default();
+    match text {
+        Some(text) => format!("{words}: {text}"),
+        None => words.to_owned(),
+    }
+}
+
+fn text<T: Display>(value: Option<T>) -> Option<String> {
+    value.map(|value| value.to_string())
+}
+
+fn code(reason: Option<Reason>) -> Option<String> {
+    reason.map(|reason| reason.code().to_owned())
+}
+
+fn by_reason(counts: Vec<(Reason, u64)>) -> std::collections::BTreeMap<String, u64> {
+    let counts = counts.into_iter();
+    counts
+        .map(|(reason, count)| (reason.code().to_owned(), count))
+        .collect()
+}

@@ -1,0 +1,414 @@
+//! Messages of the admin API -> text for a tired person: aligned, stable, one line a fact.
+//!
+//! A route with several next hops has a line for each, below its prefix. What is absent is `-`; the last column says in
+//! words what is not as wished. Knows no sockets; JSON is not made here, it is the message itself.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::proto::{
+    Event, Explanation, Neighbour, Nexthop, NexthopGroup, Route, RouteCount, RouteSummary, Source,
+    Status,
+};
+use super::table::{Align, Cell, Column, Paint, Row, Screen, Table};
+use crate::model::Reason;
+
+use Align::{Left, Right};
+
+/// `show routes`.
+pub(super) fn routes() -> Table {
+    hop_table([
+        ("PREFIX", Left),
+        ("TABLE", Right),
+        ("PROTOCOL", Left),
+        ("KERNEL", Left),
+    ])
+}
+
+/// The lines of a route.
+pub(super) fn route_rows(route: &Route, rows: &mut Vec<Row>) {
+    let reason = match (&route.reason, &route.refusal) {
+        (Some(reason), Some(refusal)) => Some(format!("{reason} ({refusal})")),
+        (reason, refusal) => reason.clone().or(refusal.clone()),
+    };
+    let mut notes: Vec<&str> = reason.as_deref().into_iter().collect();
+    if route.stale {
+        notes.push("stale");
+    }
+    let table = match &route.vrf {
+        Some(vrf) => format!("{} ({vrf})", route.table),
+        None => route.table.to_string(),
+    };
+    let head = vec![
+        Cell::from(&route.prefix),
+        table.into(),
+        Cell::from(&route.protocol),
+        Cell::painted(&route.kernel, kernel_paint(&route.kernel)),
+    ];
+    let target = match route.r#type.as_str() {
+        "unicast" => None,
+        discard => Some(discard),
+    };
+    hop_rows(head, target, &route.nexthops, notes, rows);
+}
+
+/// `show nexthops`.
+pub(super) fn groups() -> Table {
+    hop_table([
+        ("GROUP", Right),
+        ("ROUTES", Right),
+        ("FRR IDS", Left),
+        ("KERNEL IDS", Left),
+    ])
+}
+
+/// The lines of a group.
+pub(super) fn group_rows(group: &NexthopGroup, rows: &mut Vec<Row>) {
+    let kernel = group.kernel_id4.into_iter().chain(group.kernel_id6);
+    let head = vec![
+        Cell::from(group.id),
+        group.routes.into(),
+        ids(group.nhgs.iter().copied()),
+        ids(kernel),
+    ];
+    let notes = group.reason.as_deref().into_iter().collect();
+    hop_rows(head, None, &group.nexthops, notes, rows);
+}
+
+fn ids(ids: impl Iterator<Item = u32>) -> Cell {
+    let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
+    or_dash((!ids.is_empty()).then(|| ids.join(",")).as_deref())
+}
+
+/// A table whose lines end with a next hop.
+fn hop_table(head: [Column; 4]) -> Table {
+    let hop = [
+        ("VIA", Left),
+        ("DEV", Left),
+        ("WEIGHT", Right),
+        ("KERNEL VIA", Left),
+        ("MAC", Left),
+        ("NOTE", Left),
+    ];
+    Table::new(head.into_iter().chain(hop))
+}
+
+/// A line for each next hop, the first of them behind `head`; without any, one with `target` in place of a gateway.
+fn hop_rows(
+    head: Row,
+    target: Option<&str>,
+    hops: &[Nexthop],
+    notes: Vec<&str>,
+    rows: &mut Vec<Row>,
+) {
+    let blank = vec![Cell::default(); head.len()];
+    if hops.is_empty() {
+        let dashes = std::iter::repeat_n(or_dash(None), 4);
+        let cells = dashes.chain([note(&notes)]);
+        rows.push(
+            head.into_iter()
+                .chain([or_dash(target)])
+                .chain(cells)
+                .collect(),
+        );
+        return;
+    }
+    let mut starts = std::iter::once((head, notes));
+    for hop in hops {
+        let (start, notes) = starts.next().unwrap_or_else(|| (blank.clone(), Vec::new()));
+        rows.push(start.into_iter().chain(hop_cells(hop, notes)).collect());
+    }
+}
+
+/// The columns of [`hop_table`].
+fn hop_cells<'a>(hop: &'a Nexthop, mut notes: Vec<&'a str>) -> [Cell; 6] {
+    if hop.state != "ready" && !notes.contains(&hop.state.as_str()) {
+        notes.push(&hop.state);
+    }
+    if hop.onlink {
+        notes.push("onlink");
+    }
+    [
+        or_dash(hop.via.as_deref()),
+        or_dash(hop.dev.as_deref()),
+        hop.weight.into(),
+        or_dash(hop.kernel_via.as_deref()),
+        mac(hop.mac.as_deref(), hop.mac_from.as_deref()),
+        note(&notes),
+    ]
+}
+
+/// `show neighbours`.
+pub(super) fn neighbours() -> Table {
+    Table::new([
+        ("ADDRESS", Left),
+        ("DEV", Left),
+        ("MAC", Left),
+        ("STATE", Left),
+        ("KERNEL VIA", Left),
+        ("OWNER", Left),
+        ("GROUPS", Right),
+        ("NOTE", Left),
+    ])
+}
+
+/// The line of a neighbour.
+pub(super) fn neighbour_row(neighbour: &Neighbour) -> Row {
+    let notes: Vec<&str> = neighbour.reason.as_deref().into_iter().collect();
+    vec![
+        Cell::from(&neighbour.address),
+        Cell::from(&neighbour.dev),
+        mac(neighbour.mac.as_deref(), neighbour.mac_from.as_deref()),
+        or_dash(neighbour.state.as_deref()),
+        or_dash(neighbour.kernel_via.as_deref()),
+        or_dash(neighbour.owner.as_deref()),
+        neighbour.users.into(),
+        note(&notes),
+    ]
+}
+
+/// `show events`.
+pub(super) fn events() -> Table {
+    Table::new([
+        ("TIME", Left),
+        ("SEVERITY", Left),
+        ("EVENT", Left),
+        ("TEXT", Left),
+    ])
+}
+
+/// The line of an event.
+pub(super) fn event_row(event: &Event) -> Row {
+    let paint = match event.severity.as_str() {
+        "error" => Some(Paint::Bad),
+        "warn" => Some(Paint::Waiting),
+        _ => None,
+    };
+    vec![
+        Cell::from(&event.at),
+        Cell::painted(&event.severity, paint),
+        Cell::from(&event.kind),
+        Cell::from(&event.text),
+    ]
+}
+
+/// `show routes --summary`.
+pub(super) fn summary<W: Write>(screen: &mut Screen<W>, summary: &RouteSummary) -> io::Result<()> {
+    let mut table = Table::new([
+        ("TABLE", Right),
+        ("FAMILY", Left),
+        ("PROTOCOL", Left),
+        ("KERNEL", Left),
+        ("ROUTES", Right),
+    ]);
+    let row = |count: &RouteCount| {
+        vec![
+            Cell::from(count.table),
+            Cell::from(&count.family),
+            Cell::from(&count.protocol),
+            Cell::painted(&count.kernel, kernel_paint(&count.kernel)),
+            Cell::from(count.routes),
+        ]
+    };
+    let rows: Vec<_> = summary.counts.iter().map(row).collect();
+    table.write(screen, &rows)?;
+    writeln!(screen.out, "{}", plural(summary.total, "route"))?;
+    reasons(screen, "  ", &summary.reasons)
+}
+
+/// `show status`.
+pub(super) fn status<W: Write>(screen: &mut Screen<W>, status: &Status) -> io::Result<()> {
+    let uptime = humantime::format_duration(Duration::from_secs(status.uptime_s));
+    let heading = format!("frr-offload {}", status.version);
+    screen.paint(Some(Paint::Heading), &heading)?;
+    writeln!(
+        screen.out,
+        ", set-up {}, up {uptime}, {} MiB",
+        status.setup,
+        status.rss_bytes.div_ceil(1024 * 1024)
+    )?;
+    let mut lines = Stages::default();
+    for source in &status.sources {
+        let paint = match source.state.as_str() {
+            "synced" => Paint::Good,
+            "down" => Paint::Bad,
+            _ => Paint::Waiting,
+        };
+        lines.add("source", source_text(source), &source.state, Some(paint));
+    }
+    if let Some(kernel) = &status.kernel {
+        let (state, paint) = match (kernel.failed, kernel.pending) {
+            (0, 0) => ("in place", Paint::Good),
+            (0, _) => ("pending", Paint::Waiting),
+            _ => ("failed", Paint::Bad),
+        };
+        let text = format!(
+            "{} wanted, {} installed, {} pending, {} failed; next hops {}",
+            kernel.wanted,
+            kernel.installed,
+            kernel.pending,
+            kernel.failed,
+            if status.nexthop_objects {
+                "as objects"
+            } else {
+                "inline"
+            }
+        );
+        lines.add("kernel", text, state, Some(paint));
+    }
+    if let Some(offload) = &status.offload {
+        let text = format!(
+            "{}, {} in hardware",
+            plural(offload.rules, "rule"),
+            offload.in_hw
+        );
+        lines.add("offload", text, &offload.mode, None);
+    }
+    lines.write(screen)?;
+    if status.filtered > 0 {
+        let taken = plural(status.filtered, "update");
+        writeln!(
+            screen.out,
+            "  {taken} not taken (connected, kernel or our own routes)"
+        )?;
+    }
+    if status.overruns > 0 {
+        let overruns = plural(status.overruns, "netlink overrun");
+        writeln!(screen.out, "  {overruns}, each followed by a full dump")?;
+    }
+    if !status.rejected.is_empty() {
+        writeln!(screen.out, "  updates dropped:")?;
+        reasons(screen, "    ", &status.rejected)?;
+    }
+    Ok(())
+}
+
+fn source_text(source: &Source) -> String {
+    let mut parts = vec![plural(source.routes, "route")];
+    if source.stale > 0 {
+        parts.push(format!("{} of them stale", source.stale));
+    }
+    for (count, word) in [
+        (source.frames, "frame"),
+        (source.skipped, "unknown message"),
+        (source.resyncs, "replay"),
+    ] {
+        if count > 0 {
+            parts.push(plural(count, word));
+        }
+    }
+    let peer = source.peer.as_ref().map(|peer| format!(" from {peer}"));
+    let (name, peer) = (&source.name, peer.unwrap_or_default());
+    format!("{name}{peer}: {}", parts.join(", "))
+}
+
+/// `explain`: the head, a line a stage, the verdict.
+pub(super) fn explanation<W: Write>(
+    screen: &mut Screen<W>,
+    explanation: &Explanation,
+) -> io::Result<()> {
+    let head = match &explanation.prefix {
+        Some(prefix) => prefix,
+        None => &explanation.address,
+    };
+    screen.paint(Some(Paint::Heading), head)?;
+    writeln!(screen.out, " table {}", explanation.table)?;
+    let mut lines = Stages::default();
+    for step in &explanation.steps {
+        lines.add(&step.stage, step.text.clone(), &step.state, None);
+    }
+    let paint = match explanation.verdict.as_str() {
+        "no-route" => Paint::Bad,
+        _ => Paint::Good,
+    };
+    let words = match explanation.verdict.as_str() {
+        "hardware" => "forwarded by the NIC",
+        "software" => "forwarded by the kernel",
+        "discard" => "dropped on purpose",
+        "no-route" => "no route of ours is in place for it",
+        // A newer daemon.
+        _ => "",
+    };
+    if let Some(code) = &explanation.reason {
+        let text = Reason::from_code(code).map_or("", Reason::text);
+        lines.add("reason", text.to_owned(), code, None);
+    }
+    lines.add(
+        "verdict",
+        words.to_owned(),
+        &explanation.verdict,
+        Some(paint),
+    );
+    lines.write(screen)
+}
+
+/// Indented lines of stage, text and, at the right, state.
+#[derive(Default)]
+struct Stages(Vec<(String, String, String, Option<Paint>)>);
+
+impl Stages {
+    fn add(&mut self, stage: &str, text: String, state: &str, paint: Option<Paint>) {
+        self.0
+            .push((stage.to_owned(), text, state.to_owned(), paint));
+    }
+
+    fn write<W: Write>(&self, screen: &mut Screen<W>) -> io::Result<()> {
+        let width = |text: &String| text.chars().count();
+        let texts = self.0.iter().map(|(_, text, _, _)| width(text)).max();
+        let stages = self.0.iter().map(|(stage, ..)| width(stage)).max();
+        let (texts, stages) = (texts.unwrap_or(0), stages.unwrap_or(0));
+        for (stage, text, state, paint) in &self.0 {
+            write!(screen.out, "  {stage:stages$}  {text:texts$}  ")?;
+            screen.paint(*paint, state)?;
+            writeln!(screen.out)?;
+        }
+        Ok(())
+    }
+}
+
+fn reasons<W: Write>(
+    screen: &mut Screen<W>,
+    indent: &str,
+    counts: &BTreeMap<String, u64>,
+) -> io::Result<()> {
+    let width = counts.keys().map(String::len).max().unwrap_or(0);
+    for (code, count) in counts {
+        let text = Reason::from_code(code).map_or("", Reason::text);
+        writeln!(screen.out, "{indent}{count:>8}  {code:width$}  {text}")?;
+    }
+    Ok(())
+}
+
+fn kernel_paint(state: &str) -> Option<Paint> {
+    match state {
+        "installed" => Some(Paint::Good),
+        "pending" => Some(Paint::Waiting),
+        "failed" => Some(Paint::Bad),
+        _ => None,
+    }
+}
+
+fn mac(mac: Option<&str>, from: Option<&str>) -> Cell {
+    match (mac, from) {
+        (Some(mac), Some(from)) => format!("{mac} ({from})").into(),
+        (mac, _) => or_dash(mac),
+    }
+}
+
+fn or_dash(text: Option<&str>) -> Cell {
+    text.unwrap_or("-").into()
+}
+
+fn note(notes: &[&str]) -> Cell {
+    notes.join(", ").into()
+}
+
+/// `1 route`, `2 routes`.
+pub(super) fn plural(count: u64, word: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {word}{s}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Sample answers to the exact text that is printed.
+
+use super::super::samples;
+use super::*;
+
+fn screen() -> Screen<Vec<u8>> {
+    Screen {
+        out: Vec::new(),
+        colour: false,
+    }
+}
+
+fn text(screen: Screen<Vec<u8>>) -> String {
+    String::from_utf8(screen.out).unwrap()
+}
+
+fn table(mut table: Table, rows: &[Row]) -> String {
+    let mut screen = screen();
+    table.write(&mut screen, rows).unwrap();
+    text(screen)
+}
+
+#[track_caller]
+fn same(found: &str, expected: &str) {
+    assert_eq!(found, expected, "found:\n{found}");
+}
+
+#[test]
+fn routes_have_a_line_for_each_next_hop() {
+    let mut rows = Vec::new();
+    for route in samples::routes() {
+        route_rows(&route, &mut rows);
+    }
+    same(
+        &table(routes(), &rows),
+        r"PREFIX              TABLE  PROTOCOL  KERNEL     VIA                  DEV  WEIGHT  KERNEL VIA   MAC                          NOTE
+10.2.0.0/16           254  bgp       installed  fe80::a0:1ff:fe02:3  p0        1  169.254.0.1  02:a0:01:02:00:03 (learned)
+                                                fe80::a0:1ff:fe02:4  p1        1  169.254.0.1  02:a0:01:02:00:04 (eui64)
+10.9.0.0/24           254  bgp       pending    -                    -         -  -            -                            nexthop-unknown
+192.0.2.0/24          254  222       installed  blackhole            -         -  -            -
+2001:db8:9::/48  10 (red)  bgp       failed     fe80::a0:1ff:fe02:3  p0        1  -            -                            kernel-refused (Invalid argument: Nexthop id does not exist), stale, nexthop-unresolved
+",
+    );
+}
+
+#[test]
+fn groups_name_frrs_ids_and_the_kernels() {
+    let mut rows = Vec::new();
+    for group in samples::groups() {
+        group_rows(&group, &mut rows);
+    }
+    same(
+        &table(groups(), &rows),
+        r"GROUP  ROUTES  FRR IDS  KERNEL IDS  VIA                  DEV  WEIGHT  KERNEL VIA   MAC                          NOTE
+    3    1000  17,18    3087007745  fe80::a0:1ff:fe02:3  p0        1  169.254.0.1  02:a0:01:02:00:03 (learned)
+                                    fe80::a0:1ff:fe02:4  p1        1  169.254.0.1  02:a0:01:02:00:04 (eui64)
+    4       1  -        -           -                    -         -  -            -                            group-loop
+",
+    );
+}
+
+#[test]
+fn neighbours_say_what_stands_for_them_in_the_kernel() {
+    let rows: Vec<Row> = samples::neighbours().iter().map(neighbour_row).collect();
+    same(
+        &table(neighbours(), &rows),
+        r"ADDRESS              DEV  MAC                          STATE  KERNEL VIA   OWNER  GROUPS  NOTE
+fe80::a0:1ff:fe02:3  p0   02:a0:01:02:00:03 (learned)  stale  169.254.0.1  ours        2
+fe80::9              p0   -                            -      -            -           1  nexthop-unresolved
+",
+    );
+}
+
+#[test]
+fn events_are_a_line_each() {
+    let rows: Vec<Row> = samples::events().iter().map(event_row).collect();
+    same(
+        &table(events(), &rows),
+        r"TIME                      SEVERITY  EVENT          TEXT
+2026-01-02T03:04:06.500Z  info      fpm-connected  zebra connected from 127.0.0.1:41234
+2026-01-02T03:05:06.000Z  warn      link-down      p1 lost its carrier
+",
+    );
+}
+
+#[test]
+fn status_is_one_screen() {
+    let mut screen = screen();
+    status(&mut screen, &samples::status()).unwrap();
+    same(
+        &text(screen),
+        r"frr-offload 0.1.0 (abc1234), set-up takeover, up 1h 2m 5s, 34 MiB
+  source   fpm from 127.0.0.1:41234: 1000 routes, 12 of them stale, 345 frames, 1 replay  synced
+  kernel   1000 wanted, 998 installed, 2 pending, 0 failed; next hops as objects          pending
+  offload  0 rules, 0 in hardware                                                         off
+  17 updates not taken (connected, kernel or our own routes)
+  1 netlink overrun, each followed by a full dump
+  updates dropped:
+           3  host-bits  bits behind the prefix length are set
+",
+    );
+}
+
+#[test]
+fn a_summary_counts_and_gives_reasons_in_words() {
+    let mut screen = screen();
+    summary(&mut screen, &samples::summary()).unwrap();
+    same(
+        &text(screen),
+        r"TABLE  FAMILY  PROTOCOL  KERNEL     ROUTES
+  254  ipv4    bgp       pending      1000
+  254  ipv6    bgp       installed       2
+1002 routes
+      1000  link-down  the next hop's interface is down or has no carrier
+",
+    );
+}
+
+#[test]
+fn explain_walks_the_stages_and_ends_with_the_verdict() {
+    let mut screen = screen();
+    explanation(&mut screen, &samples::explanation()).unwrap();
+    explanation(&mut screen, &samples::no_route()).unwrap();
+    same(
+        &text(screen),
+        r"10.2.0.0/16 table 254
+  source   fpm bgp, group 17 (2 paths)                               synced
+  nexthop  fe80::a0:1ff:fe02:3 on p0 -> 02:a0:01:02:00:03 (learned)  ready
+  kernel   nhid 3087007745, 169.254.0.1 on p0                        installed
+  offload  nothing is offloaded                                      off
+  verdict  forwarded by the kernel                                   software
+198.51.100.1 table 10
+  reason   the next hop's interface is down or has no carrier  link-down
+  verdict  no route of ours is in place for it                 no-route
+",
+    );
+}

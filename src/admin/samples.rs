@@ -1,0 +1,252 @@
+//! Reports as the engine could give them, for the tests of text, JSON and schemas.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, SystemTime};
+
+use super::messages::{self, Wall};
+use super::proto;
+use crate::engine::report::*;
+use crate::model::{
+    Errno, Family, IfIndex, MacFrom, NeighbourState, Protocol, Reason, RouteKey, RouteKind,
+    SourceId, TableId, Timestamp,
+};
+
+/// 2026-01-02T03:04:05Z.
+pub(super) fn wall() -> Wall {
+    Wall(SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045))
+}
+
+pub(super) fn status() -> proto::Status {
+    let report = StatusReport {
+        setup: "takeover",
+        now: Timestamp(3_725_900),
+        sources: vec![SourceReport {
+            name: "fpm",
+            state: SourceState::Synced,
+            peer: Some("127.0.0.1:41234".into()),
+            routes: 1000,
+            stale: 12,
+            frames: 345,
+            skipped: 0,
+            resyncs: 1,
+        }],
+        kernel: KernelCounts {
+            wanted: 1000,
+            installed: 998,
+            pending: 2,
+            failed: 0,
+        },
+        rejected: vec![(Reason::HostBits, 3)],
+        filtered: 17,
+        nexthop_objects: true,
+        overruns: 1,
+    };
+    messages::status(report, "0.1.0 (abc1234)", 34 * 1024 * 1024)
+}
+
+fn hop(via: &str, dev: &str, mac: Option<(&str, MacFrom)>, kernel_via: &str) -> NextHopReport {
+    NextHopReport {
+        via: Some(via.parse().unwrap()),
+        dev: Some(dev.into()),
+        weight: 1,
+        onlink: false,
+        mac: mac.map(|(mac, _)| mac.parse().unwrap()),
+        mac_from: mac.map(|(_, from)| from),
+        kernel_via: Some(kernel_via.parse().unwrap()),
+        reason: None,
+    }
+}
+
+fn ecmp() -> Vec<NextHopReport> {
+    let learned = Some(("02:a0:01:02:00:03", MacFrom::Learned));
+    let guessed = Some(("02:a0:01:02:00:04", MacFrom::Eui64));
+    vec![
+        hop("fe80::a0:1ff:fe02:3", "p0", learned, "169.254.0.1"),
+        hop("fe80::a0:1ff:fe02:4", "p1", guessed, "169.254.0.1"),
+    ]
+}
+
+fn route(prefix: &str) -> RouteReport {
+    RouteReport {
+        key: RouteKey {
+            table: TableId::MAIN,
+            prefix: prefix.parse().unwrap(),
+        },
+        vrf: None,
+        source: SourceId::Fpm,
+        protocol: Protocol(186),
+        kind: RouteKind::Unicast,
+        metric: 20,
+        mtu: None,
+        prefsrc: None,
+        since: Timestamp(1000),
+        stale: false,
+        nhg: Some(17),
+        nexthops: ecmp(),
+        kernel: KernelState::Installed,
+        reason: None,
+        refusal: None,
+    }
+}
+
+pub(super) fn routes() -> Vec<proto::Route> {
+    let waiting = RouteReport {
+        nexthops: Vec::new(),
+        kernel: KernelState::Pending,
+        reason: Some(Reason::NextHopUnknown),
+        ..route("10.9.0.0/24")
+    };
+    let mut refused = RouteReport {
+        vrf: Some("red".into()),
+        mtu: NonZeroU32::new(1400),
+        prefsrc: Some("2001:db8::1".parse().unwrap()),
+        stale: true,
+        kernel: KernelState::Failed,
+        reason: Some(Reason::KernelRefused),
+        refusal: Some((Errno(22), Some("Nexthop id does not exist".into()))),
+        ..route("2001:db8:9::/48")
+    };
+    refused.key.table = TableId(10);
+    refused.nexthops.truncate(1);
+    refused.nexthops[0].mac = None;
+    refused.nexthops[0].mac_from = None;
+    refused.nexthops[0].kernel_via = None;
+    refused.nexthops[0].reason = Some(Reason::NextHopUnresolved);
+    let blackhole = RouteReport {
+        kind: RouteKind::Blackhole,
+        protocol: Protocol(222),
+        nexthops: Vec::new(),
+        nhg: None,
+        ..route("192.0.2.0/24")
+    };
+    let reports = [route("10.2.0.0/16"), waiting, blackhole, refused];
+    reports.map(|report| messages::route(report, wall())).into()
+}
+
+pub(super) fn summary() -> proto::RouteSummary {
+    messages::summary(RouteSummary {
+        total: 1002,
+        rows: vec![
+            (
+                TableId::MAIN,
+                Family::V6,
+                Protocol(186),
+                KernelState::Installed,
+                2,
+            ),
+            (
+                TableId::MAIN,
+                Family::V4,
+                Protocol(186),
+                KernelState::Pending,
+                1000,
+            ),
+        ],
+        reasons: vec![(Reason::LinkDown, 1000)],
+    })
+}
+
+pub(super) fn groups() -> Vec<proto::NexthopGroup> {
+    let group = GroupReport {
+        id: 3,
+        source_ids: vec![17, 18],
+        routes: 1000,
+        kernel_id4: Some(3_087_007_745),
+        kernel_id6: None,
+        nexthops: ecmp(),
+        reason: None,
+    };
+    let unusable = GroupReport {
+        id: 4,
+        source_ids: Vec::new(),
+        routes: 1,
+        kernel_id4: None,
+        nexthops: Vec::new(),
+        reason: Some(Reason::GroupLoop),
+        ..group.clone()
+    };
+    [group, unusable].map(messages::group).into()
+}
+
+pub(super) fn neighbours() -> Vec<proto::Neighbour> {
+    let known = NeighbourReport {
+        dev: "p0".into(),
+        ifindex: IfIndex::new(7).unwrap(),
+        addr: "fe80::a0:1ff:fe02:3".parse().unwrap(),
+        mac: Some("02:a0:01:02:00:03".parse().unwrap()),
+        mac_from: Some(MacFrom::Learned),
+        state: Some(NeighbourState::Stale),
+        kernel_via: Some("169.254.0.1".parse().unwrap()),
+        owner: Some(NeighbourOwner::Ours),
+        users: 2,
+        reason: None,
+    };
+    let unknown = NeighbourReport {
+        addr: "fe80::9".parse().unwrap(),
+        mac: None,
+        mac_from: None,
+        state: None,
+        kernel_via: None,
+        owner: None,
+        users: 1,
+        reason: Some(Reason::NextHopUnresolved),
+        ..known.clone()
+    };
+    [known, unknown].map(messages::neighbour).into()
+}
+
+pub(super) fn events() -> Vec<proto::Event> {
+    let connected = EventReport {
+        seq: 1,
+        at: Timestamp(1500),
+        severity: Severity::Info,
+        kind: "fpm-connected",
+        text: "zebra connected from 127.0.0.1:41234".into(),
+    };
+    let down = EventReport {
+        seq: 2,
+        at: Timestamp(61_000),
+        severity: Severity::Warn,
+        kind: "link-down",
+        text: "p1 lost its carrier".into(),
+    };
+    [connected, down]
+        .map(|report| messages::event(report, wall()))
+        .into()
+}
+
+pub(super) fn explanation() -> proto::Explanation {
+    let step = |stage, text: &str, state| ExplainStep {
+        stage,
+        text: text.to_owned(),
+        state,
+    };
+    let report = ExplainReport {
+        key: Some(route("10.2.0.0/16").key),
+        table: TableId::MAIN,
+        steps: vec![
+            step("source", "fpm bgp, group 17 (2 paths)", "synced"),
+            step(
+                "nexthop",
+                "fe80::a0:1ff:fe02:3 on p0 -> 02:a0:01:02:00:03 (learned)",
+                "ready",
+            ),
+            step("kernel", "nhid 3087007745, 169.254.0.1 on p0", "installed"),
+            step("offload", "nothing is offloaded", "off"),
+        ],
+        verdict: Verdict::Software,
+        reason: None,
+    };
+    messages::explanation("10.2.3.4".to_owned(), report)
+}
+
+pub(super) fn no_route() -> proto::Explanation {
+    let report = ExplainReport {
+        key: None,
+        table: TableId(10),
+        steps: Vec::new(),
+        verdict: Verdict::NoRoute,
+        reason: Some(Reason::LinkDown),
+    };
+    messages::explanation("198.51.100.1".to_owned(), report)
+}

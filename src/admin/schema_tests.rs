@@ -1,0 +1,108 @@
+//! What the command line prints as JSON is what `docs/schema` promises: sample answers are held against the schemas, and
+//! a key that is not described is a failure too. Understands only the words that these schemas use.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::samples;
+
+#[track_caller]
+fn holds(schema: &str, answer: &impl Serialize) {
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    let answer = serde_json::to_value(answer).unwrap();
+    check("", &schema, &answer);
+}
+
+#[track_caller]
+fn check(path: &str, schema: &Value, value: &Value) {
+    if let Some(allowed) = schema["enum"].as_array() {
+        assert!(
+            allowed.contains(value),
+            "{path}: {value} is not in {allowed:?}"
+        );
+    }
+    let types: Vec<&str> = match &schema["type"] {
+        Value::String(one) => vec![one],
+        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+        _ => return assert!(schema["enum"].is_array(), "{path}: no type"),
+    };
+    let found = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    assert!(types.contains(&found), "{path}: {value} is not {types:?}");
+    if let (Some(minimum), Some(number)) = (schema["minimum"].as_u64(), value.as_u64()) {
+        assert!(number >= minimum, "{path}: {number} is below {minimum}");
+    }
+    for (n, item) in value.as_array().into_iter().flatten().enumerate() {
+        check(&format!("{path}[{n}]"), &schema["items"], item);
+    }
+    for (key, item) in value.as_object().into_iter().flatten() {
+        let described = &schema["properties"][key];
+        let rest = &schema["additionalProperties"];
+        let described = if described.is_null() { rest } else { described };
+        assert!(described.is_object(), "{path}.{key} is not described");
+        check(&format!("{path}.{key}"), described, item);
+    }
+    for key in schema["required"].as_array().into_iter().flatten() {
+        let key = key.as_str().unwrap();
+        assert!(value.get(key).is_some(), "{path}.{key} is missing");
+    }
+}
+
+#[test]
+fn answers_are_as_the_schemas_say() {
+    holds(
+        include_str!("../../docs/schema/status.json"),
+        &samples::status(),
+    );
+    holds(
+        include_str!("../../docs/schema/routes.json"),
+        &samples::routes(),
+    );
+    holds(
+        include_str!("../../docs/schema/routes-summary.json"),
+        &samples::summary(),
+    );
+    holds(
+        include_str!("../../docs/schema/nexthops.json"),
+        &samples::groups(),
+    );
+    holds(
+        include_str!("../../docs/schema/neighbours.json"),
+        &samples::neighbours(),
+    );
+    holds(
+        include_str!("../../docs/schema/events.json"),
+        &samples::events(),
+    );
+    for answer in [samples::explanation(), samples::no_route()] {
+        holds(include_str!("../../docs/schema/explain.json"), &answer);
+    }
+}
+
+#[test]
+fn a_route_has_the_keys_of_the_contract_in_their_order() {
+    let routes = samples::routes();
+    let json = serde_json::to_string(&routes[0]).unwrap();
+    let expected = r#"{"prefix":"10.2.0.0/16","table":254,"vrf":null,"source":"fpm","protocol":"bgp","type":"unicast","metric":20,"mtu":null,"prefsrc":null,"since":"2026-01-02T03:04:06Z","stale":false,"nhg":17,"nexthops":[{"via":"fe80::a0:1ff:fe02:3","dev":"p0","weight":1,"onlink":false,"mac":"02:a0:01:02:00:03","mac_from":"learned","kernel_via":"169.254.0.1","state":"ready"},{"via":"fe80::a0:1ff:fe02:4","dev":"p1","weight":1,"onlink":false,"mac":"02:a0:01:02:00:04","mac_from":"eui64","kernel_via":"169.254.0.1","state":"ready"}],"kernel":"installed","offload":"off","reason":null,"packets":null,"bytes":null,"refusal":null}"#;
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn status_says_what_does_not_exist_yet() {
+    let status = serde_json::to_value(samples::status()).unwrap();
+    let offload = serde_json::json!({
+        "mode": "off", "layout": null, "rules": 0, "capacity": null, "in_hw": 0, "refused": 0
+    });
+    assert_eq!(status["offload"], offload);
+    assert_eq!(
+        status["feedback"],
+        serde_json::json!({"sent": 0, "failed_sent": 0})
+    );
+    assert_eq!(status["sources"][0]["state"], "synced");
+}

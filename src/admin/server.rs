@@ -1,0 +1,392 @@
+//! The daemon's side of the admin API: asks the engine in small pieces and streams the answers.
+//!
+//! `show routes` over a million routes: the keys are collected a few thousand slots at a time, so that the engine never
+//! stalls; they are sorted here; the routes are then fetched a chunk at a time and streamed as fast as the caller reads.
+//! Routes that vanish in between are left out. With a limit no more keys than twice that are held.
+//! Asks only queries; what is changed is the log filter, by a closure of the daemon.
+
+use std::future::Future;
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+use super::VERSION;
+use super::engine_handle::{EngineGone, EngineHandle};
+use super::filter::{DEFAULT_VRF, Wanted};
+use super::messages::{self, Wall};
+use super::proto::admin_server::{Admin as AdminApi, AdminServer};
+use super::proto::{
+    Event, EventsRequest, ExplainRequest, Explanation, LogFilter, Neighbour, NeighboursRequest,
+    NexthopGroup, NexthopsRequest, Route, RouteSummary, RoutesRequest, Status as StatusMessage,
+    StatusRequest,
+};
+use super::socket::AdminSocket;
+use crate::engine::report::{self, RouteFilter};
+use crate::model::{Prefix, RouteKey, TableId};
+
+/// Slots of the route table that one question walks.
+const SLOTS_A_QUESTION: usize = 4096;
+/// Routes that one question fetches.
+const ROUTES_A_QUESTION: usize = 512;
+/// Messages that wait for a slow caller.
+const STREAM_BUFFER: usize = 1024;
+/// How often a follower of events looks.
+const FOLLOW_PERIOD: Duration = Duration::from_millis(200);
+/// How long running answers may take after the end was signalled.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Changes the filter of the running daemon's log; the error is for the operator.
+pub type SetLogFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// What the admin API needs of the daemon.
+#[allow(missing_debug_implementations, reason = "holds a closure")]
+pub struct Admin {
+    /// The engine thread.
+    pub engine: EngineHandle,
+    /// The wall clock at `Timestamp(0)`.
+    pub started: SystemTime,
+    /// `frr-offload log FILTER`.
+    pub set_log_filter: SetLogFilter,
+}
+
+/// Why the admin API ended before it was told to.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The socket can't be used.
+    #[error("the admin socket failed")]
+    Socket(#[from] io::Error),
+    /// The HTTP/2 server failed.
+    #[error("the admin API failed")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+impl AdminSocket {
+    /// Answers until `shutdown`; answers that are under way then get a moment to end. Removes the socket file.
+    pub async fn serve(
+        self,
+        admin: Admin,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        let (ending, ended) = watch::channel(false);
+        let Admin {
+            engine,
+            started,
+            set_log_filter,
+        } = admin;
+        let api = Api {
+            engine,
+            wall: Wall(started),
+            set_log_filter,
+            ended: ended.clone(),
+        };
+        let incoming = UnixListenerStream::new(self.listener()?);
+        let serving = Server::builder().serve_with_incoming_shutdown(
+            AdminServer::new(api),
+            incoming,
+            until_set(ended),
+        );
+        tokio::pin!(serving);
+        tokio::select! {
+            result = &mut serving => return Ok(result?),
+            () = shutdown => {}
+        }
+        ending.send_replace(true);
+        match tokio::time::timeout(DRAIN, serving).await {
+            Ok(result) => Ok(result?),
+            // A caller that does not read is cut off.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+async fn until_set(mut flag: watch::Receiver<bool>) {
+    // An error is the sender's end, which means the same.
+    let _ = flag.wait_for(|set| *set).await;
+}
+
+struct Api {
+    engine: EngineHandle,
+    wall: Wall,
+    set_log_filter: SetLogFilter,
+    ended: watch::Receiver<bool>,
+}
+
+type Answers<T> = ReceiverStream<Result<T, Status>>;
+
+impl From<EngineGone> for Status {
+    fn from(gone: EngineGone) -> Self {
+        Self::unavailable(gone.to_string())
+    }
+}
+
+#[tonic::async_trait]
+impl AdminApi for Api {
+    type ShowRoutesStream = Answers<Route>;
+    type ShowNexthopsStream = Answers<NexthopGroup>;
+    type ShowNeighboursStream = Answers<Neighbour>;
+    type ShowEventsStream = Answers<Event>;
+
+    async fn show_status(
+        &self,
+        _: Request<StatusRequest>,
+    ) -> Result<Response<StatusMessage>, Status> {
+        let report = self.engine.ask(|engine, now| engine.status(now)).await?;
+        let status = messages::status(report, VERSION, resident_bytes().unwrap_or(0));
+        Ok(Response::new(status))
+    }
+
+    async fn show_routes(
+        &self,
+        request: Request<RoutesRequest>,
+    ) -> Result<Response<Self::ShowRoutesStream>, Status> {
+        let wanted = self.wanted(request).await?;
+        let (engine, wall) = (self.engine.clone(), self.wall);
+        Ok(stream(move |answers| async move {
+            if wanted.none {
+                return Ok(());
+            }
+            let keys = route_keys(&engine, &wanted).await?;
+            for chunk in keys.chunks(ROUTES_A_QUESTION) {
+                let keys = chunk.to_vec();
+                let routes = engine.ask(move |engine, _| engine.routes(&keys)).await?;
+                for report in routes {
+                    if answers
+                        .send(Ok(messages::route(report, wall)))
+                        .await
+                        .is_err()
+                    {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        }))
+    }
+
+    async fn summarise_routes(
+        &self,
+        request: Request<RoutesRequest>,
+    ) -> Result<Response<RouteSummary>, Status> {
+        let Wanted { filter, none, .. } = self.wanted(request).await?;
+        let mut summary = report::RouteSummary::default();
+        let mut cursor = if none { None } else { Some(0) };
+        while let Some(from) = cursor {
+            let filter = filter.clone();
+            (summary, cursor) = self
+                .engine
+                .ask(move |engine, _| {
+                    let next = engine.summary(&filter, from, SLOTS_A_QUESTION, &mut summary);
+                    (summary, next)
+                })
+                .await?;
+        }
+        Ok(Response::new(messages::summary(summary)))
+    }
+
+    async fn show_nexthops(
+        &self,
+        _: Request<NexthopsRequest>,
+    ) -> Result<Response<Self::ShowNexthopsStream>, Status> {
+        let mut groups = self.engine.ask(|engine, _| engine.groups()).await?;
+        groups.sort_unstable_by_key(|group| group.id);
+        Ok(stream_all(groups, messages::group))
+    }
+
+    async fn show_neighbours(
+        &self,
+        _: Request<NeighboursRequest>,
+    ) -> Result<Response<Self::ShowNeighboursStream>, Status> {
+        let mut neighbours = self.engine.ask(|engine, _| engine.neighbours()).await?;
+        neighbours.sort_unstable_by(|a, b| (&a.dev, a.addr).cmp(&(&b.dev, b.addr)));
+        Ok(stream_all(neighbours, messages::neighbour))
+    }
+
+    async fn show_events(
+        &self,
+        request: Request<EventsRequest>,
+    ) -> Result<Response<Self::ShowEventsStream>, Status> {
+        let EventsRequest { mut after, follow } = request.into_inner();
+        let (engine, wall, ended) = (self.engine.clone(), self.wall, self.ended.clone());
+        Ok(stream(move |answers| async move {
+            loop {
+                // Looked at first: what happened until the end is still told.
+                let last = !follow || *ended.borrow();
+                let events = engine.ask(move |engine, _| engine.events(after)).await?;
+                for report in events {
+                    after = report.seq;
+                    if answers
+                        .send(Ok(messages::event(report, wall)))
+                        .await
+                        .is_err()
+                    {
+                        return Ok(());
+                    }
+                }
+                if last {
+                    return Ok(());
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(FOLLOW_PERIOD) => {}
+                    () = until_set(ended.clone()) => {}
+                    () = answers.closed() => return Ok(()),
+                }
+            }
+        }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<Explanation>, Status> {
+        let ExplainRequest {
+            address,
+            vrf,
+            table,
+        } = request.into_inner();
+        let target: Prefix = address
+            .parse()
+            .map_err(|error| Status::invalid_argument(format!("{address}: {error}")))?;
+        let table = match vrf {
+            Some(vrf) => self.table_of_vrf(&vrf).await?,
+            None => table.map_or(TableId::MAIN, TableId),
+        };
+        let report = self
+            .engine
+            .ask(move |engine, _| engine.explain(target, table))
+            .await?;
+        Ok(Response::new(messages::explanation(address, report)))
+    }
+
+    async fn set_log_filter(
+        &self,
+        request: Request<LogFilter>,
+    ) -> Result<Response<LogFilter>, Status> {
+        let LogFilter { filter } = request.into_inner();
+        (self.set_log_filter)(&filter).map_err(Status::invalid_argument)?;
+        tracing::info!(filter, "log filter changed");
+        Ok(Response::new(LogFilter { filter }))
+    }
+}
+
+impl Api {
+    async fn wanted(&self, request: Request<RoutesRequest>) -> Result<Wanted, Status> {
+        let wanted = Wanted::try_from(request.into_inner())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if let Some(vrf) = &wanted.filter.vrf {
+            // An unknown name is an error and not an empty table.
+            self.table_of_vrf(vrf).await?;
+        }
+        Ok(wanted)
+    }
+
+    async fn table_of_vrf(&self, name: &str) -> Result<TableId, Status> {
+        if name == DEFAULT_VRF {
+            return Ok(TableId::MAIN);
+        }
+        let owned = name.to_owned();
+        self.engine
+            .ask(move |engine, _| engine.table_of_vrf(&owned))
+            .await?
+            .ok_or_else(|| Status::not_found(format!("there is no VRF device {name}")))
+    }
+}
+
+/// The keys of all routes that match, sorted; at most `limit`.
+async fn route_keys(engine: &EngineHandle, wanted: &Wanted) -> Result<Vec<RouteKey>, EngineGone> {
+    let mut keys = Vec::new();
+    let mut cursor = Some(0);
+    while let Some(from) = cursor {
+        let filter: RouteFilter = wanted.filter.clone();
+        let (found, next) = engine
+            .ask(move |engine, _| engine.route_keys(&filter, from, SLOTS_A_QUESTION))
+            .await?;
+        keys.extend(found);
+        cursor = next;
+        if keys.len() / 2 > wanted.limit {
+            keep_smallest(&mut keys, wanted.limit);
+        }
+    }
+    keep_smallest(&mut keys, wanted.limit);
+    keys.sort_unstable();
+    Ok(keys)
+}
+
+fn keep_smallest(keys: &mut Vec<RouteKey>, limit: usize) {
+    if keys.len() > limit {
+        keys.select_nth_unstable(limit);
+        keys.truncate(limit);
+    }
+}
+
+/// Streams what `answer` sends from a task of its own; its error ends the stream.
+fn stream<T, F>(answer: impl FnOnce(mpsc::Sender<Result<T, Status>>) -> F) -> Response<Answers<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<(), EngineGone>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
+    let answer = answer(sender.clone());
+    tokio::spawn(async move {
+        if let Err(gone) = answer.await {
+            // The caller may have gone too.
+            let _ = sender.send(Err(gone.into())).await;
+        }
+    });
+    Response::new(ReceiverStream::new(receiver))
+}
+
+fn stream_all<R, T>(reports: Vec<R>, message: fn(R) -> T) -> Response<Answers<T>>
+where
+    R: Send + 'static,
+    T: Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
+    tokio::spawn(async move {
+        for report in reports {
+            if sender.send(Ok(message(report))).await.is_err() {
+                return;
+            }
+        }
+    });
+    Response::new(ReceiverStream::new(receiver))
+}
+
+/// `VmRSS`, which unlike `statm` does not depend on the size of a page.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_keeps_the_smallest_keys() {
+        let key = |n: u8| RouteKey {
+            table: TableId::MAIN,
+            prefix: Prefix::host([10, 0, 0, n].into()),
+        };
+        let mut keys: Vec<RouteKey> = [5, 1, 4, 2, 3].map(key).into();
+        keep_smallest(&mut keys, 2);
+        keys.sort_unstable();
+        assert_eq!(keys, [key(1), key(2)]);
+        keep_smallest(&mut keys, 0);
+        assert!(keys.is_empty());
+        keep_smallest(&mut keys, 9);
+    }
+
+    #[test]
+    fn the_resident_size_is_known() {
+        assert!(resident_bytes().unwrap() > 100_000);
+    }
+}

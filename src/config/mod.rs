@@ -1,0 +1,271 @@
+//! The configuration: TOML texts in, a [`Config`] that cannot be wrong out, or every fault at once.
+//!
+//! `raw` reads and merges the files and remembers where each key came from; `keys` is the list of all keys of the
+//! contract and says which of them this release has; `validate` makes the typed [`Config`]. Pure: the files are read by
+//! `daemon::config_file`, which hands in (path, text) pairs. Knows no sockets and no clock.
+//! All defaults are in [`Config::default`] and [`FpmConfig::for_setup`], each with its reason.
+
+mod fault;
+mod keys;
+mod raw;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use fault::{Fault, FaultKind, Faults};
+pub use raw::ConfigText;
+pub use validate::{check_filter, parse, parse_lenient};
+
+use crate::model::{Prefix, Protocol, TableId};
+
+/// Where the main file is when nobody says otherwise. `config.d/*.toml` beside it comes after it.
+pub const DEFAULT_PATH: &str = "/etc/frr-offload/config.toml";
+
+/// An enum whose values are written as words in the configuration.
+macro_rules! words {
+    ($(#[$doc:meta])+ $name:ident { $($(#[$vdoc:meta])+ $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])+ $variant,)+ }
+
+        impl $name {
+            /// Every value with its word.
+            pub const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant),)+];
+
+            /// The word in the configuration.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+    };
+}
+
+words! {
+    /// `setup`: who writes the kernel's routes.
+    SetUp {
+        /// zebra runs with `-R 5000`; FPM table 5000 goes to `main` and the FIB is ours.
+        Takeover = "takeover",
+        /// zebra writes as ever; ours in the same table are preferred by metric.
+        Beside = "beside",
+        /// zebra owns the FIB; we write no routes and no neighbours.
+        Observe = "observe",
+    }
+}
+
+words! {
+    /// `kernel.ipv4_via_ipv6`: how an IPv4 route with an IPv6 next hop is written.
+    Ipv4ViaIpv6 {
+        /// `169.254.0.x onlink` and a permanent neighbour.
+        Ipv4Ll = "ipv4-ll",
+        /// The kernel's own form: `RTA_VIA`, or an IPv6 next-hop object.
+        Inet6 = "inet6",
+    }
+}
+
+words! {
+    /// `kernel.nexthop_objects`.
+    NexthopObjects {
+        /// Use them where the kernel has them.
+        Auto = "auto",
+        /// Write every route with its next hops inline.
+        Never = "never",
+    }
+}
+
+words! {
+    /// `kernel.nexthop_compat_mode`: the sysctl `net.ipv4.nexthop_compat_mode`.
+    CompatMode {
+        /// Leave it as it is.
+        Keep = "keep",
+        /// Set it to 0: one notification for a next-hop change instead of one a route.
+        Zero = "0",
+    }
+}
+
+words! {
+    /// `kernel.multipath_hash`: the sysctls `net.ipv4.fib_multipath_hash_policy` and its IPv6 sister.
+    MultipathHash {
+        /// Leave them as they are.
+        Keep = "keep",
+        /// 0: addresses.
+        L3 = "l3",
+        /// 1: addresses and ports.
+        L4 = "l4",
+        /// 2: addresses, of the inner packet where there is a tunnel.
+        Inner = "inner",
+    }
+}
+
+impl MultipathHash {
+    /// The value of the sysctl, or `None` to leave it.
+    pub const fn policy(self) -> Option<u8> {
+        match self {
+            Self::Keep => None,
+            Self::L3 => Some(0),
+            Self::L4 => Some(1),
+            Self::Inner => Some(2),
+        }
+    }
+}
+
+words! {
+    /// `kernel.on_exit`: what becomes of our routes when the daemon ends.
+    OnExit {
+        /// They stay and keep forwarding.
+        Keep = "keep",
+        /// They are removed.
+        Flush = "flush",
+    }
+}
+
+words! {
+    /// `log.format`.
+    LogFormat {
+        /// journald fields under systemd, else text.
+        Auto = "auto",
+        /// Lines for people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+/// The whole configuration. Made only by [`parse`]; every field has its meaning in the README.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `setup`.
+    pub setup: SetUp,
+    /// `[fpm]`.
+    pub fpm: FpmConfig,
+    /// `[kernel]`.
+    pub kernel: KernelConfig,
+    /// `[admin]`.
+    pub admin: AdminConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+}
+
+/// `[fpm]`: what zebra connects to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FpmConfig {
+    /// Where to listen; never empty.
+    pub listen: Vec<SocketAddr>,
+    /// Who may connect from elsewhere; not empty when one of `listen` is not loopback.
+    pub allow: Vec<Prefix>,
+    /// FPM's raw table to the kernel table that we write.
+    pub table_map: BTreeMap<TableId, TableId>,
+    /// The replay is over when nothing came for so long.
+    pub replay_idle: Duration,
+    /// How long routes are kept that a lost or restarted zebra has not repeated.
+    pub stale_time: Duration,
+}
+
+/// `[kernel]`: how routes are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelConfig {
+    /// `ipv4_via_ipv6`.
+    pub ipv4_via_ipv6: Ipv4ViaIpv6,
+    /// `nexthop_objects`.
+    pub nexthop_objects: NexthopObjects,
+    /// `nexthop_compat_mode`.
+    pub nexthop_compat_mode: CompatMode,
+    /// The mark of our routes; always [`Protocol::REDIRECT`].
+    pub protocol: Protocol,
+    /// `RTA_PRIORITY` of our routes; below zebra's 20.
+    pub metric: u32,
+    /// `multipath_hash`.
+    pub multipath_hash: MultipathHash,
+    /// How often the kernel is dumped and compared.
+    pub audit: Duration,
+    /// `on_exit`.
+    pub on_exit: OnExit,
+}
+
+/// `[admin]`: how the command line finds the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// The unix socket; absolute, and short enough for `sun_path`.
+    pub socket: PathBuf,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A filter that `tracing_subscriber::EnvFilter` takes.
+    pub filter: String,
+    /// `format`.
+    pub format: LogFormat,
+}
+
+impl Default for Config {
+    /// What an empty file means.
+    fn default() -> Self {
+        // `beside` changes nothing about zebra and works with every FRR.
+        let setup = SetUp::Beside;
+        Self {
+            setup,
+            fpm: FpmConfig::for_setup(setup),
+            kernel: KernelConfig::default(),
+            admin: AdminConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl FpmConfig {
+    /// The defaults, of which `table_map` depends on the set-up.
+    pub fn for_setup(setup: SetUp) -> Self {
+        let table_map = match setup {
+            // `zebra -R 5000` moves the default VRF there; what it means is `main`.
+            SetUp::Takeover => BTreeMap::from([(TableId(5000), TableId::MAIN)]),
+            SetUp::Beside | SetUp::Observe => BTreeMap::new(),
+        };
+        Self {
+            // zebra's own default for `fpm address`.
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 2620))],
+            allow: Vec::new(),
+            table_map,
+            // Above the 1 s pause that zebra makes when its buffer is full.
+            replay_idle: Duration::from_secs(2),
+            // BGP takes tens of seconds to come back; RFC 4724 speaks of 180 s.
+            stale_time: Duration::from_secs(180),
+        }
+    }
+}
+
+impl Default for KernelConfig {
+    fn default() -> Self {
+        Self {
+            ipv4_via_ipv6: Ipv4ViaIpv6::Ipv4Ll,
+            nexthop_objects: NexthopObjects::Auto,
+            nexthop_compat_mode: CompatMode::Keep,
+            protocol: Protocol::REDIRECT,
+            // Preferred to zebra's 20, behind the kernel's own 0 of connected routes.
+            metric: 10,
+            multipath_hash: MultipathHash::Keep,
+            audit: Duration::from_secs(60),
+            // Forwarding outlives the daemon: an upgrade loses no packet.
+            on_exit: OnExit::Keep,
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from("/run/frr-offload/admin.sock"),
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            filter: "info".to_owned(),
+            format: LogFormat::Auto,
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The configuration as an operator meets it: defaults, every fault at once, files over files.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::super::{
+    CompatMode, Ipv4ViaIpv6, LogFormat, MultipathHash, NexthopObjects, OnExit, SetUp,
+};
+use super::*;
+
+fn text(file: &str, text: &str) -> ConfigText {
+    ConfigText {
+        file: Path::new(file).into(),
+        text: text.to_owned(),
+    }
+}
+
+fn config(toml: &str) -> Config {
+    parse(&[text("c.toml", toml)]).unwrap()
+}
+
+fn faults(toml: &str) -> Vec<String> {
+    let faults = parse(&[text("c.toml", toml)]).unwrap_err().0;
+    faults.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    assert_eq!(config(""), Config::default());
+    assert_eq!(parse(&[]).unwrap(), Config::default());
+    assert_eq!(
+        config("# only a remark\n[fpm]\n[kernel]\n"),
+        Config::default()
+    );
+}
+
+#[test]
+fn every_key_has_the_documented_default() {
+    let documented = r#"
+        setup = "beside"
+        [fpm]
+        listen = ["127.0.0.1:2620"]
+        allow = []
+        table_map = {}
+        replay_idle = "2s"
+        stale_time = "180s"
+        [kernel]
+        ipv4_via_ipv6 = "ipv4-ll"
+        nexthop_objects = "auto"
+        nexthop_compat_mode = "keep"
+        protocol = 1
+        metric = 10
+        multipath_hash = "keep"
+        audit = "60s"
+        on_exit = "keep"
+        [admin]
+        socket = "/run/frr-offload/admin.sock"
+        [log]
+        filter = "info"
+        format = "auto"
+    "#;
+    assert_eq!(config(documented), Config::default());
+}
+
+#[test]
+fn takeover_maps_table_5000_to_main_unless_told_otherwise() {
+    let map = |toml: &str| config(toml).fpm.table_map;
+    assert_eq!(
+        map("setup = 'takeover'"),
+        BTreeMap::from([(TableId(5000), TableId::MAIN)])
+    );
+    assert!(map("setup = 'takeover'\nfpm.table_map = {}").is_empty());
+    assert!(map("setup = 'observe'").is_empty());
+}
+
+#[test]
+fn every_key_is_read() {
+    let read = config(
+        r#"
+        setup = "takeover"
+        [fpm]
+        listen = ["192.0.2.1:2620", "[::1]:2621"]
+        allow = ["192.0.2.0/24", "2001:db8::/32"]
+        table_map = { 5000 = 254, 6000 = 100 }
+        replay_idle = "500ms"
+        stale_time = "0s"
+        [kernel]
+        ipv4_via_ipv6 = "inet6"
+        nexthop_objects = "never"
+        nexthop_compat_mode = 0
+        protocol = 1
+        metric = 0x0f
+        multipath_hash = "inner"
+        audit = "1h 30m"
+        on_exit = "flush"
+        [admin]
+        socket = "/run/blue.sock"
+        [log]
+        filter = "warn,frr_offload::engine=trace"
+        format = "json"
+    "#,
+    );
+    assert_eq!(read.setup, SetUp::Takeover);
+    assert_eq!(read.fpm.listen.len(), 2);
+    assert_eq!(read.fpm.allow.len(), 2);
+    assert_eq!(read.fpm.table_map.get(&TableId(6000)), Some(&TableId(100)));
+    assert_eq!(read.fpm.replay_idle, Duration::from_millis(500));
+    assert_eq!(read.fpm.stale_time, Duration::ZERO);
+    assert_eq!(read.kernel.ipv4_via_ipv6, Ipv4ViaIpv6::Inet6);
+    assert_eq!(read.kernel.nexthop_objects, NexthopObjects::Never);
+    assert_eq!(read.kernel.nexthop_compat_mode, CompatMode::Zero);
+    assert_eq!(read.kernel.metric, 15);
+    assert_eq!(read.kernel.multipath_hash, MultipathHash::Inner);
+    assert_eq!(read.kernel.audit, Duration::from_secs(5400));
+    assert_eq!(read.kernel.on_exit, OnExit::Flush);
+    assert_eq!(read.admin.socket, Path::new("/run/blue.sock"));
+    assert_eq!(read.log.format, LogFormat::Json);
+}
+
+#[test]
+fn every_fault_is_reported_at_once_with_line_and_key() {
+    let found = faults(
+        "setup = 'both'\n\
+         [kernel]\n\
+         metrc = 10\n\
+         metric = 20\n\
+         protocol = 186\n\
+         audit = 60\n\
+         [fpm]\n\
+         listen = ['127.0.0.1', 5]\n\
+         allow = ['10.0.0.1/8']\n\
+         record_dir = '/tmp'\n\
+         [offload]\n\
+         mode = 'auto'\n\
+         heat.sample = 0\n\
+         [[acl]]\n\
+         name = 'x'\n",
+    );
+    let expected = [
+        "c.toml:1: setup: \"both\" is not allowed (allowed: takeover, beside, observe)",
+        "c.toml:3: kernel.metrc: unknown key; did you mean kernel.metric?",
+        "c.toml:4: kernel.metric: \"20\" is not allowed (allowed: 1 to 19: zebra writes its own at 20, the kernel its connected ones at 0)",
+        "c.toml:5: kernel.protocol: \"186\" is not allowed (allowed: 1 (redirect): the only number that zebra drops before its RIB; it takes routes with any other for somebody's or for its own)",
+        "c.toml:6: kernel.audit: \"60\" is not allowed (allowed: a duration with its unit, 1s to 1day)",
+        "c.toml:8: fpm.listen: a number can't stand here (allowed: ADDRESS:PORT, like \"127.0.0.1:2620\" or \"[::1]:2620\")",
+        "c.toml:8: fpm.listen: \"127.0.0.1\" is not allowed (allowed: ADDRESS:PORT, like \"127.0.0.1:2620\" or \"[::1]:2620\")",
+        "c.toml:9: fpm.allow: \"10.0.0.1/8\" is not allowed (allowed: a prefix, like \"192.0.2.0/24\": host bits are set behind /8)",
+        "c.toml:10: fpm.record_dir: not in this release",
+        "c.toml:12: offload.mode: not in this release",
+        "c.toml:13: offload.heat.sample: not in this release",
+        "c.toml:14: acl: not in this release",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn keys_of_later_releases_are_refused_not_ignored() {
+    for toml in [
+        "northbound.endpoint = ''",
+        "xdp = {}",
+        "feedback.mode = 'off'",
+        "admin.metrics = []",
+        "[offload]",
+    ] {
+        let found = faults(toml);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].ends_with(": not in this release"), "{found:?}");
+    }
+    assert!(faults("offload.mod = 'auto'")[0].ends_with("unknown key; did you mean offload.mode?"));
+}
+
+#[test]
+fn a_listener_away_from_loopback_needs_allow() {
+    let found = faults("fpm.listen = ['127.0.0.1:1', '0.0.0.0:2620', '[::ffff:127.0.0.1]:3']");
+    assert_eq!(found.len(), 1);
+    assert!(found[0].contains("together with fpm.allow"), "{found:?}");
+    assert_eq!(faults("fpm.listen = '[::]:2620'\nfpm.allow = []").len(), 1);
+    let fine = config("fpm.listen = '[::]:2620'\nfpm.allow = '2001:db8::/32'");
+    assert_eq!(fine.fpm.allow.len(), 1);
+}
+
+#[test]
+fn impossible_tables_sockets_and_filters_are_refused() {
+    for toml in [
+        "fpm.table_map = { main = 254 }",
+        "fpm.table_map = { 0 = 254 }",
+        "fpm.table_map = { 5000 = 255 }",
+        "fpm.table_map = { 5000 = -1 }",
+        "fpm.table_map = { 5000 = 4294967296 }",
+        "fpm.table_map = { 5000 = '254' }",
+        "fpm.table_map = { 5000 = 254, 5001 = 254 }",
+        "fpm.table_map = [5000]",
+        "fpm.listen = []",
+        "fpm.listen = '127.0.0.1:0'",
+        "fpm.listen = ['127.0.0.1:1', '127.0.0.1:1']",
+        "fpm.stale_time = '99999999999999999y'",
+        "fpm.replay_idle = '0s'",
+        "kernel.metric = 99999999999999999999",
+        "admin.socket = 'admin.sock'",
+        "admin.socket = '/'",
+        "log.filter = 'inof'",
+        "log.filter = ''",
+        "log.filter = 'frr_offload=loud'",
+        "fpm = 1",
+        "\"fpm.listen\" = '127.0.0.1:1'",
+        "setup = 1979-05-27",
+    ] {
+        let found = faults(toml);
+        assert_eq!(found.len(), 1, "{toml}: {found:?}");
+    }
+    let long = format!("admin.socket = '/{}'", "x".repeat(107));
+    assert!(faults(&long)[0].contains("at most 107 bytes"));
+}
+
+#[test]
+fn a_later_file_wins_key_by_key_and_faults_name_the_file_that_is_to_blame() {
+    let main = text(
+        "main.toml",
+        "[kernel]\nmetric = 5\naudit = '5s'\n[fpm]\nlisten = ['127.0.0.1:1', '127.0.0.1:2']",
+    );
+    let over = text(
+        "10.toml",
+        "[kernel]\nmetric = 7\n[fpm]\nlisten = ['127.0.0.1:3']\n",
+    );
+    let merged = parse(&[main.clone(), over.clone()]).unwrap();
+    assert_eq!(merged.kernel.metric, 7);
+    assert_eq!(merged.kernel.audit, Duration::from_secs(5));
+    assert_eq!(merged.fpm.listen, ["127.0.0.1:3".parse().unwrap()]);
+
+    let last = text("20.toml", "\n\nkernel.metric = 0\nkernel.audit = 'x'");
+    let found = parse(&[main, over, last]).unwrap_err().to_string();
+    let places: Vec<&str> = found
+        .lines()
+        .filter_map(|l| l.split(": \"").next())
+        .collect();
+    assert_eq!(
+        places,
+        ["20.toml:3: kernel.metric", "20.toml:4: kernel.audit"]
+    );
+}
+
+#[test]
+fn syntax_faults_come_with_the_other_faults_of_the_file() {
+    let found = faults("setup = 'both'\n[kernel\nmetric = 10\nmetric = 11\nx = \n");
+    assert!(found.len() >= 3, "{found:?}");
+    assert!(
+        found.iter().any(|f| f.starts_with("c.toml:2: not TOML:")),
+        "{found:?}"
+    );
+    assert!(found.iter().all(|f| !f.contains('\n')));
+}
+
+#[test]
+fn a_faulty_configuration_still_tells_where_the_daemon_is() {
+    let (config, faults) = parse_lenient(&[text("c.toml", "setup = 5\nadmin.socket = '/run/x'")]);
+    assert_eq!(config.admin.socket, Path::new("/run/x"));
+    assert_eq!(faults.len(), 1);
+}
+
+#[test]
+fn deep_nesting_is_a_fault() {
+    let deep = format!("setup = {}", "[".repeat(200_000));
+    assert!(!faults(&deep).is_empty());
+    let dots = format!("a{} = 1", ".a".repeat(20_000));
+    assert!(!faults(&dots).is_empty());
+}
+
+fn tomlish() -> impl Strategy<Value = String> {
+    let key = prop::sample::select(vec![
+        "setup",
+        "fpm",
+        "fpm.listen",
+        "fpm.allow",
+        "fpm.table_map",
+        "fpm.stale_time",
+        "kernel",
+        "kernel.metric",
+        "kernel.protocol",
+        "kernel.nexthop_compat_mode",
+        "admin.socket",
+        "log.filter",
+        "acl",
+        "offload.heat",
+        "x.\"y.z\"",
+        "''",
+    ]);
+    let value = prop_oneof![
+        any::<i64>().prop_map(|n| n.to_string()),
+        "[a-z0-9:/.,= -]{0,20}".prop_map(|s| format!("'{s}'")),
+        Just("[]".to_owned()),
+        Just("['10.0.0.0/8', 1, {}]".to_owned()),
+        Just("{ 5000 = 254, a = 1 }".to_owned()),
+        Just("1.5".to_owned()),
+        Just("true".to_owned()),
+        ".{0,8}",
+    ];
+    let line = prop_oneof![
+        (key.clone(), value).prop_map(|(k, v)| format!("{k} = {v}\n")),
+        key.prop_map(|k| format!("[{k}]\n")),
+    ];
+    prop::collection::vec(line, 0..8).prop_map(|lines| lines.concat())
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text_a in ".{0,200}", text_b in tomlish()) {
+        let files = [text("a.toml", &text_a), text("b.toml", &text_b)];
+        prop_assert!(!parse_lenient(&files).0.fpm.listen.is_empty());
+        match parse(&files) {
+            Ok(config) => {
+                prop_assert!(!config.fpm.listen.is_empty());
+                prop_assert!((1..20).contains(&config.kernel.metric));
+            }
+            Err(faults) => prop_assert!(!faults.0.is_empty() && !faults.to_string().is_empty()),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The engine's thread: takes in events and questions, hands the writer batches while it has room, and logs what is
+//! notable. Everything it decides is when; what is the engine's.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use crossbeam_channel::{Receiver, Sender, never, select};
+use tracing::{error, info, warn};
+
+use crate::admin::Question;
+use crate::config::OnExit;
+use crate::engine::Engine;
+use crate::engine::report::Severity;
+use crate::model::{Event, KernelNhId, Op, Timestamp};
+use crate::state::{ID_BLOCK, Snapshot};
+
+/// Writes of one batch: past 128 only latency grows (netlink-limits section 1).
+const BATCH: usize = 128;
+/// Events that are taken in before the next batch is planned.
+const EVENTS_A_TURN: usize = 64;
+/// How often the address pool is saved at most.
+const SAVE_PERIOD: Duration = Duration::from_secs(1);
+/// How long removing everything may take at the end.
+const FLUSH: Duration = Duration::from_secs(8);
+
+/// The thread's parts.
+pub(super) struct EngineLoop {
+    pub engine: Engine,
+    pub events: Receiver<Event>,
+    pub questions: Receiver<Question>,
+    pub stopped: Receiver<()>,
+    pub ops: Sender<Vec<Op>>,
+    pub saver: Saver,
+    pub started: Instant,
+    pub on_exit: OnExit,
+}
+
+impl EngineLoop {
+    /// Runs until it is stopped, or until a thread that it needs has ended.
+    pub fn run(mut self) -> anyhow::Result<()> {
+        let mut logged = 0;
+        loop {
+            let more = self.hand_out()?;
+            logged = self.log(logged);
+            self.saver.save_lazily(&self.engine);
+            if !self.take_in(more)? {
+                break;
+            }
+        }
+        if self.on_exit == OnExit::Flush {
+            self.flush()?;
+        }
+        self.log(logged);
+        self.saver.save(&self.engine);
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.started.elapsed().as_millis() as u64)
+    }
+
+    /// Plans and hands out batches while the writer has room; whether more may follow when it has again.
+    fn hand_out(&mut self) -> anyhow::Result<bool> {
+        while !self.ops.is_full() {
+            let mut ops = Vec::new();
+            let now = self.now();
+            self.engine.poll_ops(now, BATCH, &mut ops);
+            if ops.is_empty() {
+                return Ok(false);
+            }
+            // An id must be known to be used before it is.
+            self.saver.reserve(&self.engine);
+            if self.ops.send(ops).is_err() {
+                bail!("the kernel writer ended");
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits for something, then takes in what there is, up to a bound. `false` to end.
+    fn take_in(&mut self, more: bool) -> anyhow::Result<bool> {
+        let timeout = match self.engine.poll_timeout() {
+            _ if more => crossbeam_channel::never(),
+            Some(due) => crossbeam_channel::after(due.since(self.now())),
+            None => never(),
+        };
+        select! {
+            recv(self.events) -> event => match event {
+                Ok(event) => {
+                    let now = self.now();
+                    self.engine.handle(now, event);
+                }
+                Err(_) => bail!("the kernel monitor and all sources ended"),
+            },
+            recv(self.questions) -> question => match question {
+                Ok(question) => {
+                    let now = self.now();
+                    question(&mut self.engine, now);
+                }
+                // The admin API ends before the engine does.
+                Err(_) => self.questions = never(),
+            },
+            recv(self.stopped) -> _ => return Ok(false),
+            recv(timeout) -> _ => {}
+        }
+        for event in self.events.clone().try_iter().take(EVENTS_A_TURN) {
+            let now = self.now();
+            self.engine.handle(now, event);
+        }
+        for question in self.questions.clone().try_iter().take(EVENTS_A_TURN) {
+            let now = self.now();
+            question(&mut self.engine, now);
+        }
+        Ok(true)
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        info!("removing our routes");
+        self.engine.withdraw_all();
+        let deadline = Instant::now() + FLUSH;
+        loop {
+            let more = self.hand_out()?;
+            if !more && self.engine.is_flushed() {
+                return Ok(());
+            }
+            let Ok(event) = self.events.recv_deadline(deadline) else {
+                bail!("not everything could be removed within {FLUSH:?}");
+            };
+            let now = self.now();
+            self.engine.handle(now, event);
+        }
+    }
+
+    fn log(&self, logged: u64) -> u64 {
+        let mut last = logged;
+        for event in self.engine.events(logged) {
+            last = event.seq;
+            match event.severity {
+                Severity::Info => info!(event = event.kind, "{}", event.text),
+                Severity::Warn => warn!(event = event.kind, "{}", event.text),
+                Severity::Error => error!(event = event.kind, "{}", event.text),
+            }
+        }
+        last
+    }
+}
+
+/// Keeps the state file up to date.
+pub(super) struct Saver {
+    path: PathBuf,
+    reserved: u32,
+    pool_version: u64,
+    last: Instant,
+    failed: bool,
+}
+
+impl Saver {
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            reserved: KernelNhId::FIRST.get(),
+            pool_version: 0,
+            last: Instant::now(),
+            failed: false,
+        }
+    }
+
+    /// Saves a block of ids ahead when the last one is used up.
+    fn reserve(&mut self, engine: &Engine) {
+        if engine.next_nexthop_id() > self.reserved {
+            self.reserved = engine.next_nexthop_id().saturating_add(ID_BLOCK);
+            self.save(engine);
+        }
+    }
+
+    fn save_lazily(&mut self, engine: &Engine) {
+        if engine.address_pool().version() != self.pool_version
+            && self.last.elapsed() >= SAVE_PERIOD
+        {
+            self.save(engine);
+        }
+    }
+
+    fn save(&mut self, engine: &Engine) {
+        self.pool_version = engine.address_pool().version();
+        self.last = Instant::now();
+        let next = self.reserved.max(engine.next_nexthop_id());
+        let snapshot = Snapshot::new(next, engine.address_pool(), |dev| engine.link_name(dev));
+        match snapshot.save(&self.path) {
+            Ok(()) => self.failed = false,
+            Err(error) if !self.failed => {
+                self.failed = true;
+                warn!(file = %self.path.display(), %error, "the state can't be saved; a restart may renumber next hops");
+            }
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The log: text or JSON lines on stderr, with a filter that can be changed while the daemon runs.
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::reload;
+
+use crate::admin::SetLogFilter;
+use crate::config::{LogConfig, LogFormat};
+
+/// Starts logging; gives what changes the filter.
+pub fn start(config: &LogConfig) -> anyhow::Result<SetLogFilter> {
+    let filter = EnvFilter::try_new(&config.filter).context("log.filter")?;
+    let (filter, handle) = reload::Layer::new(filter);
+    let registry = tracing_subscriber::registry().with(filter);
+    // journald has its own time stamps.
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let text = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false);
+    let started = match config.format {
+        LogFormat::Json => registry
+            .with(
+                fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .json()
+                    .flatten_event(true),
+            )
+            .try_init(),
+        LogFormat::Auto if journal => registry.with(text.without_time()).try_init(),
+        LogFormat::Auto | LogFormat::Text => registry.with(text).try_init(),
+    };
+    started.context("can't start logging")?;
+    Ok(Box::new(move |text| {
+        let filter = EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    }))
+}

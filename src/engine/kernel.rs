@@ -1,0 +1,551 @@
+//! Takes in what the kernel says: the view, next-hop objects and routes that were read back or vanished.
+//!
+//! The kernel removes much without a word: a link that goes down (or loses its carrier) takes its next-hop objects,
+//! permanent neighbours and IPv4 routes along, a group's last member takes the group and all its routes. So a lost
+//! link is treated as the loss of all that, and dumps, which the writer does in order with its writes, correct us.
+
+use rustc_hash::FxHashSet;
+
+use super::report::Severity;
+use super::{Engine, ObjectSpec};
+use crate::model::{
+    DumpKind, FormId, IfIndex, KernelEvent, KernelHop, KernelNhId, KernelTarget, NeighbourKey,
+    ObservedContent, ObservedNextHop, ObservedRoute, Protocol,
+};
+use crate::plan::ObjectKey;
+use crate::rib::SlotFlags;
+use crate::view::ViewChange;
+
+type Members = Box<[(KernelNhId, u16)]>;
+
+impl Engine {
+    pub(super) fn apply_kernel(&mut self, events: Vec<KernelEvent>) {
+        let mut changes = Vec::new();
+        for event in events {
+            self.view.apply(&event, &mut changes);
+            for change in changes.drain(..) {
+                self.apply_view_change(change);
+            }
+            match event {
+                KernelEvent::NextHop(object) => self.object_changed(&object),
+                KernelEvent::NextHopGone(id) => self.object_gone(id),
+                KernelEvent::NextHops(objects) => self.objects_listed(&objects),
+                KernelEvent::Routes { routes, last } => self.routes_listed(routes, last),
+                KernelEvent::Links(_) => self.known.links = true,
+                KernelEvent::Neighbours(_) => self.known.neighbours = true,
+                KernelEvent::Overrun => {
+                    self.counters.overruns += 1;
+                    self.invalidate_dumps();
+                    self.object_dump.wanted = true;
+                    self.route_dump.wanted = true;
+                    self.notables.push(
+                        self.now,
+                        Severity::Warn,
+                        "netlink-overrun",
+                        "the kernel dropped notifications; everything is read back",
+                    );
+                }
+                KernelEvent::DumpFailed(kind, errno) => {
+                    self.notables.push(
+                        self.now,
+                        Severity::Warn,
+                        "dump-failed",
+                        format!("reading back {kind:?} failed: {errno}; it is tried again"),
+                    );
+                    match kind {
+                        DumpKind::NextHops => self.object_dump.wanted = true,
+                        DumpKind::Routes => self.route_dump.wanted = true,
+                        DumpKind::Links | DumpKind::Neighbours => {}
+                    }
+                }
+                KernelEvent::Link(_)
+                | KernelEvent::LinkGone(_)
+                | KernelEvent::Address { .. }
+                | KernelEvent::Neighbour(_)
+                | KernelEvent::NeighbourGone(_) => {}
+            }
+        }
+    }
+
+    fn apply_view_change(&mut self, change: ViewChange) {
+        match change {
+            ViewChange::Link {
+                dev,
+                was_usable,
+                usable,
+            } => {
+                if was_usable && !usable {
+                    let name = self.view.name_of(dev);
+                    self.notables.push(
+                        self.now,
+                        Severity::Info,
+                        "link-down",
+                        format!("{name} is down or gone"),
+                    );
+                    self.link_lost(dev);
+                } else if usable && self.known.routes {
+                    let name = self.view.name_of(dev);
+                    self.notables.push(
+                        self.now,
+                        Severity::Info,
+                        "link-up",
+                        format!("{name} is up"),
+                    );
+                    // What was refused may have been so for want of this link.
+                    self.retry_all();
+                }
+                self.resolver
+                    .link_changed(&self.view, dev, &mut self.changes);
+            }
+            ViewChange::Neighbour(key) => {
+                self.resolver
+                    .neighbour_changed(&self.view, key, &mut self.changes);
+                self.observe_neighbour(key);
+            }
+            ViewChange::AddressGone(dev) => {
+                // With its last IPv4 address a link loses its IPv4 routes, and only connected ones are announced.
+                tracing::debug!(link = %dev, "address gone, routes are read back");
+                self.route_dump.wanted = true;
+                self.route_dump.invalid = true;
+            }
+        }
+    }
+
+    /// Compares a permanent neighbour of ours with what is there. An equal entry of somebody else's is as good as ours.
+    pub(super) fn observe_neighbour(&mut self, key: NeighbourKey) {
+        if key.addr.is_ipv4() {
+            let there = self.view.neighbour(key).and_then(|n| {
+                use crate::model::NeighbourState::Permanent;
+                (n.state == Permanent).then_some(n)
+            });
+            let ours = there.is_some_and(|n| n.protocol == Protocol::REDIRECT.0);
+            let wanted = self.resolver.wanted_neighbour(key);
+            let applied = match there {
+                Some(n) if ours || n.mac == wanted => n.mac,
+                _ => None,
+            };
+            // Never delete what somebody else wrote: once it is not wanted, it counts as absent.
+            let applied = if wanted.is_none() && !ours {
+                None
+            } else {
+                applied
+            };
+            self.neighbour_table.observe(key, applied);
+        } else if self.view.neighbour(key).is_none() {
+            self.solicit_table.observe(key, None);
+        }
+    }
+
+    fn link_lost(&mut self, dev: IfIndex) {
+        let lost: Vec<_> = self
+            .object_table
+            .iter()
+            .filter(|(_, entry)| {
+                let on = |spec: Option<&ObjectSpec>| spec.is_some_and(|spec| spec.is_on(dev));
+                on(entry.applied.as_ref()) || on(entry.sent.as_ref().and_then(Option::as_ref))
+            })
+            .map(|(id, _)| id)
+            .collect();
+        self.lose_objects(lost);
+        let neighbours: Vec<_> = self
+            .neighbour_table
+            .iter()
+            .map(|(key, _)| key)
+            .filter(|k| k.dev == dev)
+            .collect();
+        for key in neighbours {
+            self.neighbour_table.observe(key, None);
+        }
+        let solicits: Vec<_> = self
+            .solicit_table
+            .iter()
+            .map(|(key, _)| key)
+            .filter(|k| k.dev == dev)
+            .collect();
+        for key in solicits {
+            self.solicit_table.observe(key, None);
+        }
+        let inline: FxHashSet<FormId> = self
+            .forms
+            .iter()
+            .filter(|(_, r)| matches!(&r.target, KernelTarget::Hops(hops) if hops.iter().any(|(h, _)| h.dev == dev)))
+            .map(|(form, _)| form)
+            .collect();
+        if !inline.is_empty() {
+            let mut on = Vec::new();
+            self.slots.for_each_mut(|id, slot| {
+                if slot.applied.is_some_and(|form| inline.contains(&form)) {
+                    on.push(id);
+                }
+            });
+            for id in on {
+                self.mark(id);
+            }
+        }
+        // Inline routes of a link that only lost its carrier are still there; the read-back tells which are.
+        self.route_dump.wanted = true;
+        self.invalidate_dumps();
+    }
+
+    fn invalidate_dumps(&mut self) {
+        self.route_dump.invalid = true;
+        self.object_dump.invalid = true;
+    }
+
+    /// The kernel (or somebody) removed objects: so it did with the groups that are empty now, and with all routes that
+    /// led to either. Their ids are burnt.
+    pub(super) fn lose_objects(&mut self, lost: Vec<KernelNhId>) {
+        if lost.is_empty() {
+            return;
+        }
+        let mut work = lost;
+        let mut gone = FxHashSet::default();
+        while let Some(id) = work.pop() {
+            if !gone.insert(id) {
+                continue;
+            }
+            for (group, members) in self.groups_with(id) {
+                let rest: Box<[_]> = members
+                    .iter()
+                    .filter(|(m, _)| !gone.contains(m))
+                    .copied()
+                    .collect();
+                if rest.is_empty() {
+                    work.push(group);
+                } else {
+                    self.object_table
+                        .observe(group, Some(ObjectSpec::Group(rest)));
+                }
+            }
+            if let Some(key) = self.objects.lose(id) {
+                match key {
+                    ObjectKey::Hop(hop) => self.changes.hops.push(hop),
+                    ObjectKey::Group(group, family) => {
+                        self.replan.insert((group, family));
+                    }
+                }
+            }
+            self.object_table.forget(id);
+        }
+        let forms: FxHashSet<FormId> = self
+            .forms
+            .iter()
+            .filter(
+                |(_, route)| matches!(route.target, KernelTarget::Object(id) if gone.contains(&id)),
+            )
+            .map(|(form, _)| form)
+            .collect();
+        self.lose_routes(&forms);
+    }
+
+    fn groups_with(&self, member: KernelNhId) -> Vec<(KernelNhId, Members)> {
+        self.object_table
+            .iter()
+            .filter_map(|(id, entry)| match entry.applied.as_ref() {
+                Some(ObjectSpec::Group(members)) if members.iter().any(|(m, _)| *m == member) => {
+                    Some((id, members.clone()))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// All routes of these forms are gone from the kernel.
+    fn lose_routes(&mut self, forms: &FxHashSet<FormId>) {
+        if forms.is_empty() {
+            return;
+        }
+        let mut lost = Vec::new();
+        self.slots.for_each_mut(|id, slot| {
+            if slot.sent.is_some_and(|form| forms.contains(&form)) {
+                slot.flags.set(SlotFlags::REWRITE);
+            }
+            if let Some(form) = slot.applied.filter(|form| forms.contains(form)) {
+                slot.applied = None;
+                lost.push((id, form));
+            }
+        });
+        for (id, form) in lost {
+            self.forms.release(form);
+            self.mark(id);
+        }
+    }
+
+    fn object_changed(&mut self, object: &ObservedNextHop) {
+        let Some(id) = KernelNhId::new(object.id) else {
+            return;
+        };
+        self.objects.reserve_up_to(id);
+        let Some(entry) = self.object_table.get(id) else {
+            return;
+        };
+        // Notifications lag behind our own writes: a difference is only a reason to look.
+        if entry.sent.is_none() && entry.applied != spec_of(object) {
+            self.object_dump.wanted = true;
+        }
+    }
+
+    fn object_gone(&mut self, id: u32) {
+        let Some(id) = KernelNhId::new(id) else {
+            return;
+        };
+        self.objects.withdraw_offer(id);
+        let is_ours = self
+            .object_table
+            .get(id)
+            .is_some_and(|e| e.applied.is_some() && e.desired.is_some());
+        if is_ours {
+            self.notables.push(
+                self.now,
+                Severity::Warn,
+                "object-lost",
+                format!(
+                    "next-hop object {} was removed by somebody; it is made again",
+                    id.get()
+                ),
+            );
+            self.lose_objects(vec![id]);
+        }
+    }
+
+    fn objects_listed(&mut self, objects: &[ObservedNextHop]) {
+        if !self.known.objects {
+            self.known.objects = true;
+            for object in objects {
+                if let Some(id) = KernelNhId::new(object.id) {
+                    self.objects.reserve_up_to(id);
+                    if object.protocol == Protocol::REDIRECT.0 {
+                        match spec_of(object) {
+                            Some(spec) => {
+                                self.object_table.observe(id, Some(spec.clone()));
+                                self.objects.offer(id, spec);
+                            }
+                            None => self.objects.reserve_up_to(id),
+                        }
+                    }
+                }
+            }
+            return;
+        }
+        if !self.object_dump.running {
+            // The monitor's own list after an overrun is not in order with our writes.
+            self.object_dump.wanted = true;
+            return;
+        }
+        self.object_dump.running = false;
+        if self.object_dump.invalid {
+            self.object_dump.wanted = true;
+            return;
+        }
+        let listed: rustc_hash::FxHashMap<KernelNhId, &ObservedNextHop> = objects
+            .iter()
+            .filter_map(|o| Some((KernelNhId::new(o.id)?, o)))
+            .collect();
+        let mut lost = Vec::new();
+        let mut differ = Vec::new();
+        for (id, entry) in self.object_table.iter() {
+            if entry.sent.is_some() {
+                continue;
+            }
+            let Some(applied) = &entry.applied else {
+                continue;
+            };
+            match listed.get(&id) {
+                None => lost.push(id),
+                Some(object) => {
+                    let there = spec_of(object);
+                    if there.as_ref() != Some(applied) {
+                        let same_kind = matches!(
+                            (&there, applied),
+                            (Some(ObjectSpec::Hop(_)), ObjectSpec::Hop(_))
+                                | (Some(ObjectSpec::Group(_)), ObjectSpec::Group(_))
+                        );
+                        if same_kind && object.protocol == Protocol::REDIRECT.0 {
+                            differ.push((id, there));
+                        } else {
+                            // Foreign content under an id of ours: the id is lost (kernel-ownership).
+                            lost.push(id);
+                        }
+                    }
+                }
+            }
+        }
+        let mended = lost.len() + differ.len();
+        for (id, there) in differ {
+            self.object_table.observe(id, there);
+        }
+        for (&id, object) in &listed {
+            if object.protocol == Protocol::REDIRECT.0 && self.object_table.get(id).is_none() {
+                self.object_table.observe(id, spec_of(object));
+            }
+        }
+        if mended > 0 {
+            self.notables.push(
+                self.now,
+                Severity::Warn,
+                "objects-mended",
+                format!("{mended} next-hop objects were not as written; they are made again"),
+            );
+        }
+        self.lose_objects(lost);
+    }
+
+    fn routes_listed(&mut self, routes: Vec<ObservedRoute>, last: bool) {
+        if !self.route_dump.running {
+            return;
+        }
+        for route in routes {
+            if route.protocol == Protocol::REDIRECT.0 && route.metric == self.config.kernel.metric {
+                self.route_observed(route);
+            }
+        }
+        if !last {
+            return;
+        }
+        self.route_dump.running = false;
+        let invalid = self.route_dump.invalid;
+        let mut vanished = Vec::new();
+        let first = !self.known.routes;
+        let read_back = std::mem::take(&mut self.read_back);
+        self.slots.for_each_mut(|id, slot| {
+            let seen = slot.flags.has(SlotFlags::SEEN);
+            slot.flags.clear(SlotFlags::SEEN);
+            if !seen && !slot.flags.has(SlotFlags::IN_FLIGHT) && slot.applied.is_some() {
+                vanished.push(id);
+            }
+        });
+        if invalid {
+            // A link or notifications were lost meanwhile: what was seen may be gone already.
+            self.route_dump.wanted = true;
+            self.read_back = read_back;
+            return;
+        }
+        self.known.routes = true;
+        if first && !self.slots.is_empty() {
+            self.session.hold(self.now);
+            self.notables.push(
+                self.now,
+                Severity::Info,
+                "adopted",
+                format!("{} routes of an earlier run are adopted", self.slots.len()),
+            );
+        }
+        let count = vanished.len();
+        for id in vanished {
+            if let Some(form) = self.slots.get_mut(id).applied.take() {
+                self.forms.release(form);
+            }
+            self.mark(id);
+        }
+        if count > 0 {
+            self.notables.push(
+                self.now,
+                Severity::Warn,
+                "routes-mended",
+                format!("{count} routes of ours had vanished from the kernel"),
+            );
+        }
+        for id in read_back {
+            self.clear_failure(id);
+            let slot = self.slots.get_mut(id);
+            if slot.path.is_some() && slot.applied.is_none() {
+                slot.flags.set(SlotFlags::FOREIGN);
+                let key = slot.key();
+                self.notables.push(
+                    self.now,
+                    Severity::Error,
+                    "foreign-route",
+                    format!(
+                        "{key}: a route with metric {} that is not ours is in the way",
+                        self.config.kernel.metric
+                    ),
+                );
+            }
+            self.mark(id);
+        }
+    }
+
+    fn route_observed(&mut self, route: ObservedRoute) {
+        let known = self.slots.find(route.key);
+        let form = route.form.map(|form| self.forms.hold(form));
+        let id = known.unwrap_or_else(|| {
+            let id = self.slots.find_or_insert(route.key, self.now);
+            // Before the first sweep it may be what a source is about to say again; later nobody will.
+            if !self.known.routes || self.session.holding() {
+                self.slots.get_mut(id).flags.set(SlotFlags::LEFTOVER);
+            }
+            id
+        });
+        let slot = self.slots.get_mut(id);
+        slot.flags.set(SlotFlags::SEEN);
+        if slot.flags.has(SlotFlags::IN_FLIGHT) || (slot.applied == form && form.is_some()) {
+            if let Some(form) = form {
+                self.forms.release(form);
+            }
+            return;
+        }
+        if form.is_none() {
+            // Ours by its mark, but not as we write: it is written over, or removed.
+            slot.flags.set(SlotFlags::REWRITE);
+        }
+        slot.flags.clear(SlotFlags::FOREIGN);
+        let old = std::mem::replace(&mut slot.applied, form);
+        if let Some(old) = old {
+            self.forms.release(old);
+        }
+        self.mark(id);
+    }
+
+    /// Removes objects of an earlier run that nobody took up, once nothing is held any more.
+    pub(super) fn prune_objects(&mut self) {
+        if !self.session.holding() {
+            for id in self.objects.withdraw_offers() {
+                self.object_table.touch(id);
+            }
+        }
+    }
+
+    pub(super) fn form_has_gateway(&self, form: FormId) -> bool {
+        match &self.forms.get(form).target {
+            KernelTarget::None => false,
+            KernelTarget::Hops(hops) => hops.iter().any(|(hop, _)| hop.via.is_some()),
+            KernelTarget::Object(id) => {
+                match self.object_table.get(*id).and_then(|e| e.applied.as_ref()) {
+                    Some(ObjectSpec::Hop(hop)) => hop.via.is_some(),
+                    Some(ObjectSpec::Group(_)) => true,
+                    None => false,
+                }
+            }
+        }
+    }
+
+    /// The routes' next-hop objects and inline hops that are in use by some form.
+    pub(super) fn hops_in_use(&self) -> (FxHashSet<KernelNhId>, FxHashSet<KernelHop>) {
+        let mut ids = FxHashSet::default();
+        let mut hops = FxHashSet::default();
+        for (_, route) in self.forms.iter() {
+            match &route.target {
+                KernelTarget::None => {}
+                KernelTarget::Object(id) => {
+                    ids.insert(*id);
+                }
+                KernelTarget::Hops(list) => hops.extend(list.iter().map(|(hop, _)| *hop)),
+            }
+        }
+        (ids, hops)
+    }
+}
+
+fn spec_of(object: &ObservedNextHop) -> Option<ObjectSpec> {
+    match object.content.as_ref()? {
+        ObservedContent::Hop(hop) => Some(ObjectSpec::Hop(*hop)),
+        ObservedContent::Group(members) => {
+            // A group with a member outside our range is not one that we wrote.
+            let members: Option<Box<[_]>> = members
+                .iter()
+                .map(|&(id, weight)| Some((KernelNhId::new(id)?, weight)))
+                .collect();
+            members.map(ObjectSpec::Group)
+        }
+    }
+}

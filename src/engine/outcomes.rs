@@ -1,0 +1,199 @@
+//! Takes in what became of the writes; `reconcile::remedy` judges each refusal.
+
+use super::report::Severity;
+use super::{Engine, ticket_table};
+use crate::model::{Errno, Outcome, Refusal};
+use crate::plan::{ObjectKey, ObjectSpec};
+use crate::reconcile::{Action, OpClass, Remedy, remedy};
+use crate::rib::SlotId;
+
+impl Engine {
+    pub(super) fn apply_outcomes(&mut self, outcomes: Vec<Outcome>) {
+        for Outcome { ticket, result } in outcomes {
+            match ticket.table {
+                ticket_table::ROUTES => self.route_done(SlotId(ticket.index), result),
+                ticket_table::OBJECTS => self.object_done(ticket.index, ticket.revision, result),
+                ticket_table::NEIGHBOURS => {
+                    self.neighbour_done(ticket.index, ticket.revision, result);
+                }
+                ticket_table::SOLICITS => {
+                    let result = forgive(OpClass::Solicit, result);
+                    self.solicit_table
+                        .complete(ticket.index, ticket.revision, result, self.now);
+                }
+                ticket_table::SETTINGS => {
+                    let refusal = result.as_ref().err().cloned();
+                    let done = self.setting_table.complete(
+                        ticket.index,
+                        ticket.revision,
+                        result,
+                        self.now,
+                    );
+                    if let (Some(done), Some(refusal)) = (done, refusal) {
+                        self.note_refusal(
+                            &format!("{:?}", done.action),
+                            refusal.errno,
+                            refusal.text.as_deref(),
+                        );
+                    }
+                }
+                ticket_table::DUMPS => {
+                    // A list that came has already ended its dump; this ends one that failed.
+                    let dump = if ticket.index == 0 {
+                        &mut self.object_dump
+                    } else {
+                        &mut self.route_dump
+                    };
+                    dump.running = false;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn object_done(&mut self, index: u32, revision: u32, result: Result<(), Refusal>) {
+        let refusal = result.err();
+        let op_of = |action: &Action<ObjectSpec>| match action {
+            Action::Put(_) => OpClass::ObjectPut,
+            Action::Delete => OpClass::ObjectDelete,
+        };
+        let Some(refusal) = refusal else {
+            if let Some(done) = self
+                .object_table
+                .complete(index, revision, Ok(()), self.now)
+            {
+                self.open_gates();
+                if let Some(key) = self.objects.key_of(done.key) {
+                    self.set_object_refused(key, false);
+                }
+            }
+            return;
+        };
+        // Deleting what is absent is success: settle it as such.
+        let result = forgive(OpClass::ObjectDelete, Err(refusal.clone()));
+        let is_delete = self.object_table.sent_is_delete(index, revision);
+        let result = if is_delete {
+            result
+        } else {
+            Err(refusal.clone())
+        };
+        let Some(done) = self
+            .object_table
+            .complete(index, revision, result.clone(), self.now)
+        else {
+            return;
+        };
+        if result.is_ok() {
+            return;
+        }
+        match remedy(op_of(&done.action), refusal.errno) {
+            Remedy::NoObjects => {
+                self.use_objects = false;
+                self.notables.push(
+                    self.now,
+                    Severity::Warn,
+                    "no-nexthop-objects",
+                    "this kernel has no next-hop objects; next hops are written inline",
+                );
+                let keys = self.plan.keys();
+                self.replan.extend(keys);
+            }
+            Remedy::NewId => {
+                self.note_refusal(
+                    &format!("next-hop object {}", done.key.get()),
+                    refusal.errno,
+                    refusal.text.as_deref(),
+                );
+                let key = self.objects.key_of(done.key);
+                let attempts = self
+                    .object_table
+                    .get(done.key)
+                    .and_then(|e| e.failure.as_ref())
+                    .map_or(0, |f| f.attempts);
+                self.object_dump.wanted = true;
+                if let Some(key) = key {
+                    // The first refusal may be the fault of a member that is just being lost; only what stays refused
+                    // costs the id.
+                    if attempts > 1 {
+                        self.lose_objects(vec![done.key]);
+                    }
+                    self.set_object_refused(key, attempts > 2);
+                }
+            }
+            Remedy::Retry | Remedy::Wait | Remedy::Done | Remedy::ReadBack => {}
+            Remedy::Refused => {
+                self.note_refusal(
+                    &format!("next-hop object {}", done.key.get()),
+                    refusal.errno,
+                    refusal.text.as_deref(),
+                );
+                if let Some(key) = self.objects.key_of(done.key) {
+                    self.set_object_refused(key, true);
+                }
+            }
+        }
+    }
+
+    fn set_object_refused(&mut self, key: ObjectKey, refused: bool) {
+        if !self.objects.set_refused(key, refused) {
+            return;
+        }
+        match key {
+            ObjectKey::Hop(hop) => {
+                let users: Vec<_> = self.plan.users_of(hop).collect();
+                self.replan.extend(users);
+            }
+            ObjectKey::Group(group, family) => {
+                self.replan.insert((group, family));
+            }
+        }
+    }
+
+    fn neighbour_done(&mut self, index: u32, revision: u32, result: Result<(), Refusal>) {
+        let refusal = result.as_ref().err().cloned();
+        let op = if self.neighbour_table.sent_is_delete(index, revision) {
+            OpClass::NeighbourDelete
+        } else {
+            OpClass::NeighbourPut
+        };
+        let result = forgive(op, result);
+        let failed = result.is_err();
+        self.open_gates();
+        let Some(done) = self
+            .neighbour_table
+            .complete(index, revision, result, self.now)
+        else {
+            return;
+        };
+        if let (true, Some(refusal)) = (failed, refusal)
+            && remedy(op, refusal.errno) == Remedy::Refused
+        {
+            self.note_refusal(
+                &format!("neighbour {}", done.key.addr),
+                refusal.errno,
+                refusal.text.as_deref(),
+            );
+        }
+    }
+
+    pub(super) fn note_refusal(&mut self, what: &str, errno: Errno, text: Option<&str>) {
+        let text = text.map(|text| format!(" \"{text}\"")).unwrap_or_default();
+        self.notables.push(
+            self.now,
+            Severity::Warn,
+            "kernel-refused",
+            format!("the kernel refused {what}: {errno}{text}"),
+        );
+    }
+}
+
+/// A refusal that means "it is as wished" is a success.
+fn forgive(op: OpClass, result: Result<(), Refusal>) -> Result<(), Refusal> {
+    result.or_else(|refusal| {
+        if remedy(op, refusal.errno) == Remedy::Done {
+            Ok(())
+        } else {
+            Err(refusal)
+        }
+    })
+}

@@ -1,0 +1,364 @@
+//! Takes in what the sources say: sessions, next-hop ids, routes; marks what becomes dirty.
+
+use super::Engine;
+use super::report::Severity;
+use crate::model::{
+    KernelNhId, NextHopUpdate, PathHops, Protocol, Reason, RouteKey, RouteKind, RoutePath,
+    RouteUpdate, SourceEvent, SourceId, SourceUpdate, TableId,
+};
+use crate::rib::{
+    GroupChange, Meaning, NhRef, PathForm, PathId, PathKey, PathTarget, SlotFlags, SlotId,
+    SweepScope,
+};
+
+impl Engine {
+    pub(super) fn apply_source(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Opened {
+                source,
+                session,
+                peer,
+                pid,
+            } => {
+                let same = self.session.open(self.now, session, peer.clone(), pid);
+                self.tables_seen.clear();
+                let zebra = if same {
+                    "the same zebra as before"
+                } else {
+                    "a zebra not seen before"
+                };
+                self.notables.push(
+                    self.now,
+                    Severity::Info,
+                    "source-connected",
+                    format!(
+                        "{}: {peer} is connected, {zebra}; its replay begins",
+                        source.name()
+                    ),
+                );
+            }
+            SourceEvent::Batch {
+                source,
+                session,
+                frames,
+                skipped,
+                updates,
+            } => {
+                if !self.speaks(session) {
+                    return;
+                }
+                self.session.heard(self.now);
+                self.counters.frames += u64::from(frames);
+                self.counters.skipped += u64::from(skipped);
+                for update in updates {
+                    match update {
+                        SourceUpdate::Route(update) => self.apply_route(source, update),
+                        SourceUpdate::NextHop(update) => self.apply_nexthop(update),
+                        SourceUpdate::Rejected { key, reason } => self.reject(key, reason),
+                    }
+                }
+            }
+            SourceEvent::Closed {
+                source,
+                session,
+                why,
+            } => {
+                if !self.speaks(session) {
+                    return;
+                }
+                self.session.close(self.now);
+                self.notables.push(
+                    self.now,
+                    Severity::Warn,
+                    "source-lost",
+                    format!(
+                        "{}: {why}; its {} routes are kept for {:?}",
+                        source.name(),
+                        self.slots.len(),
+                        self.config.fpm.stale_time
+                    ),
+                );
+            }
+            SourceEvent::Rejected { source, peer, why } => {
+                self.notables.push(
+                    self.now,
+                    Severity::Warn,
+                    "connection-refused",
+                    format!("{}: connection of {peer} ended: {why}", source.name()),
+                );
+            }
+        }
+    }
+
+    fn speaks(&self, session: u32) -> bool {
+        self.session
+            .connection
+            .as_ref()
+            .is_some_and(|c| c.session == session)
+    }
+
+    /// The kernel table for a raw table of the source, or `None` when its routes are not taken.
+    ///
+    /// A table that another one is mapped to is not taken itself: with `zebra -R 5000` raw table 254 holds echoes of
+    /// what we write (kernel-ownership, "The set-ups").
+    fn kernel_table(&self, raw: TableId) -> Option<TableId> {
+        let map = &self.config.fpm.table_map;
+        match map.get(&raw) {
+            Some(&table) => Some(table),
+            None if map.values().any(|&target| target == raw) => None,
+            None => Some(raw),
+        }
+    }
+
+    fn apply_nexthop(&mut self, update: NextHopUpdate) {
+        // What zebra only heard of from the kernel, and what it took over from us after a link flap.
+        if update.protocol == Protocol::KERNEL.0 || KernelNhId::new(update.id.0).is_some() {
+            self.counters.filtered += 1;
+            return;
+        }
+        let id = NhRef {
+            epoch: self.session.epoch,
+            id: update.id,
+        };
+        self.groups
+            .apply(id, update.content, &mut self.group_changes);
+        self.take_group_changes();
+    }
+
+    fn apply_route(&mut self, source: SourceId, update: RouteUpdate) {
+        let Some(table) = self.kernel_table(update.key.table) else {
+            self.counters.filtered += 1;
+            return;
+        };
+        let key = RouteKey {
+            table,
+            prefix: update.key.prefix,
+        };
+        match update.path {
+            // Connected, local and kernel routes, and echoes. They are not ours to install, but one that became
+            // zebra's best means that the route which was is gone.
+            Some(path) if path.protocol == Protocol::KERNEL => {
+                self.counters.filtered += 1;
+                self.withdraw_key(key);
+            }
+            Some(path) => self.announce(source, key, &path),
+            // zebra 10 walks the multicast RIB too: a connected route deleted there says nothing of the unicast one.
+            None if update.protocol == Protocol::KERNEL => self.counters.filtered += 1,
+            None => self.withdraw_key(key),
+        }
+    }
+
+    fn reject(&mut self, key: Option<RouteKey>, reason: Reason) {
+        let count = self.counters.rejected.entry(reason).or_default();
+        *count += 1;
+        if *count == 1 {
+            let route = key.map_or_else(|| "a message".to_owned(), |key| format!("route {key}"));
+            self.notables.push(
+                self.now,
+                Severity::Warn,
+                "update-rejected",
+                format!(
+                    "{route} was dropped: {}; more of this kind are only counted",
+                    reason.text()
+                ),
+            );
+        }
+        if let Some(key) = key
+            && let Some(table) = self.kernel_table(key.table)
+        {
+            self.withdraw_key(RouteKey {
+                table,
+                prefix: key.prefix,
+            });
+        }
+    }
+
+    fn announce(&mut self, source: SourceId, key: RouteKey, path: &RoutePath) {
+        let target = match &path.hops {
+            PathHops::None => PathTarget::None,
+            PathHops::Id(id) => PathTarget::Id(NhRef {
+                epoch: self.session.epoch,
+                id: *id,
+            }),
+            PathHops::Inline(hops) => match self.groups.intern(hops) {
+                Ok(group) => PathTarget::Group(group),
+                Err(reason) => return self.reject(Some(key), reason),
+            },
+        };
+        let path_key = PathKey {
+            source,
+            protocol: path.protocol,
+            kind: path.kind,
+            metric: path.metric,
+            mtu: path.mtu,
+            prefsrc: path.prefsrc,
+            target,
+        };
+        let (path, new) = self.paths.hold(path_key);
+        if new {
+            match target {
+                PathTarget::None => {}
+                PathTarget::Id(id) => self.groups.attach_id(id, path),
+                PathTarget::Group(group) => self.groups.attach(group, path),
+            }
+        }
+        self.tables_seen.insert(key.table);
+        let id = self.slots.find_or_insert(key, self.now);
+        if self.loses_gateway(id, &path_key) {
+            *self
+                .counters
+                .rejected
+                .entry(Reason::GatewayLost)
+                .or_default() += 1;
+            self.release_path(path);
+            return;
+        }
+        let generation = self.session.generation;
+        let slot = self.slots.get_mut(id);
+        slot.generation = generation;
+        if slot.path == Some(path) {
+            self.release_path(path);
+            return;
+        }
+        let old = slot.path.replace(path);
+        slot.touch(self.now);
+        slot.flags.clear(SlotFlags::LEFTOVER | SlotFlags::FOREIGN);
+        self.clear_failure(id);
+        self.mark(id);
+        if let Some(old) = old {
+            self.release_path(old);
+        }
+    }
+
+    /// FRR 10.3 reads its IPv4-over-IPv6 routes back from the kernel without their gateway after a restart and streams
+    /// them so for more than 11 s: written to the kernel that is a black hole. While a route is stale, an
+    /// interface-only next hop never replaces a gateway of the same protocol (kernel-ownership, "A restart of zebra").
+    fn loses_gateway(&self, id: SlotId, new: &PathKey) -> bool {
+        let slot = self.slots.get(id);
+        if slot.generation == self.session.generation
+            || !self.session.holding()
+            || new.kind != RouteKind::Unicast
+        {
+            return false;
+        }
+        let has_gateway = |target: PathTarget| {
+            let group = match target {
+                PathTarget::None => return None,
+                PathTarget::Group(group) => group,
+                PathTarget::Id(id) => match self.groups.meaning(id) {
+                    Meaning::Group(group) => group,
+                    Meaning::Blackhole | Meaning::Blocked(_) => return None,
+                },
+            };
+            Some(
+                self.groups
+                    .hops(group)
+                    .hops()
+                    .iter()
+                    .any(|hop| hop.via.is_some()),
+            )
+        };
+        if has_gateway(new.target) != Some(false) {
+            return false;
+        }
+        match slot.path {
+            Some(path) => {
+                let old = self.paths.get(path).key;
+                old.protocol == new.protocol && has_gateway(old.target) == Some(true)
+            }
+            None => slot.applied.is_some_and(|form| self.form_has_gateway(form)),
+        }
+    }
+
+    fn withdraw_key(&mut self, key: RouteKey) {
+        if let Some(id) = self.slots.find(key) {
+            self.withdraw(id);
+        }
+    }
+
+    pub(super) fn withdraw(&mut self, id: SlotId) {
+        let slot = self.slots.get_mut(id);
+        slot.flags.clear(SlotFlags::LEFTOVER);
+        let old = slot.path.take();
+        slot.touch(self.now);
+        self.clear_failure(id);
+        self.mark(id);
+        if let Some(old) = old {
+            self.release_path(old);
+        }
+    }
+
+    fn release_path(&mut self, id: PathId) {
+        let Some(path) = self.paths.release(id) else {
+            return;
+        };
+        self.rescan.remove(&id);
+        for form in path.form {
+            if let PathForm::Form(form) = form {
+                self.forms.release(form);
+            }
+        }
+        match path.key.target {
+            PathTarget::None => {}
+            PathTarget::Id(nh) => self.groups.detach_id(nh, id, &mut self.group_changes),
+            PathTarget::Group(group) => self.groups.detach(group, id, &mut self.group_changes),
+        }
+        self.take_group_changes();
+    }
+
+    pub(super) fn take_group_changes(&mut self) {
+        for change in std::mem::take(&mut self.group_changes) {
+            match change {
+                GroupChange::Gone(group) => {
+                    self.replan.retain(|key| key.0 != group);
+                    self.group_gone(group);
+                }
+                GroupChange::Members(group) => {
+                    use crate::model::Family;
+                    self.replan.insert((group, Family::V4));
+                    self.replan.insert((group, Family::V6));
+                }
+                GroupChange::Target(id) => self.rescan.extend(self.groups.paths_of_id(id)),
+            }
+        }
+    }
+
+    /// Withdraws what the source has not repeated, in hash order.
+    pub(super) fn sweep(&mut self, scope: SweepScope) {
+        let generation = self.session.generation;
+        let mut swept = 0_u64;
+        for id in self.slots.ids() {
+            let slot = self.slots.get_mut(id);
+            if slot.path.is_none() && !slot.flags.has(SlotFlags::LEFTOVER) {
+                continue;
+            }
+            if slot.path.is_some() && slot.generation == generation {
+                continue;
+            }
+            let table = slot.table();
+            // zebra's replay leaves out tables of `ip route ... table N` in the default VRF: silence about them
+            // says nothing while it is the same process.
+            let replayed = table == TableId::MAIN
+                || self.tables_seen.contains(&table)
+                || self.view.vrf_of(table).is_some();
+            if scope == SweepScope::Replayed && !replayed {
+                slot.generation = generation;
+                continue;
+            }
+            swept += 1;
+            self.withdraw(id);
+        }
+        self.groups
+            .forget_older(self.session.epoch, &mut self.group_changes);
+        self.take_group_changes();
+        self.prune_objects();
+        if swept > 0 {
+            self.notables.push(
+                self.now,
+                Severity::Info,
+                "swept",
+                format!("{swept} routes that were not repeated are removed"),
+            );
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The kernel's shell: sockets and threads that turn [`Op`](crate::model::Op)s into rtnetlink messages, and what the kernel
+//! says into [`Event`](crate::model::Event)s. Decides nothing: the engine says what to write and judges every error.
+//!
+//! [`FibWriter`] is the one thread that writes, with blocking sockets: the kernel does the work of a batch inside `send`, so
+//! no window is needed and a second writer only waits for the same lock. [`Monitor`] is the thread that listens, on its own
+//! socket. [`DumpSocket`] reads complete lists back. Measurements: the numbers in [`batch`] and [`monitor`].
+
+pub mod batch;
+mod dump;
+mod fib_writer;
+pub mod monitor;
+mod socket;
+
+pub use dump::DumpSocket;
+pub use fib_writer::{FibWriter, WriterConfig};
+pub use monitor::Monitor;

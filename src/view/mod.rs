@@ -1,0 +1,245 @@
+//! What the kernel says about links, addresses and neighbours: taken in as facts, handed out as dirty keys.
+//!
+//! Owns no decision. Routes and next-hop objects are compared where they are written (`reconcile`), not here. Follows
+//! `RTNLGRP_LINK`, `_NEIGH` and `_IPV4/6_IFADDR`; an overrun is mended by complete lists, which are compared with what
+//! is known so that only differences become dirty.
+
+use std::net::IpAddr;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::model::{
+    IfIndex, KernelEvent, Link, MacAddr, Neighbour, NeighbourKey, NeighbourState, TableId,
+    is_link_local6,
+};
+
+/// What changed in the view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ViewChange {
+    /// A link appeared, vanished or changed in a way that matters for resolving.
+    Link {
+        /// Which.
+        dev: IfIndex,
+        /// Whether it could be used before.
+        was_usable: bool,
+        /// Whether it can be used now.
+        usable: bool,
+    },
+    /// A neighbour appeared, vanished or changed.
+    Neighbour(NeighbourKey),
+    /// An IPv4 address went away: the kernel may have dropped routes of that link without a word.
+    AddressGone(IfIndex),
+}
+
+/// The kernel as it last described itself.
+#[derive(Debug, Default)]
+pub struct KernelView {
+    links: FxHashMap<IfIndex, Link>,
+    neighbours: FxHashMap<NeighbourKey, Neighbour>,
+    routers: FxHashMap<IfIndex, FxHashSet<NeighbourKey>>,
+    vrf_tables: FxHashMap<TableId, IfIndex>,
+}
+
+impl KernelView {
+    /// A link.
+    pub fn link(&self, dev: IfIndex) -> Option<&Link> {
+        self.links.get(&dev)
+    }
+
+    /// A link by name.
+    pub fn link_by_name(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| &*link.name == name)
+    }
+
+    /// A link's name, or its number when it does not exist.
+    pub fn name_of(&self, dev: IfIndex) -> Box<str> {
+        self.link(dev)
+            .map_or_else(|| format!("if{dev}").into(), |link| link.name.clone())
+    }
+
+    /// Whether the kernel forwards through a link.
+    pub fn usable(&self, dev: IfIndex) -> bool {
+        self.link(dev).is_some_and(Link::usable)
+    }
+
+    /// A neighbour.
+    pub fn neighbour(&self, key: NeighbourKey) -> Option<&Neighbour> {
+        self.neighbours.get(&key)
+    }
+
+    /// All links.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// All neighbours.
+    pub fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
+        self.neighbours.values()
+    }
+
+    /// The link-local router of a link, if there is exactly one that is not known to be dead.
+    ///
+    /// This is what "169.254.0.1 dev X" from an FRR that lost the link-local can only have meant.
+    pub fn sole_router(&self, dev: IfIndex) -> Option<NeighbourKey> {
+        let mut routers = self.routers.get(&dev)?.iter().filter(|key| {
+            self.neighbours
+                .get(key)
+                .is_some_and(|n| n.state != NeighbourState::Failed)
+        });
+        match (routers.next(), routers.next()) {
+            (Some(&only), None) => Some(only),
+            _ => None,
+        }
+    }
+
+    /// The VRF device that looks up a table.
+    pub fn vrf_of(&self, table: TableId) -> Option<&Link> {
+        self.vrf_tables
+            .get(&table)
+            .and_then(|dev| self.links.get(dev))
+    }
+
+    /// The table that a VRF device looks up.
+    pub fn table_of_vrf(&self, name: &str) -> Option<TableId> {
+        self.link_by_name(name)?.vrf_table
+    }
+
+    /// Takes in what the kernel told; next-hop objects and routes are passed over.
+    pub fn apply(&mut self, event: &KernelEvent, changes: &mut Vec<ViewChange>) {
+        match event {
+            KernelEvent::Link(link) => self.put_link(link.clone(), changes),
+            KernelEvent::LinkGone(dev) => self.drop_link(*dev, changes),
+            KernelEvent::Neighbour(neighbour) => self.put_neighbour(*neighbour, changes),
+            KernelEvent::NeighbourGone(key) => self.drop_neighbour(*key, changes),
+            KernelEvent::Address {
+                dev,
+                addr: IpAddr::V4(_),
+                present: false,
+                ..
+            } => {
+                changes.push(ViewChange::AddressGone(*dev));
+            }
+            KernelEvent::Links(list) => {
+                let listed: FxHashSet<_> = list.iter().map(|l| l.index).collect();
+                let gone: Vec<_> = self
+                    .links
+                    .keys()
+                    .filter(|d| !listed.contains(d))
+                    .copied()
+                    .collect();
+                for dev in gone {
+                    self.drop_link(dev, changes);
+                }
+                for link in list {
+                    self.put_link(link.clone(), changes);
+                }
+            }
+            KernelEvent::Neighbours(list) => {
+                let listed: FxHashSet<_> = list.iter().map(|n| n.key).collect();
+                let gone: Vec<_> = self
+                    .neighbours
+                    .keys()
+                    .filter(|k| !listed.contains(k))
+                    .copied()
+                    .collect();
+                for key in gone {
+                    self.drop_neighbour(key, changes);
+                }
+                for neighbour in list {
+                    self.put_neighbour(*neighbour, changes);
+                }
+            }
+            KernelEvent::Address { .. }
+            | KernelEvent::NextHop(_)
+            | KernelEvent::NextHopGone(_)
+            | KernelEvent::NextHops(_)
+            | KernelEvent::Routes { .. }
+            | KernelEvent::Overrun
+            | KernelEvent::DumpFailed(..) => {}
+        }
+    }
+
+    fn put_link(&mut self, link: Link, changes: &mut Vec<ViewChange>) {
+        let dev = link.index;
+        let usable = link.usable();
+        if let Some(table) = link.vrf_table {
+            self.vrf_tables.insert(table, dev);
+        }
+        let old = self.links.insert(dev, link);
+        let was_usable = old.as_ref().is_some_and(Link::usable);
+        if old.is_none() || was_usable != usable {
+            changes.push(ViewChange::Link {
+                dev,
+                was_usable,
+                usable,
+            });
+        }
+    }
+
+    fn drop_link(&mut self, dev: IfIndex, changes: &mut Vec<ViewChange>) {
+        let Some(old) = self.links.remove(&dev) else {
+            return;
+        };
+        self.vrf_tables.retain(|_, d| *d != dev);
+        let gone: Vec<_> = self
+            .neighbours
+            .keys()
+            .filter(|k| k.dev == dev)
+            .copied()
+            .collect();
+        for key in gone {
+            self.drop_neighbour(key, changes);
+        }
+        changes.push(ViewChange::Link {
+            dev,
+            was_usable: old.usable(),
+            usable: false,
+        });
+    }
+
+    fn put_neighbour(&mut self, neighbour: Neighbour, changes: &mut Vec<ViewChange>) {
+        let key = neighbour.key;
+        if let IpAddr::V6(addr) = key.addr {
+            if neighbour.router && is_link_local6(addr) {
+                self.routers.entry(key.dev).or_default().insert(key);
+            } else if let Some(routers) = self.routers.get_mut(&key.dev) {
+                routers.remove(&key);
+            }
+        }
+        if self.neighbours.insert(key, neighbour) != Some(neighbour) {
+            changes.push(ViewChange::Neighbour(key));
+        }
+    }
+
+    fn drop_neighbour(&mut self, key: NeighbourKey, changes: &mut Vec<ViewChange>) {
+        if let Some(routers) = self.routers.get_mut(&key.dev) {
+            routers.remove(&key);
+        }
+        if self.neighbours.remove(&key).is_some() {
+            changes.push(ViewChange::Neighbour(key));
+        }
+    }
+}
+
+/// What a neighbour entry says about where its address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Belief {
+    /// At this Ethernet address.
+    At(MacAddr),
+    /// Nowhere: it was asked and did not answer.
+    Failed,
+    /// Nothing yet.
+    Unknown,
+}
+
+/// Reads a neighbour entry: every valid state counts, STALE too.
+pub fn belief(neighbour: Option<&Neighbour>) -> Belief {
+    let Some(neighbour) = neighbour else {
+        return Belief::Unknown;
+    };
+    match neighbour.mac {
+        Some(mac) if neighbour.state.is_valid() && mac.is_usable() => Belief::At(mac),
+        _ if neighbour.state == NeighbourState::Failed => Belief::Failed,
+        _ => Belief::Unknown,
+    }
+}

@@ -1,0 +1,176 @@
+# shellcheck shell=bash disable=SC2153
+# What several labs and the demo share: the topology of three routers, and how to ask the kernel
+# whether a route is really ours. Sourced after lib.sh.
+#
+#                 eth0 --- eth0          lan0 10.20.1.0/24, 2001:db8:20::/64
+#   lan0 -- r1    eth1 --- eth1    r2 -- AS 65002, also announces a default route
+#     AS 65001    eth2 --- eth0    r3 -- AS 65003, also announces a default route
+#   10.10.1.0/24                         lan0 10.30.1.0/24, 2001:db8:30::/64
+#
+# r1 is the router of frr-offload. No link has an IPv4 address. r1.eth0 has the MAC
+# 02:00:00:00:01:00, r2.eth1 02:00:00:00:02:01 and so on, which makes fe80::ff:fe00:201.
+#
+# zebra's own routes forward as well in `beside`, so a ping proves nothing. Every check of a route
+# therefore looks at what the kernel prefers: protocol 1, metric 10, next hops in 169.254.0.0/16
+# whose neighbour entry has the MAC that the device at the other end really has.
+
+# three_routers [DAEMONS [LEAF.CONF]]: built and started; r1 runs these files, the others plain ones.
+three_routers() {
+    router r1 r2 r3
+    link r1 eth0 02:00:00:00:01:00 r2 eth0 02:00:00:00:02:00
+    link r1 eth1 02:00:00:00:01:01 r2 eth1 02:00:00:00:02:01
+    link r1 eth2 02:00:00:00:01:02 r3 eth0 02:00:00:00:03:00
+    second_spine >"$LAB/r3.conf"
+    frr_start r1 "${1:-$FRR_CONF/daemons.beside}" "${2:-$FRR_CONF/leaf.conf}"
+    frr_start r2 "$FRR_CONF/daemons.beside" "$FRR_CONF/spine.conf"
+    frr_start r3 "$FRR_CONF/daemons.beside" "$LAB/r3.conf"
+    ok "FRR runs on r1 (leaf, AS 65001), r2 (AS 65002, two links to r1) and r3 (AS 65003)"
+}
+
+# spine.conf with the numbers of another spine, on one link.
+second_spine() {
+    sed -e 's/spine1/spine2/; s/65002/65003/; s/10\.0\.0\.2/10.0.0.3/; s/2001:db8::2/2001:db8::3/' \
+        -e 's/10\.20\./10.30./; s/2001:db8:20:/2001:db8:30:/; / eth1 /d' "$FRR_CONF/spine.conf"
+}
+
+# All of BGP is there: r1 has both families over all three links, and the others have r1's.
+bgp_converged() {
+    frr_uses r1 10.20.1.0/24 'eth0 eth1' && frr_uses r1 10.30.1.0/24 eth2 &&
+        frr_uses r1 0.0.0.0/0 'eth0 eth1 eth2' &&
+        frr_uses r1 2001:db8:20::/64 'eth0 eth1' && frr_uses r1 2001:db8:30::/64 eth2 &&
+        frr_uses r2 10.10.1.0/24 'eth0 eth1' && frr_uses r2 10.30.1.0/24 'eth0 eth1' &&
+        frr_uses r3 10.10.1.0/24 eth0 && frr_uses r3 10.20.1.0/24 eth0 &&
+        frr_uses r3 2001:db8:20::/64 eth0
+}
+
+# frr_uses ROUTER PREFIX 'DEV...': the selected route of zebra goes over exactly these devices.
+frr_uses() {
+    local family=ip devices
+    [[ $2 != *:* ]] || family=ipv6
+    devices=$(vtysh "$1" "show $family route $2 json" |
+        jq -r '[.[][] | select(.selected) | .nexthops[] | select(.active and .fib) | .interfaceName] | sort | join(" ")')
+    [[ $devices == "$3" ]] || { echo "FRR on $1 has $2 over '$devices', not over '$3'"; return 1; }
+}
+
+# ---- the kernel ----------------------------------------------------------------------------------
+
+# preferred ROUTER PREFIX: the route of that prefix which the kernel looks up, as JSON: the one with
+# the lowest metric. (Not `ip -6 route get fibmatch`: with next-hop objects it names any route that
+# shares the object, seen on Linux 6.18.) -N: protocols and types as numbers, whatever /etc says.
+preferred() {
+    local family=-4
+    [[ $2 != *:* ]] || family=-6
+    ipr "$1" "$family" -N -j route show exact "$2" | jq -ce 'min_by(.metric // 0)'
+}
+
+# ours ROUTER PREFIX 'DEV...': what the kernel prefers for PREFIX is ours, and goes over exactly
+# these devices, each with the right MAC. IPv4 by 169.254.x.x onlink, IPv6 by the link-local itself.
+ours() {
+    local router=$1 prefix=$2 devices=$3 route got dev via onlink
+    route=$(preferred "$router" "$prefix") || { echo "$router: no route $prefix"; return 1; }
+    jq -e '.protocol == "1" and .metric == 10' <<<"$route" >/dev/null ||
+        { echo "$router: not ours: $route"; return 1; }
+    # 0xB8000000 to 0xBFFFFFFF
+    jq -e '.nhid == null or (.nhid >= 3087007744 and .nhid <= 3221225471)' <<<"$route" >/dev/null ||
+        { echo "$router: next-hop id out of our range: $route"; return 1; }
+    got=$(hops "$route" | cut -d' ' -f1 | sort | tr '\n' ' ')
+    [[ ${got% } == "$devices" ]] || { echo "$router: $prefix over '${got% }', not '$devices': $route"; return 1; }
+    while read -r dev via onlink; do
+        if [[ $prefix == *:* ]]; then
+            # shellcheck disable=SC2086  # router and device
+            [[ $via == "$(link_local ${PEER["$router $dev"]})" ]] ||
+                { echo "$router: $prefix via $via dev $dev, which is not its neighbour"; return 1; }
+            continue
+        fi
+        [[ $via == 169.254.* ]] || { echo "$router: $prefix via $via, not 169.254.x.x"; return 1; }
+        [[ $onlink == onlink ]] || { echo "$router: $prefix via $via is not onlink"; return 1; }
+        neighbour_right "$router" "$dev" "$via" || return 1
+    done < <(hops "$route")
+}
+
+# "dev via onlink" a line, for a route with one next hop or several.
+hops() {
+    jq -r '(.nexthops // [.])[] | "\(.dev) \(.gateway // .via.host) \(if .flags | index("onlink") then "onlink" else "-" end)"' <<<"$1"
+}
+
+# weights ROUTER PREFIX: "eth0=1 eth1=3", as the kernel has them.
+weights() {
+    preferred "$1" "$2" | jq -r '[(.nexthops // [.])[] | "\(.dev)=\(.weight // 1)"] | sort | join(" ")'
+}
+
+# neighbour_right ROUTER DEV ADDRESS: the entry is permanent and has the MAC of the real peer.
+neighbour_right() {
+    local entry peer=${PEER["$1 $2"]} want
+    # shellcheck disable=SC2086  # router and device
+    want=$(mac $peer)
+    entry=$(ipr "$1" neigh show "$3" dev "$2")
+    [[ $entry == *"lladdr $want "*PERMANENT* ]] ||
+        { echo "$1: neighbour $3 dev $2 should be $want and permanent, is: ${entry:-absent}"; return 1; }
+}
+
+# not_ours ROUTER PREFIX: there is no route of ours (of others perhaps).
+not_ours() {
+    local family=-4 routes
+    [[ $2 != *:* ]] || family=-6
+    routes=$(ipr "$1" "$family" -N route show exact "$2" proto 1)
+    [[ -z $routes ]] || { echo "$1: still there: $routes"; return 1; }
+}
+
+# type_is ROUTER PREFIX blackhole|unreachable|prohibit: ours, preferred, and of that type.
+type_is() {
+    local number
+    case $3 in blackhole) number=6 ;; unreachable) number=7 ;; prohibit) number=8 ;; esac
+    preferred "$1" "$2" | jq -e --arg type "$number" '.protocol == "1" and .metric == 10 and .type == $type' ||
+        { echo "$1: $2 is no $3 route of ours: $(preferred "$1" "$2")"; return 1; }
+}
+
+# takes_our_route ROUTER ADDRESS: `ip route get` itself says that a packet goes to our 169.254.x.x.
+takes_our_route() {
+    local answer
+    answer=$(ipr "$1" route get "$2") || return 1
+    [[ $answer == *" via 169.254."* ]] || { echo "$1: $answer"; return 1; }
+}
+
+# ---- our daemon ------------------------------------------------------------------------------------
+
+# synced ROUTER: zebra's stream is connected and its replay is over.
+synced() {
+    offload "$1" show status --json | jq -e '[.sources[] | select(.state == "synced")] | length > 0'
+}
+
+# all_installed ROUTER: nothing left to do, and something was done.
+all_installed() {
+    offload "$1" show status --json |
+        jq -e '.kernel | .wanted > 0 and .installed == .wanted and .pending == 0 and .failed == 0'
+}
+
+# shows ROUTER PREFIX JQ: our own table has one route of that prefix, of which the condition holds.
+shows() {
+    local routes
+    routes=$(offload "$1" show routes "$2" --json) || return 1
+    jq -e "length == 1 and (.[0] | $3)" <<<"$routes" >/dev/null ||
+        { echo "$1: show routes $2: $(jq -c . <<<"$routes"), expected $3"; return 1; }
+}
+
+# ---- traffic -----------------------------------------------------------------------------------------
+
+# reaches ROUTER ADDRESS [SOURCE]: two pings go there and back.
+reaches() { on "$1" ping -n -q -c 2 -i 0.2 -W 1 ${3:+-I "$3"} "$2"; }
+
+# ping_start NAME ROUTER ADDRESS SOURCE: 50 a second in the background, until ping_lost.
+ping_start() { spawn "$2/$1" / ping -n -q -i 0.02 -I "$4" "$3"; }
+
+# ping_lost NAME ROUTER: stop it, print how many of its packets were lost.
+ping_lost() {
+    signal "$2/$1" INT
+    end "$2/$1"
+    sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) received.*/\1 \2/p' "$LAB/$2/log/$1" |
+        awk '{ print $1 - $2; found = 1 } END { exit !found }'
+}
+
+# no_loss ROUTER ADDRESS SOURCE: 100 packets, 100 answers.
+no_loss() {
+    local output
+    output=$(on "$1" ping -n -q -c 100 -i 0.01 -W 1 -I "$3" "$2") || true
+    [[ $output == *", 0% packet loss"* ]] || { echo "$output"; return 1; }
+}
