@@ -1,6 +1,8 @@
 //! The FPM listener over real TCP, with a scripted zebra: what becomes of frames in pieces, of several connections at
 //! once, of silent clients and of bad bytes.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -388,4 +390,59 @@ fn shutting_down_does_not_wait_for_anybody() {
     listener.shutdown();
     assert!(started.elapsed() < PATIENCE / 2);
     assert_ends(&mut zebra);
+}
+
+mod replaying {
+    use super::*;
+    use frr_offload::admin::replay::{ReplayError, ReplayOptions, run};
+    use std::path::{Path, PathBuf};
+
+    fn options(file: PathBuf, to: SocketAddr) -> ReplayOptions {
+        ReplayOptions {
+            file,
+            to,
+            rate: None,
+            hold: false,
+        }
+    }
+
+    #[test]
+    fn a_replayed_file_arrives_whole() {
+        let daemon = Daemon::start();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden/frr-10.3-dplane-nhg-10k-routes.fpm");
+        let report = run(&options(file, daemon.addr())).unwrap();
+        assert_eq!((report.frames, report.bytes), (10_006, 560_332));
+        assert!(report.closed);
+        let session = daemon.opened();
+        assert_eq!(daemon.updates(session, 10_006).len(), 10_006);
+        assert_eq!(daemon.closed(session), "closed by the peer");
+    }
+
+    #[test]
+    fn a_rate_is_kept() {
+        let daemon = Daemon::start();
+        let file =
+            std::env::temp_dir().join(format!("frr-offload-rate-{}.fpm", std::process::id()));
+        std::fs::write(&file, route(1).repeat(21)).unwrap();
+        let mut options = options(file.clone(), daemon.addr());
+        options.rate = std::num::NonZeroU32::new(200);
+        let report = run(&options).unwrap();
+        std::fs::remove_file(file).unwrap();
+        assert!(report.sending >= Duration::from_millis(99), "{report:?}");
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_before_anything_is_sent() {
+        let daemon = Daemon::start();
+        let file = std::env::temp_dir().join(format!("frr-offload-bad-{}.fpm", std::process::id()));
+        std::fs::write(&file, [&route(1)[..], &[2, 1, 0, 4]].concat()).unwrap();
+        let error = run(&options(file.clone(), daemon.addr())).unwrap_err();
+        std::fs::remove_file(file).unwrap();
+        let ReplayError::Stream { source, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(source.offset(), route(1).len() as u64);
+        daemon.assert_quiet();
+    }
 }

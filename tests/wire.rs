@@ -1,5 +1,7 @@
 //! The wire against streams of real FRR (`tests/golden`), in both directions, whole, cut and damaged.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +11,7 @@ use frr_offload::model::{PathHops, SourceUpdate, TableId};
 use frr_offload::wire::feedback::OffloadState;
 use frr_offload::wire::fpm::{FpmBatch, FpmConnection, FpmError, FrameDecoder};
 use frr_offload::wire::netlink::{Message, u16_at, u32_at};
-use frr_offload::wire::rtnl_route::{Dialect, RouteView, decode_route};
+use frr_offload::wire::rtnl_route::{Dialect, RouteView, decode_common_route, decode_route};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMetric, RouteVia};
@@ -175,6 +177,157 @@ fn tables_are_sorted_by_table_family_and_prefix() {
         .collect();
     assert!(keys.is_sorted(), "{keys:?}");
     assert!(keys.len() > 20);
+}
+
+/// A frame of messages of these types and payloads.
+fn frame_of(messages: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut frame = vec![1, 1, 0, 0];
+    for (kind, payload) in messages {
+        frame.extend((payload.len() as u32 + 16).to_ne_bytes());
+        frame.extend(kind.to_ne_bytes());
+        frame.extend([1, 5, 0, 0, 0, 0, 7, 0, 0, 0]);
+        frame.extend(*payload);
+        frame.resize(frame.len().next_multiple_of(4), 0);
+    }
+    let len = (frame.len() as u16).to_be_bytes();
+    frame[2..4].copy_from_slice(&len);
+    frame
+}
+
+fn lines(stream: &[u8]) -> (Answer, Vec<Value>) {
+    let (answer, text) = decode(stream, false);
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    (answer, lines.collect())
+}
+
+/// 10.30.1.0/24 by group 17.
+const ROUTE: &[u8] = &[
+    2, 24, 0, 0, 254, 186, 0, 1, 0, 0, 0, 0, 8, 0, 1, 0, 10, 30, 1, 0, 8, 0, 6, 0, 20, 0, 0, 0, 8,
+    0, 30, 0, 17, 0, 0, 0,
+];
+const GROUP: &[u8] = &[
+    0, 0, 11, 0, 0, 0, 0, 0, 8, 0, 1, 0, 17, 0, 0, 0, 20, 0, 2, 0, 17, 0, 0, 0, 0, 0, 0, 0, 19, 0,
+    0, 0, 2, 0, 0, 0,
+];
+
+#[test]
+fn a_line_a_message_names_what_it_is() {
+    let mpls = [28, 20, 0, 0, 254, 186, 0, 1, 0, 0, 0, 0];
+    let hop = [
+        2, 0, 11, 0, 4, 0, 0, 0, 8, 0, 1, 0, 19, 0, 0, 0, 8, 0, 5, 0, 3, 0, 0, 0, 8, 0, 6, 0, 192,
+        0, 2, 1,
+    ];
+    let stream = [
+        frame_of(&[(25, ROUTE), (24, ROUTE)]),
+        frame_of(&[(104, GROUP)]),
+        frame_of(&[(104, &hop)]),
+        frame_of(&[
+            (24, &mpls),
+            (25, &mpls),
+            (28, &[7, 0]),
+            (29, &[7, 0]),
+            (4242, &[]),
+        ]),
+    ]
+    .concat();
+    let (answer, lines) = lines(&stream);
+    assert_eq!(answer, Answer::Fine);
+    let ops: Vec<_> = lines
+        .iter()
+        .map(|line| line["op"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "route-del",
+        "route-add",
+        "nexthop-add",
+        "nexthop-add",
+        "lsp-add",
+        "lsp-del",
+        "fdb-add",
+        "fdb-del",
+        "unknown",
+    ];
+    assert_eq!(ops, expected);
+    let route = serde_json::json!({
+        "offset": 0, "frame": 1, "op": "route-add", "prefix": "10.30.1.0/24", "table": 254,
+        "protocol": "bgp", "type": "unicast", "metric": 20, "nhid": 17, "nexthops": [],
+    });
+    assert_eq!(lines[1], route);
+    assert_eq!(lines[2]["id"], 17);
+    let members = serde_json::json!([{"id": 17, "weight": 1}, {"id": 19, "weight": 3}]);
+    assert_eq!(lines[2]["group"], members);
+    let hops = serde_json::json!([
+        {"via": "192.0.2.1", "ifindex": 3, "weight": 1, "onlink": true}
+    ]);
+    assert_eq!(
+        (&lines[3]["group"], &lines[3]["nexthops"]),
+        (&Value::Null, &hops)
+    );
+    assert_eq!(lines[8]["type"], "4242");
+    let rib = decode_rib(&stream);
+    assert_eq!(rib["messages"]["4242"], 1);
+    assert_eq!(rib["messages"]["NEWNEIGH"], 1);
+}
+
+#[test]
+fn loops_of_groups_end_and_unknown_groups_are_unresolved() {
+    let route = |stream: &[u8]| decode_rib(stream)["routes"][0].clone();
+    let unknown = route(&frame_of(&[(24, ROUTE)]));
+    assert_eq!(
+        (&unknown["nexthops"], &unknown["unresolved"]),
+        (&serde_json::json!([]), &Value::Bool(true))
+    );
+    // 17 is a member of 17, and 19 is not known.
+    let looped = route(&frame_of(&[(104, GROUP), (24, ROUTE)]));
+    assert_eq!(looped["unresolved"], true);
+    assert_eq!(looped["nexthops"], serde_json::json!([]));
+}
+
+#[test]
+fn bad_attributes_are_bad_news_and_the_route_is_withdrawn() {
+    let mut bad = ROUTE.to_vec();
+    // RTA_NH_ID becomes a gateway of a wrong length.
+    bad[28] = 7;
+    bad[30] = 5;
+    let stream = [frame_of(&[(24, ROUTE)]), frame_of(&[(24, &bad)])].concat();
+    let (answer, all) = lines(&stream);
+    assert_eq!(answer, Answer::Damaged);
+    assert_eq!(all[1]["reason"], "bad-gateway");
+    let (answer, text) = decode(&stream, true);
+    let rib: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(answer, Answer::Damaged);
+    assert_eq!(rib["routes"], serde_json::json!([]));
+    assert_eq!(
+        rib["errors"],
+        serde_json::json!([{"offset": 56, "reason": "bad-gateway"}])
+    );
+
+    // What is only not supported is no damage.
+    let mut from_source = ROUTE.to_vec();
+    from_source[2] = 8;
+    let (answer, all) = lines(&frame_of(&[(24, &from_source)]));
+    assert_eq!(
+        (answer, &all[0]["reason"]),
+        (Answer::Fine, &Value::from("source-specific"))
+    );
+}
+
+#[test]
+fn a_damaged_message_hides_only_its_frame() {
+    let mut bad = frame_of(&[(24, ROUTE)]);
+    bad[4] = 200;
+    let stream = [frame_of(&[(24, ROUTE)]), bad, frame_of(&[(104, GROUP)])].concat();
+    let (answer, all) = lines(&stream);
+    assert_eq!(answer, Answer::Damaged);
+    assert_eq!(
+        (&all[1]["op"], &all[1]["offset"]),
+        (&"error".into(), &56.into())
+    );
+    assert_eq!(all[2]["op"], "nexthop-add");
+    // The daemon trusts nothing behind it.
+    let (_, updates, result) = receive(&stream, 10);
+    assert_eq!(updates.updates.len(), 1);
+    assert!(matches!(result, Err(FpmError::Message { offset: 56, .. })));
 }
 
 /// Everything that a stream says, fed in pieces of this size.
@@ -660,6 +813,29 @@ proptest! {
         let (_, text) = decode(&stream, rib);
         for line in text.lines() {
             serde_json::from_str::<Value>(line).unwrap();
+        }
+    }
+
+    /// The short way of the hot path says what the long way says.
+    #[test]
+    fn common_routes_are_routes(
+        v6 in any::<bool>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![0..40_u8, any::<u8>()]), 0..4),
+    ) {
+        let mut payload = if v6 {
+            [&[10, 64, 0, 0, 254, 186, 0, 1, 0, 0, 0, 0, 20, 0, 1, 0, 0x20, 1, 0xd, 0xb8][..], &[0; 12]].concat()
+        } else {
+            vec![2, 24, 0, 0, 254, 186, 0, 1, 0, 0, 0, 0, 8, 0, 1, 0, 10, 30, 1, 0]
+        };
+        payload.extend([8, 0, 6, 0, 20, 0, 0, 0, 8, 0, 30, 0, 17, 0, 0, 0]);
+        prop_assert!(decode_common_route(&payload).is_some());
+        for (at, byte) in changes {
+            let at = at.index(payload.len());
+            payload[at] = byte;
+        }
+        if let Some(route) = decode_common_route(&payload) {
+            let view = RouteView::parse(&payload).unwrap();
+            prop_assert_eq!(decode_route(true, &view, Dialect::Unknown), Ok(route));
         }
     }
 

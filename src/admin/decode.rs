@@ -6,7 +6,7 @@
 //! route), applies no filter, and goes on after a damaged message, as the frame after it can be found.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::net::IpAddr;
@@ -134,13 +134,13 @@ impl From<FpmError> for Stop {
 }
 
 /// What the reader of a stream meets, in order.
-enum Item<'a> {
-    Message {
-        kind: u16,
-        message: FpmMessage<'a>,
-        dialect: Dialect,
-    },
-    Error(FpmError),
+type Item<'a> = Result<Met<'a>, FpmError>;
+
+/// A message, and who is known to speak by now.
+struct Met<'a> {
+    kind: u16,
+    message: FpmMessage<'a>,
+    dialect: Dialect,
 }
 
 /// Where it is met.
@@ -168,16 +168,14 @@ fn read_stream(
             frame: frames,
         };
         for message in frame.messages() {
+            let offset = frame.offset;
             let item = match message {
-                Ok(message) => Item::Message {
+                Ok(message) => Ok(Met {
                     kind: message.kind,
                     message: FpmMessage::classify(&message, &mut dialect),
                     dialect,
-                },
-                Err(error) => Item::Error(FpmError::Message {
-                    offset: frame.offset,
-                    error,
                 }),
+                Err(error) => Err(FpmError::Message { offset, error }),
             };
             on_item(place, item).map_err(|error| Stop::Failure(Failure::Write(error)))?;
         }
@@ -201,7 +199,7 @@ fn read_stream(
             offset: error.offset(),
             frame: frames + 1,
         };
-        on_item(place, Item::Error(error)).map_err(Failure::Write)?;
+        on_item(place, Err(error)).map_err(Failure::Write)?;
     }
     Ok(frames)
 }
@@ -223,9 +221,8 @@ struct Line {
     nexthops: Vec<HopLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<u32>,
-    /// Outer `None`: not a next hop. Inner: a single one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    group: Option<Option<Vec<MemberLine>>>,
+    #[serde(skip_serializing_if = "GroupLine::is_absent")]
+    group: GroupLine,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -242,6 +239,23 @@ struct HopLine {
 struct MemberLine {
     id: u32,
     weight: u32,
+}
+
+/// The group of a line.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum GroupLine {
+    /// Not a next hop: the key is absent.
+    Absent,
+    /// A single next hop.
+    None,
+    Members(Vec<MemberLine>),
+}
+
+impl GroupLine {
+    const fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
 }
 
 /// A protocol by FRR's name, else its number as text.
@@ -280,8 +294,8 @@ impl Serialize for TypeLine {
     }
 }
 
-impl std::fmt::Display for TypeLine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for TypeLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Named(name) => f.pad(name),
             Self::Number(number) => f.pad(&number.to_string()),
@@ -300,8 +314,8 @@ impl From<&NextHop> for HopLine {
     }
 }
 
-impl std::fmt::Display for HopLine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for HopLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
         if let Some(via) = self.via {
             write!(text, "via {via} ")?;
@@ -331,31 +345,31 @@ impl Line {
             nhid: None,
             nexthops: Vec::new(),
             id: None,
-            group: None,
+            group: GroupLine::Absent,
             reason: None,
         }
     }
 
     fn of(place: Place, item: &Item<'_>) -> Self {
-        let (kind, message, dialect) = match item {
-            Item::Message {
-                kind,
-                message,
-                dialect,
-            } => (*kind, message, *dialect),
-            Item::Error(error) => {
+        let Met {
+            kind,
+            message,
+            dialect,
+        } = match item {
+            Ok(met) => met,
+            Err(error) => {
                 let mut line = Self::new(place, "error");
-                line.reason = Some(error.to_string());
+                line.reason = Some(reason_of(error));
                 return line;
             }
         };
         let op = op_name(message);
         let mut line = Self::new(place, op);
         match message {
-            FpmMessage::Route { add, view } => line.set_route(*add, view.as_ref(), dialect),
+            FpmMessage::Route { add, view } => line.set_route(*add, view.as_ref(), *dialect),
             FpmMessage::NextHop { add, payload } => line.set_nexthop(*add, payload),
             FpmMessage::Lsp { .. } | FpmMessage::Fdb { .. } => {}
-            FpmMessage::Unknown => line.r#type = Some(message_type(kind)),
+            FpmMessage::Unknown => line.r#type = Some(message_type(*kind)),
         }
         line
     }
@@ -391,7 +405,7 @@ impl Line {
     }
 
     fn set_nexthop(&mut self, add: bool, payload: &[u8]) {
-        self.group = Some(None);
+        self.group = GroupLine::None;
         match decode_nexthop(add, payload) {
             Ok(nexthop) => {
                 self.id = Some(nexthop.id.0);
@@ -406,7 +420,7 @@ impl Line {
                         let members = members
                             .iter()
                             .map(|&(SourceNhId(id), weight)| MemberLine { id, weight });
-                        self.group = Some(Some(members.collect()));
+                        self.group = GroupLine::Members(members.collect());
                     }
                 }
             }
@@ -424,42 +438,44 @@ impl Line {
             Some(text) => Reason::from_code(text).is_none_or(is_damage),
         }
     }
+}
 
-    fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut text = format!("{:>10} {:>8}  {:<11}", self.offset, self.frame, self.op);
-        let mut rest = String::new();
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>10} {:>8}  {:<11}", self.offset, self.frame, self.op)?;
         if let Some(id) = self.id {
-            let _infallible = write!(rest, " id {id}");
+            write!(f, " id {id}")?;
         }
         if let Some(table) = &self.table {
             let prefix = self.prefix.as_deref().unwrap_or("-");
-            let _infallible = write!(rest, " {prefix:<24} table {:<5}", table.0);
+            write!(f, " {prefix:<24} table {:<5}", table.0)?;
         }
         if let Some(protocol) = &self.protocol {
-            let _infallible = write!(rest, " {:<8}", protocol.0);
+            write!(f, " {:<8}", protocol.0)?;
         }
         if let Some(kind) = &self.r#type {
-            let _infallible = write!(rest, " {kind:<11}");
+            write!(f, " {kind:<11}")?;
         }
         if let Some(metric) = self.metric {
-            let _infallible = write!(rest, " metric {metric}");
+            write!(f, " metric {metric}")?;
         }
         if let Some(nhid) = self.nhid {
-            let _infallible = write!(rest, " nhid {nhid}");
+            write!(f, " nhid {nhid}")?;
         }
         for (index, hop) in self.nexthops.iter().enumerate() {
             let separator = if index == 0 { "" } else { "," };
-            let _infallible = write!(rest, "{separator} {hop}");
+            write!(f, "{separator} {hop}")?;
         }
-        for (index, member) in self.group.iter().flatten().flatten().enumerate() {
-            let separator = if index == 0 { " group" } else { "," };
-            let _infallible = write!(rest, "{separator} {} weight {}", member.id, member.weight);
+        if let GroupLine::Members(members) = &self.group {
+            for (index, member) in members.iter().enumerate() {
+                let separator = if index == 0 { " group" } else { "," };
+                write!(f, "{separator} {} weight {}", member.id, member.weight)?;
+            }
         }
-        if let Some(reason) = &self.reason {
-            let _infallible = write!(rest, " ({reason})");
+        match &self.reason {
+            Some(reason) => write!(f, " ({reason})"),
+            None => Ok(()),
         }
-        text.push_str(&rest);
-        writeln!(out, "{}", text.trim_end())
     }
 }
 
@@ -467,7 +483,8 @@ fn decode_lines(input: &mut dyn Read, json: bool, out: &mut dyn Write) -> Result
     let mut out = BufWriter::with_capacity(READ_LEN, out);
     let mut answer = Answer::Fine;
     if !json {
-        writeln!(out, "{:>10} {:>8}  {:<11}", "OFFSET", "FRAME", "OP").map_err(Failure::Write)?;
+        writeln!(out, "{:>10} {:>8}  {:<11} WHAT", "OFFSET", "FRAME", "OP")
+            .map_err(Failure::Write)?;
     }
     read_stream(input, |place, item| {
         let line = Line::of(place, &item);
@@ -478,7 +495,7 @@ fn decode_lines(input: &mut dyn Read, json: bool, out: &mut dyn Write) -> Result
             serde_json::to_writer(&mut out, &line)?;
             out.write_all(b"\n")
         } else {
-            line.write_text(&mut out)
+            writeln!(out, "{}", line.to_string().trim_end())
         }
     })?;
     out.flush().map_err(Failure::Write)?;
@@ -525,13 +542,13 @@ struct RibLine {
 
 impl Rib {
     fn apply(&mut self, place: Place, item: &Item<'_>) {
-        let (kind, message, dialect) = match item {
-            Item::Message {
-                kind,
-                message,
-                dialect,
-            } => (*kind, message, *dialect),
-            Item::Error(error) => {
+        let Met {
+            kind,
+            message,
+            dialect,
+        } = match item {
+            Ok(met) => met,
+            Err(error) => {
                 // The error's own text begins with the offset.
                 let text = error.to_string();
                 let reason = text
@@ -541,22 +558,21 @@ impl Rib {
                 return;
             }
         };
-        *self.messages.entry(kind).or_default() += 1;
+        *self.messages.entry(*kind).or_default() += 1;
         match message {
             FpmMessage::Route {
                 add,
                 view: Some(view),
-            } => self.apply_route(place, *add, view, dialect),
+            } => self.apply_route(place, *add, view, *dialect),
             FpmMessage::Route { view: None, .. } => self.reject(place, Reason::BadAttribute),
             FpmMessage::NextHop { add, payload } => match decode_nexthop(*add, payload) {
-                Ok(nexthop) => match nexthop.content {
-                    Some(content) => {
+                Ok(nexthop) => {
+                    if let Some(content) = nexthop.content {
                         self.nexthops.insert(nexthop.id, content);
-                    }
-                    None => {
+                    } else {
                         self.nexthops.remove(&nexthop.id);
                     }
-                },
+                }
                 Err(BadNextHop { id, reason }) => {
                     if let Some(id) = id {
                         self.nexthops.remove(&id);
@@ -573,11 +589,9 @@ impl Rib {
             Ok(route) => {
                 if let Some(path) = route.path {
                     self.routes.insert(route.key, path);
-                } else {
-                    let removed = self.routes.remove(&route.key);
-                    if removed.is_none() && route.key.table == TableId(0) {
-                        self.withdrawals_without_table += 1;
-                    }
+                } else if self.routes.remove(&route.key).is_none() && route.key.table == TableId(0)
+                {
+                    self.withdrawals_without_table += 1;
                 }
             }
             Err(BadRoute { key, reason }) => {
@@ -797,6 +811,15 @@ const fn is_damage(reason: Reason) -> bool {
         reason,
         Reason::SourceSpecific | Reason::Encapsulation | Reason::BadFamily
     )
+}
+
+/// What is wrong with the stream, without the offset that the error's text begins with.
+fn reason_of(error: &FpmError) -> String {
+    let text = error.to_string();
+    match text.split_once(": ") {
+        Some((_, reason)) => reason.into(),
+        None => text,
+    }
 }
 
 fn op_name(message: &FpmMessage<'_>) -> &'static str {

@@ -74,11 +74,18 @@ pub struct Prefix {
 impl Prefix {
     /// A prefix as given; refuses host bits and lengths over the family's.
     pub fn new(addr: IpAddr, len: u8) -> Result<Self, PrefixError> {
-        let masked = Self::masked(addr, len)?;
-        if masked.addr == addr {
-            Ok(masked)
-        } else {
+        let max = Family::of(addr).max_len();
+        if len > max {
+            return Err(PrefixError::Length { len, max });
+        }
+        let host_bits = match addr {
+            IpAddr::V4(a) => a.to_bits() & !mask4(len) != 0,
+            IpAddr::V6(a) => a.to_bits() & !mask6(len) != 0,
+        };
+        if host_bits {
             Err(PrefixError::HostBits { len })
+        } else {
+            Ok(Self { addr, len })
         }
     }
 

@@ -19,7 +19,8 @@ use super::feedback::{OffloadReply, OffloadState};
 use super::netlink::{Message, MessageError, Messages};
 use super::rtnl_nexthop::{BadNextHop, RTM_DELNEXTHOP, RTM_NEWNEXTHOP, decode_nexthop};
 use super::rtnl_route::{
-    AF_MPLS, BadRoute, Dialect, RTM_DELROUTE, RTM_NEWROUTE, RouteView, decode_route,
+    AF_MPLS, BadRoute, Dialect, RTM_DELROUTE, RTM_NEWROUTE, RouteView, decode_common_route,
+    decode_route,
 };
 
 /// `FPM_PROTO_VERSION`.
@@ -496,6 +497,15 @@ impl Session {
                 }
             };
             self.pid.get_or_insert(message.pid);
+            if message.kind == RTM_NEWROUTE
+                && !withdrawals
+                && let Some(route) = decode_common_route(message.payload)
+            {
+                self.dialect = Dialect::DplaneFpmNl;
+                self.note_table(route.key.table);
+                batch.updates.push(SourceUpdate::Route(route));
+                continue;
+            }
             match FpmMessage::classify(&message, &mut self.dialect) {
                 FpmMessage::Route {
                     add,
@@ -550,19 +560,23 @@ impl Session {
     /// `zebra_fpm` of FRR 10 withdraws without a table (`rtm_table` 0, no `RTA_TABLE`; 8.4.4 still names it). Where all
     /// announcements so far were of one table it can only mean that one. Else the key keeps table 0, "not said".
     fn settle_table(&mut self, route: &mut RouteUpdate) {
-        let table = route.key.table;
         if route.path.is_some() {
-            match self.tables {
-                AnnouncedTables::One(one) if one == table => {}
-                AnnouncedTables::None => self.tables = AnnouncedTables::One(table),
-                AnnouncedTables::One(_) | AnnouncedTables::Several => {
-                    self.tables = AnnouncedTables::Several;
-                }
-            }
-        } else if table == TableId(0)
+            self.note_table(route.key.table);
+        } else if route.key.table == TableId(0)
             && let AnnouncedTables::One(one) = self.tables
         {
             route.key.table = one;
+        }
+    }
+
+    #[inline]
+    fn note_table(&mut self, table: TableId) {
+        match self.tables {
+            AnnouncedTables::One(one) if one == table => {}
+            AnnouncedTables::None => self.tables = AnnouncedTables::One(table),
+            AnnouncedTables::One(_) | AnnouncedTables::Several => {
+                self.tables = AnnouncedTables::Several;
+            }
         }
     }
 }
