@@ -425,7 +425,10 @@ fn history(config: Config, changes: &[Change]) {
     }
     // What was learned before a neighbour failed is memory that a fresh daemon lacks.
     for n in 0..6 {
-        if changes.iter().any(|change| matches!(change, Change::Fail(failed) if *failed == n)) {
+        if changes
+            .iter()
+            .any(|change| matches!(change, Change::Fail(failed) if *failed == n))
+        {
             apply(&mut lab, &mut said, &Change::Learn(n, 1));
         }
     }
@@ -515,7 +518,14 @@ fn check_desired(lab: &Lab) {
                 assert_eq!(hops.len(), ready, "{}: {hops:?}", report.key);
             }
             KernelState::Failed => assert_eq!(there, None, "{} {:?}", report.key, report.reason),
-            KernelState::Pending => {}
+            KernelState::Pending => {
+                let reason = report.reason.unwrap();
+                assert!(
+                    reason != Reason::InProgress,
+                    "{} is never written",
+                    report.key
+                );
+            }
             KernelState::NotWanted => unreachable!(),
         }
     }
@@ -557,6 +567,20 @@ proptest! {
     fn laws_hold_with_native_inet6(changes in proptest::collection::vec(change(), 1..40)) {
         history(config(Ipv4ViaIpv6::Inet6, NexthopObjects::Auto), &changes);
     }
+}
+
+/// A neighbour that somebody else wrote settles like one of ours: what waited for it goes on.
+#[test]
+fn a_shared_neighbour_opens_the_gate() {
+    use Change::{Announce, FailWrite, Learn, Zebra};
+    let changes = [
+        FailWrite(0),
+        Learn(0, 0),
+        Announce(0, None, 33),
+        Announce(1, None, 1),
+        Zebra(1, 0),
+    ];
+    history(config(Ipv4ViaIpv6::Ipv4Ll, NexthopObjects::Never), &changes);
 }
 
 /// Law 7, at a size where a walk over the routes would show.

@@ -447,10 +447,7 @@ fn an_mtu_over_the_kernels_limit_is_clamped() {
         };
         kernel.put(vec![create(key("10.0.0.0/8"), &route)]);
         let form = kernel.routes().remove(0).form.unwrap();
-        assert_eq!(
-            form.mtu,
-            NonZeroU32::new(frr_offload::wire::kernel_route::MTU_MAX)
-        );
+        assert_eq!(form.mtu, Some(frr_offload::model::MTU_MAX));
     });
 }
 

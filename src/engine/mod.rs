@@ -37,6 +37,7 @@ use crate::rib::{GroupChange, Groups, PathId, Paths, Session, SlotId, Slots};
 use crate::view::KernelView;
 
 use notable::Notables;
+use turn::Gates;
 
 /// What survives a restart of the daemon within a boot.
 #[derive(Debug)]
@@ -132,6 +133,7 @@ pub struct Engine {
     // Work of the turn.
     dirty: VecDeque<SlotId>,
     gated: Vec<SlotId>,
+    gates_shut: Gates,
     changes: ResolveChanges,
     group_changes: Vec<GroupChange>,
     replan: FxHashSet<GroupKey>,
@@ -175,6 +177,7 @@ impl Engine {
             next_solicit: Timestamp(0),
             dirty: VecDeque::new(),
             gated: Vec::new(),
+            gates_shut: Gates::default(),
             changes: ResolveChanges::default(),
             group_changes: Vec::new(),
             replan: FxHashSet::default(),

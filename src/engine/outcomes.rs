@@ -61,11 +61,9 @@ impl Engine {
             if let Some(done) = self
                 .object_table
                 .complete(index, revision, Ok(()), self.now)
+                && let Some(key) = self.objects.key_of(done.key)
             {
-                self.open_gates();
-                if let Some(key) = self.objects.key_of(done.key) {
-                    self.set_object_refused(key, false);
-                }
+                self.set_object_refused(key, false);
             }
             return;
         };
@@ -158,7 +156,6 @@ impl Engine {
         };
         let result = forgive(op, result);
         let failed = result.is_err();
-        self.open_gates();
         let Some(done) = self
             .neighbour_table
             .complete(index, revision, result, self.now)

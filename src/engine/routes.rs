@@ -51,8 +51,13 @@ impl Engine {
 
     pub(super) fn poll_routes(&mut self, budget: usize, out: &mut Vec<Op>) {
         // Routes that are put on the list meanwhile are left for the next time, so the walk ends.
-        let mut looked_at = self.dirty.len();
         let mut gates = self.gates();
+        if !self.gated.is_empty() && gates != self.gates_shut {
+            for id in std::mem::take(&mut self.gated) {
+                self.mark(id);
+            }
+        }
+        let mut looked_at = self.dirty.len();
         while out.len() < budget && looked_at > 0 {
             looked_at -= 1;
             let Some(id) = self.next_dirty() else { break };
@@ -79,6 +84,7 @@ impl Engine {
                 });
             }
         }
+        self.gates_shut = gates;
     }
 
     fn desired(&mut self, id: SlotId) -> Desired {

@@ -3,7 +3,7 @@
 use super::Engine;
 use super::report::Severity;
 use crate::model::{
-    KernelNhId, NextHopUpdate, PathHops, Protocol, Reason, RouteKey, RouteKind, RoutePath,
+    KernelNhId, NextHopUpdate, PathHops, Prefix, Protocol, Reason, RouteKey, RouteKind, RoutePath,
     RouteUpdate, SourceEvent, SourceId, SourceUpdate, TableId,
 };
 use crate::rib::{
@@ -125,7 +125,26 @@ impl Engine {
         self.take_group_changes();
     }
 
+    /// The older `zebra_fpm` of FRR 10 withdraws with `rtm_table` 0 and no `RTA_TABLE`, whatever table the route is in.
+    /// The one table that holds the prefix is meant; if several do, the main one, whose routes it has most of.
+    fn withdraw_anywhere(&mut self, prefix: Prefix) {
+        let holds = |table: TableId| self.slots.find(RouteKey { table, prefix }).is_some();
+        let mut holding = self
+            .tables_seen
+            .iter()
+            .copied()
+            .filter(|&table| holds(table));
+        let table = match (holding.next(), holding.next()) {
+            (Some(only), None) => only,
+            (None, _) | (Some(_), Some(_)) => TableId::MAIN,
+        };
+        self.withdraw_key(RouteKey { table, prefix });
+    }
+
     fn apply_route(&mut self, source: SourceId, update: RouteUpdate) {
+        if update.path.is_none() && update.key.table == TableId(0) {
+            return self.withdraw_anywhere(update.key.prefix);
+        }
         let Some(table) = self.kernel_table(update.key.table) else {
             self.counters.filtered += 1;
             return;

@@ -251,13 +251,6 @@ impl Engine {
         }
     }
 
-    /// Something was acknowledged that routes may have waited for.
-    pub(super) fn open_gates(&mut self) {
-        for id in std::mem::take(&mut self.gated) {
-            self.mark(id);
-        }
-    }
-
     pub(super) fn poll_deletes(&mut self, budget: usize, out: &mut Vec<Op>) {
         let now = self.now;
         if out.len() >= budget || !self.writes_routes() {
@@ -342,7 +335,7 @@ impl Engine {
 }
 
 /// See [`Engine::gates`].
-#[derive(Debug)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Gates {
     objects: FxHashSet<KernelNhId>,
     neighbours: FxHashSet<NeighbourKey>,

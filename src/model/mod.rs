@@ -25,7 +25,7 @@ pub use nexthop::{
 };
 pub use prefix::{Family, Prefix, PrefixError, RouteKey, TableId};
 pub use route::{
-    FormId, KernelRoute, KernelTarget, PathHops, Protocol, RouteKind, RouteOp, RoutePath,
+    FormId, KernelRoute, KernelTarget, MTU_MAX, PathHops, Protocol, RouteKind, RouteOp, RoutePath,
     RouteUpdate, SourceId,
 };
 pub use time::Timestamp;

@@ -172,6 +172,9 @@ pub enum RouteOp {
     Delete,
 }
 
+/// The largest `RTAX_MTU` that Linux keeps for IPv4 (65535 - 15); a larger one reads back as this.
+pub const MTU_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(65_519);
+
 /// The number of an interned [`KernelRoute`]; a route record holds it in four bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FormId(pub(crate) NonZeroU32);

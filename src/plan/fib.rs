@@ -18,7 +18,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{DesiredObjects, ObjectKey, ObjectSpec};
 use crate::model::{
-    Family, KernelHop, KernelNhId, KernelRoute, KernelTarget, NextHop, NhgId, Reason, RouteKind,
+    Family, KernelHop, KernelNhId, KernelRoute, KernelTarget, MTU_MAX, NextHop, NhgId, Reason,
+    RouteKind,
 };
 use crate::resolve::{HopKey, HopState, ResolveChanges, Resolver};
 use crate::rib::{Groups, Meaning, PathKey, PathTarget};
@@ -85,7 +86,8 @@ impl FibPlan {
         Ok(KernelRoute {
             kind,
             target,
-            mtu: path.mtu,
+            // The kernel clamps IPv4 route MTUs by itself; asking for more would read back as a difference for ever.
+            mtu: path.mtu.map(|mtu| mtu.min(MTU_MAX)),
             prefsrc,
         })
     }

@@ -8,7 +8,7 @@
 //! Seen on Linux 6.18: scope 0 is right for every route by next-hop id, also for device-only objects (the object has a
 //! scope of its own); an inline device-only route gets scope link, so that it may be the way to a gateway; IPv6 blackholes
 //! read back with `RTA_OIF` of `lo`; routes by id read back with the object's hops expanded behind `RTA_NH_ID`; IPv4
-//! clamps `RTAX_MTU` to [`MTU_MAX`].
+//! clamps `RTAX_MTU` to [`MTU_MAX`](crate::model::MTU_MAX).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -39,9 +39,6 @@ const RT_SCOPE_NOWHERE: u8 = 255;
 const ONLINK: u8 = RTNH_F_ONLINK as u8;
 /// Offset of `rta_expires` in `struct rta_cacheinfo`.
 const CACHEINFO_EXPIRES: usize = 8;
-
-/// The largest `RTAX_MTU` that IPv4 keeps (65535 - 15); a larger one reads back as this.
-pub const MTU_MAX: u32 = 65_520;
 
 /// What every route of ours bears: the number that tells it apart from everybody else's, and its place beside zebra's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -449,7 +446,9 @@ mod tests {
             forward.prop_map(|target| (RouteKind::Unicast, target)),
             reject.prop_map(|kind| (kind, KernelTarget::None)),
         ];
-        let mtu = proptest::option::of((1..=MTU_MAX).prop_map(|m| NonZeroU32::new(m).unwrap()));
+        let mtu = proptest::option::of(
+            (1..=crate::model::MTU_MAX.get()).prop_map(|m| NonZeroU32::new(m).unwrap()),
+        );
         (what, mtu, proptest::option::of(addr(family))).prop_map(
             |((kind, target), mtu, prefsrc)| KernelRoute {
                 kind,
