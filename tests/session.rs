@@ -394,12 +394,12 @@ fn shutting_down_does_not_wait_for_anybody() {
 
 mod replaying {
     use super::*;
-    use frr_offload::admin::replay::{ReplayError, ReplayOptions, run};
+    use frr_offload::admin::replay::{ReplayError, ReplayOptions, ReplayStream, run};
     use std::path::{Path, PathBuf};
 
     fn options(file: PathBuf, to: SocketAddr) -> ReplayOptions {
         ReplayOptions {
-            file,
+            stream: ReplayStream::File(file),
             to,
             rate: None,
             hold: false,

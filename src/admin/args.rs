@@ -232,7 +232,23 @@ impl ExplainArgs {
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReplayArgs {
     /// The stream
-    pub file: PathBuf,
+    #[arg(required_unless_present = "generate", conflicts_with = "generate")]
+    pub file: Option<PathBuf>,
+    /// Instead of a file: an Internet-like IPv4 table of N routes
+    #[arg(long, value_name = "N")]
+    pub generate: Option<usize>,
+    /// The same seed generates the same table
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "generate")]
+    pub seed: u64,
+    /// Next-hop groups of the generated table
+    #[arg(long, value_name = "N", default_value_t = 300, requires = "generate")]
+    pub groups: usize,
+    /// A link that generated next hops are on; may be repeated [default: every link that is up]
+    #[arg(long, value_name = "LINK", requires = "generate")]
+    pub dev: Vec<String>,
+    /// The routing table that zebra would name
+    #[arg(long, value_name = "N", default_value_t = 254, requires = "generate")]
+    pub table: u32,
     /// Where the daemon listens for zebra [default: the configuration's first address]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub to: Option<SocketAddr>,

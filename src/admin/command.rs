@@ -2,6 +2,7 @@
 //! JSON lists are streamed, an object a line, so a million routes need no memory here. A closed pipe is the reader's
 //! right and no error. Finding the configuration is the caller's business.
 
+use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,13 +15,15 @@ use tonic::Streaming;
 use super::args::{ExplainArgs, ReplayArgs, Show};
 use super::client::{self, ClientError};
 use super::decode::{self, Answer, DecodeError, DecodeOptions};
+use super::generate::{GenerateOptions, GeneratedTable};
 use super::proto::{
     EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, RoutesRequest, StatusRequest,
 };
 use super::render;
-use super::replay::{self, ReplayError, ReplayOptions, ReplayReport};
+use super::replay::{self, ReplayError, ReplayOptions, ReplayReport, ReplayStream};
 use super::table::{Row, Screen, Table};
 use crate::config::{Config, Fault};
+use crate::model::{IfIndex, TableId};
 
 /// Rows of a table that are sized together.
 const ROWS_A_CHUNK: usize = 1000;
@@ -61,6 +64,12 @@ pub enum CommandError {
     /// A stream could not be sent.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// No link is up that next hops could be on.
+    #[error("no link is up here; name one with --dev")]
+    NoLink,
+    /// There is no such link.
+    #[error("--dev {0}: there is no such link here")]
+    UnknownLink(String),
     /// The output can't be written.
     #[error("can't write the output")]
     Output(#[from] io::Error),
@@ -74,6 +83,8 @@ impl CommandError {
             | Self::Replay(ReplayError::Connect { .. }) => Exit::Unreachable,
             Self::Client(ClientError::Refused(_))
             | Self::Decode(DecodeError::Open { .. } | DecodeError::Read { .. })
+            | Self::NoLink
+            | Self::UnknownLink(_)
             | Self::Replay(ReplayError::File { .. }) => Exit::Usage,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Fine,
             Self::Client(ClientError::NotFound(_))
@@ -260,6 +271,47 @@ impl From<ReplayReport> for ReplayDone {
     }
 }
 
+fn generated(options: &GenerateOptions) -> Vec<u8> {
+    let table = GeneratedTable::new(options);
+    let mut stream = Vec::new();
+    table.nexthops(&mut stream);
+    table.announce(0..table.len(), 0, &mut stream);
+    stream
+}
+
+/// The indexes of these links, or of all that are up and not loopback.
+fn links(names: &[String]) -> Result<Vec<IfIndex>, CommandError> {
+    let read = |name: &str, what: &str| fs::read_to_string(format!("/sys/class/net/{name}/{what}"));
+    let index = |name: &str| {
+        read(name, "ifindex")
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+            .and_then(IfIndex::new)
+    };
+    let names = if names.is_empty() {
+        let mut up = Vec::new();
+        for entry in fs::read_dir("/sys/class/net")? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != "lo" && read(&name, "operstate").is_ok_and(|state| state.trim() == "up") {
+                up.push(name);
+            }
+        }
+        up.sort_unstable();
+        up
+    } else {
+        names.to_vec()
+    };
+    if names.is_empty() {
+        return Err(CommandError::NoLink);
+    }
+    names
+        .into_iter()
+        .map(|name| index(&name).ok_or(CommandError::UnknownLink(name)))
+        .collect()
+}
+
 /// `replay`, to `to` unless the arguments say where.
 pub fn replay(
     what: ReplayArgs,
@@ -268,13 +320,28 @@ pub fn replay(
 ) -> Result<Exit, CommandError> {
     let ReplayArgs {
         file,
+        generate,
+        seed,
+        groups,
+        dev,
+        table,
         to: given,
         rate,
         hold,
     } = what;
     let to = given.unwrap_or_else(to);
+    let stream = match (file, generate) {
+        (Some(file), _) => ReplayStream::File(file),
+        (None, routes) => ReplayStream::Generated(generated(&GenerateOptions {
+            routes: routes.unwrap_or(0),
+            groups,
+            seed,
+            table: TableId(table),
+            devs: links(&dev)?,
+        })),
+    };
     let done = ReplayDone::from(replay::run(&ReplayOptions {
-        file,
+        stream,
         to,
         rate,
         hold,

@@ -16,6 +16,7 @@ pub mod replay;
 mod client;
 mod engine_handle;
 mod filter;
+pub mod generate;
 mod messages;
 mod render;
 #[cfg(test)]

@@ -5,10 +5,10 @@
 //! zebra does. Knows nothing of what the frames mean.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ const READ_PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct ReplayOptions {
     /// The stream.
-    pub file: PathBuf,
+    pub stream: ReplayStream,
     /// The daemon.
     pub to: SocketAddr,
     /// Frames a second; `None`: as fast as it goes.
@@ -36,6 +36,18 @@ pub struct ReplayOptions {
     /// the routes of a closed connection only for a while. Else close and wait until everything was read.
     pub hold: bool,
 }
+
+/// A stream of whole frames.
+#[derive(Debug, Clone)]
+pub enum ReplayStream {
+    /// A file.
+    File(PathBuf),
+    /// One that was generated.
+    Generated(Vec<u8>),
+}
+
+trait Source: Read + Seek {}
+impl<T: Read + Seek> Source for T {}
 
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,17 +106,27 @@ pub enum ReplayError {
 /// Sends the stream.
 pub fn run(options: &ReplayOptions) -> Result<ReplayReport, ReplayError> {
     let ReplayOptions {
-        file: path,
+        stream,
         to,
         rate,
         hold,
     } = options;
+    let generated = Path::new("generated");
+    let (path, mut file): (&Path, Box<dyn Source>) = match stream {
+        ReplayStream::File(path) => {
+            let file = File::open(path).map_err(|source| ReplayError::File {
+                path: path.clone(),
+                source,
+            })?;
+            (path, Box::new(file))
+        }
+        ReplayStream::Generated(bytes) => (generated, Box::new(Cursor::new(bytes))),
+    };
     let file_error = |source| ReplayError::File {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     };
-    let mut file = File::open(path).map_err(file_error)?;
-    each_frame(&mut file, |_| Ok(())).map_err(|error| error.of_file(path))?;
+    each_frame(&mut *file, |_| Ok(())).map_err(|error| error.of_file(path))?;
     file.seek(SeekFrom::Start(0)).map_err(file_error)?;
 
     let to = *to;
@@ -132,7 +154,7 @@ pub fn run(options: &ReplayOptions) -> Result<ReplayReport, ReplayError> {
             rate: *rate,
         };
         let mut out = BufWriter::with_capacity(READ_LEN, &stream);
-        let result = each_frame(&mut file, |frame| {
+        let result = each_frame(&mut *file, |frame| {
             pace.wait(report.frames, &mut out)?;
             out.write_all(frame.bytes)?;
             report.frames += 1;
@@ -181,7 +203,7 @@ impl From<FpmError> for Fault {
 }
 
 impl Fault {
-    fn of_file(self, path: &std::path::Path) -> ReplayError {
+    fn of_file(self, path: &Path) -> ReplayError {
         let path = path.to_owned();
         match self {
             Self::Stream(source) => ReplayError::Stream { path, source },
@@ -191,7 +213,7 @@ impl Fault {
 }
 
 fn each_frame(
-    file: &mut File,
+    file: &mut dyn Source,
     mut on_frame: impl FnMut(Frame<'_>) -> io::Result<()>,
 ) -> Result<(), Fault> {
     let mut decoder = FrameDecoder::new();

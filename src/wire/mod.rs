@@ -2,6 +2,7 @@
 
 pub mod feedback;
 pub mod fpm;
+pub mod fpm_zebra;
 pub mod kernel_nexthop;
 pub mod kernel_route;
 pub mod netlink;
