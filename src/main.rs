@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         given.unwrap_or_else(|| configured_socket(files()))
     };
     let result = match command {
-        Command::Run => run(files()),
+        Command::Run => run(files(), config.clone()),
         Command::Check { json } => check(files(), json).map_err(anyhow::Error::from),
         Command::Show { what, json } => ask(command::show(&socket(), what, json)),
         Command::Explain { question, json } => ask(command::explain(&socket(), question, json)),
@@ -32,6 +32,8 @@ fn main() -> ExitCode {
             let listener = || files().parse_lenient().0.fpm.listen[0];
             command::replay(what, listener, json).map_err(anyhow::Error::from)
         }
+        Command::Resync { json } => ask(command::resync(&socket(), json)),
+        Command::Flush { dry_run } => flush(files(), dry_run),
         Command::Log { filter } => ask(command::log(&socket(), filter)),
     };
     match result {
@@ -46,9 +48,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(files: ConfigFiles) -> anyhow::Result<Exit> {
+fn flush(files: ConfigFiles, dry_run: bool) -> anyhow::Result<Exit> {
     match files.parse() {
-        Ok(config) => daemon::run(config).map(|()| Exit::Fine),
+        Ok(config) => daemon::flush::run(config, dry_run).map(|()| Exit::Fine),
+        Err(faults) => {
+            command::report_faults(&faults.0)?;
+            Ok(Exit::Usage)
+        }
+    }
+}
+
+fn run(files: ConfigFiles, path: Option<PathBuf>) -> anyhow::Result<Exit> {
+    match files.parse() {
+        Ok(config) => {
+            let read: daemon::ReadConfig =
+                Box::new(move || ConfigFiles::read(path.as_deref()).parse());
+            daemon::run(config, &read).map(|()| Exit::Fine)
+        }
         Err(faults) => {
             command::report_faults(&faults.0)?;
             Ok(Exit::Usage)

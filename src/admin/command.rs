@@ -17,7 +17,8 @@ use super::client::{self, ClientError};
 use super::decode::{self, Answer, DecodeError, DecodeOptions};
 use super::generate::{GenerateOptions, GeneratedTable};
 use super::proto::{
-    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, RoutesRequest, StatusRequest,
+    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, ResyncRequest, Resynced,
+    RoutesRequest, StatusRequest,
 };
 use super::render;
 use super::replay::{self, ReplayError, ReplayOptions, ReplayReport, ReplayStream};
@@ -222,6 +223,35 @@ pub async fn explain(
         "no-route" => Exit::BadNews,
         _ => Exit::Fine,
     })
+}
+
+/// `log`.
+/// `resync`.
+pub async fn resync(socket: &Path, json: bool) -> Result<Exit, CommandError> {
+    let mut api = client::connect(socket).await?;
+    let answer = api.resync(ResyncRequest {}).await?.into_inner();
+    let mut screen = stdout();
+    if json {
+        document(&mut screen, &answer)?;
+    } else {
+        let Resynced {
+            routes,
+            nexthops,
+            neighbours,
+            seconds,
+        } = answer;
+        let (routes, nexthops) = (
+            render::plural(routes, "route"),
+            render::plural(nexthops, "next-hop object"),
+        );
+        let neighbours = render::plural(neighbours, "neighbour");
+        writeln!(
+            screen.out,
+            "compared in {seconds:.3} s; mended: {routes}, {nexthops}, {neighbours}"
+        )?;
+    }
+    screen.out.flush()?;
+    Ok(Exit::Fine)
 }
 
 /// `log`.

@@ -9,7 +9,6 @@ use crossbeam_channel::{Receiver, Sender, never, select};
 use tracing::{error, info, warn};
 
 use crate::admin::Question;
-use crate::config::OnExit;
 use crate::engine::Engine;
 use crate::engine::report::Severity;
 use crate::model::{Event, KernelNhId, Op, Timestamp};
@@ -33,7 +32,6 @@ pub(super) struct EngineLoop {
     pub ops: Sender<Vec<Op>>,
     pub saver: Saver,
     pub started: Instant,
-    pub on_exit: OnExit,
 }
 
 impl EngineLoop {
@@ -48,7 +46,7 @@ impl EngineLoop {
                 break;
             }
         }
-        if self.on_exit == OnExit::Flush {
+        if self.engine.flushes_on_exit() {
             self.flush()?;
         }
         self.log(logged);

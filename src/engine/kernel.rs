@@ -4,15 +4,19 @@
 //! permanent neighbours and IPv4 routes along, a group's last member takes the group and all its routes. So a lost
 //! link is treated as the loss of all that, and dumps, which the writer does in order with its writes, correct us.
 
+use std::net::IpAddr;
+
 use rustc_hash::FxHashSet;
 
 use super::report::Severity;
 use super::{Engine, ObjectSpec};
 use crate::model::{
-    DumpKind, FormId, IfIndex, KernelEvent, KernelHop, KernelNhId, KernelTarget, NeighbourKey,
-    ObservedContent, ObservedNextHop, ObservedRoute, Protocol,
+    DumpKind, FormId, IfIndex, KernelEvent, KernelHop, KernelNhId, KernelTarget, MacAddr,
+    Neighbour, NeighbourKey, ObservedContent, ObservedNextHop, ObservedRoute, Protocol,
 };
 use crate::plan::ObjectKey;
+use crate::reconcile::Entry;
+use crate::resolve::is_pool_address;
 use crate::rib::SlotFlags;
 use crate::view::ViewChange;
 
@@ -32,7 +36,7 @@ impl Engine {
                 KernelEvent::NextHops(objects) => self.objects_listed(&objects),
                 KernelEvent::Routes { routes, last } => self.routes_listed(routes, last),
                 KernelEvent::Links(_) => self.known.links = true,
-                KernelEvent::Neighbours(_) => self.known.neighbours = true,
+                KernelEvent::Neighbours(list) => self.neighbours_listed(&list),
                 KernelEvent::Overrun => {
                     self.counters.overruns += 1;
                     self.invalidate_dumps();
@@ -63,6 +67,18 @@ impl Engine {
                 | KernelEvent::Address { .. }
                 | KernelEvent::Neighbour(_)
                 | KernelEvent::NeighbourGone(_) => {}
+            }
+        }
+    }
+
+    fn neighbours_listed(&mut self, list: &[Neighbour]) {
+        if !std::mem::replace(&mut self.known.neighbours, true) {
+            // Solicited by an earlier run; released unless a route leads there again.
+            for neighbour in list
+                .iter()
+                .filter(|n| n.key.addr.is_ipv6() && n.protocol == Protocol::REDIRECT.0)
+            {
+                self.solicit_table.observe(neighbour.key, Some(()));
             }
         }
     }
@@ -113,7 +129,10 @@ impl Engine {
 
     /// Compares a permanent neighbour of ours with what is there. An equal entry of somebody else's is as good as ours.
     pub(super) fn observe_neighbour(&mut self, key: NeighbourKey) {
-        if key.addr.is_ipv4() {
+        if let IpAddr::V4(addr) = key.addr {
+            if !is_pool_address(addr) {
+                return;
+            }
             let there = self.view.neighbour(key).and_then(|n| {
                 use crate::model::NeighbourState::Permanent;
                 (n.state == Permanent).then_some(n)
@@ -130,6 +149,15 @@ impl Engine {
             } else {
                 applied
             };
+            let lost = |entry: &Entry<MacAddr>| {
+                entry.sent.is_none() && entry.desired.is_some() && entry.applied == entry.desired
+            };
+            if applied != wanted
+                && self.view.usable(key.dev)
+                && self.neighbour_table.get(key).is_some_and(lost)
+            {
+                self.counters.mended.neighbours += 1;
+            }
             self.neighbour_table.observe(key, applied);
         } else if self.view.neighbour(key).is_none() {
             self.solicit_table.observe(key, None);
@@ -304,6 +332,7 @@ impl Engine {
                     id.get()
                 ),
             );
+            self.counters.mended.objects += 1;
             self.lose_objects(vec![id]);
         }
     }
@@ -337,6 +366,7 @@ impl Engine {
             self.object_dump.wanted = true;
             return;
         }
+        self.object_dump.done += 1;
         let listed: rustc_hash::FxHashMap<KernelNhId, &ObservedNextHop> = objects
             .iter()
             .filter_map(|o| Some((KernelNhId::new(o.id)?, o)))
@@ -380,6 +410,7 @@ impl Engine {
             }
         }
         if mended > 0 {
+            self.counters.mended.objects += mended as u64;
             self.notables.push(
                 self.now,
                 Severity::Warn,
@@ -420,6 +451,7 @@ impl Engine {
             self.read_back = read_back;
             return;
         }
+        self.route_dump.done += 1;
         self.known.routes = true;
         if first && !self.slots.is_empty() {
             self.session.hold(self.now);
@@ -438,6 +470,7 @@ impl Engine {
             self.mark(id);
         }
         if count > 0 {
+            self.counters.mended.routes += count as u64;
             self.notables.push(
                 self.now,
                 Severity::Warn,
@@ -490,6 +523,9 @@ impl Engine {
         }
         slot.flags.clear(SlotFlags::FOREIGN);
         let old = std::mem::replace(&mut slot.applied, form);
+        if old.is_some() {
+            self.counters.mended.routes += 1;
+        }
         if let Some(old) = old {
             self.forms.release(old);
         }

@@ -30,6 +30,7 @@ impl Engine {
                 Some(due) if due <= self.now => {
                     self.route_dump.wanted = self.writes_routes();
                     self.object_dump.wanted = self.writes_routes();
+                    self.reapply_settings();
                     self.next_audit = Some(self.now + self.config.kernel.audit);
                 }
                 Some(_) => {}

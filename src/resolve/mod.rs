@@ -21,7 +21,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use mac::Believed;
-pub use unnumbered::{AddressPool, ZEBRA_ADDR, candidates};
+pub use unnumbered::{AddressPool, ZEBRA_ADDR, candidates, is_pool_address};
 
 use crate::config::Ipv4ViaIpv6;
 use crate::model::{

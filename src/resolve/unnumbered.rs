@@ -22,6 +22,11 @@ pub fn candidates() -> impl Iterator<Item = Ipv4Addr> {
         .chain((0..=255).map(|last| Ipv4Addr::new(169, 254, 255, last)))
 }
 
+/// Whether an address may stand for a neighbour.
+pub const fn is_pool_address(addr: Ipv4Addr) -> bool {
+    matches!(addr.octets(), [169, 254, 0, 1..=255] | [169, 254, 255, _])
+}
+
 /// Who has which address.
 #[derive(Debug, Default)]
 pub struct AddressPool {
