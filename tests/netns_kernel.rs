@@ -717,7 +717,7 @@ fn solicitation_learns_keeps_and_releases() {
             addr: addr.parse().unwrap(),
         };
         let (tx, events) = bounded(100);
-        let _monitor = Monitor::start(1 << 20, tx).unwrap();
+        let _monitor = Monitor::start(1 << 20, None, tx).unwrap();
         let mut kernel = Kernel::new();
         kernel.put(vec![OpKind::Solicit { key }]);
         let learned = wait_for(&events, |event| match event {
@@ -978,7 +978,7 @@ fn the_monitor_begins_with_complete_lists_and_follows() {
         ip("nexthop add id 7 via 192.0.2.2 dev va proto 200");
         let va = ifindex("va");
         let (tx, events) = bounded(100);
-        let monitor = Monitor::start(1 << 20, tx).unwrap();
+        let monitor = Monitor::start(1 << 20, None, tx).unwrap();
         let first = until(&events, |event| matches!(event, KernelEvent::NextHops(_)));
         let links = first.iter().find_map(|event| match event {
             KernelEvent::Links(links) => Some(links),
@@ -1098,7 +1098,7 @@ fn objects_vanish_without_a_word_when_their_link_fails() {
                 create(key("10.3.0.0/24"), &by_id(single)),
             ]);
             let (tx, events) = bounded(100);
-            let monitor = Monitor::start(1 << 20, tx).unwrap();
+            let monitor = Monitor::start(1 << 20, None, tx).unwrap();
             until(&events, |event| matches!(event, KernelEvent::NextHops(_)));
             match how {
                 "carrier" => peer.ip("link set vb down"),
@@ -1177,7 +1177,7 @@ fn the_last_ipv4_address_takes_neighbours_along_but_no_routes_by_id() {
             create(key("10.2.0.0/24"), &inline(&[(via, 1)])),
         ]);
         let (tx, events) = bounded(100);
-        let _monitor = Monitor::start(1 << 20, tx).unwrap();
+        let _monitor = Monitor::start(1 << 20, None, tx).unwrap();
         ip("addr del 192.0.2.1/24 dev va");
         wait_for(&events, |event| {
             (*event == KernelEvent::NeighbourGone(neighbour)).then_some(())
@@ -1196,7 +1196,7 @@ fn an_overrun_is_told_and_healed_by_lists() {
         let va = ifindex("va");
         // A buffer of a few notifications and an engine that does not listen for a while.
         let (tx, events) = bounded(0);
-        let monitor = Monitor::start(1, tx).unwrap();
+        let monitor = Monitor::start(1, None, tx).unwrap();
         let mut kernel = Kernel::new();
         let key = |n: u32| NeighbourKey {
             dev: va,

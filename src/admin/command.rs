@@ -199,6 +199,12 @@ pub async fn show(socket: &Path, what: Show, json: bool) -> Result<Exit, Command
 fn no_routes(request: &RoutesRequest) -> &'static str {
     if *request == RoutesRequest::default() {
         "no routes"
+    } else if request
+        .prefix
+        .as_deref()
+        .is_some_and(|prefix| prefix.ends_with("/32") || prefix.ends_with("/128"))
+    {
+        "no routes match; `frr-offload explain ADDRESS` tells which route covers an address"
     } else {
         "no routes match"
     }
@@ -492,14 +498,40 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
         log,
     } = config;
     let listen: Vec<String> = fpm.listen.iter().map(ToString::to_string).collect();
+    let mut tables: Vec<String> = fpm
+        .table_map
+        .iter()
+        .map(|(from, to)| format!("table {from} is written to {to}"))
+        .collect();
+    if tables.is_empty() {
+        tables.push("tables are written as zebra names them".to_owned());
+    }
     writeln!(out, "  setup    {}", setup.name())?;
-    writeln!(out, "  fpm      {}", listen.join(", "))?;
+    writeln!(
+        out,
+        "  fpm      {}; {}",
+        listen.join(", "),
+        tables.join(", ")
+    )?;
+    writeln!(
+        out,
+        "           replay over after {:?} of silence, stale routes kept {:?}",
+        fpm.replay_idle, fpm.stale_time
+    )?;
     writeln!(
         out,
         "  kernel   metric {}, IPv4 via IPv6 as {}, next-hop objects {}",
         kernel.metric,
         kernel.ipv4_via_ipv6.name(),
         kernel.nexthop_objects.name()
+    )?;
+    writeln!(
+        out,
+        "           multipath hash {}, nexthop_compat_mode {}, audit every {:?}, at the end {}",
+        kernel.multipath_hash.name(),
+        kernel.nexthop_compat_mode.name(),
+        kernel.audit,
+        kernel.on_exit.name()
     )?;
     writeln!(out, "  admin    {}", admin.socket.display())?;
     writeln!(out, "  log      {}", log.filter)

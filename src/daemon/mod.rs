@@ -26,7 +26,7 @@ use crate::admin::{Admin, AdminSocket, EngineHandle, VERSION};
 use crate::config::{Changes, Config, Faults};
 use crate::engine::{Engine, Memory};
 use crate::kernel::monitor::RECEIVE_BUFFER;
-use crate::kernel::{DumpSocket, FibWriter, Monitor, WriterConfig};
+use crate::kernel::{DumpSocket, FibWriter, Monitor, RouteWatch, WriterConfig};
 use crate::source::fpm::{FpmListener, FpmListenerConfig};
 use crate::state::{self, Snapshot};
 use crate::wire::kernel_route::RouteMark;
@@ -84,8 +84,12 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
     };
     let writer = FibWriter::start(WriterConfig::new(mark), ops_out, events_in.clone())
         .context("can't start the kernel writer (it needs CAP_NET_ADMIN)")?;
-    let monitor =
-        Monitor::start(RECEIVE_BUFFER, events_in.clone()).context("can't listen to the kernel")?;
+    let watch = RouteWatch {
+        writer_port: writer.port(),
+        metric: config.kernel.metric,
+    };
+    let monitor = Monitor::start(RECEIVE_BUFFER, Some(watch), events_in.clone())
+        .context("can't listen to the kernel")?;
     let listener = FpmListener::start(
         FpmListenerConfig {
             listen: config.fpm.listen.clone(),
@@ -93,9 +97,6 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         },
         events_in.clone(),
     )?;
-    for addr in listener.local_addrs() {
-        info!(%addr, "FPM: waiting for zebra");
-    }
     drop(events_in);
 
     let ended = Arc::new(tokio::sync::Notify::new());
@@ -228,9 +229,10 @@ fn reload(running: &Config, read_config: &ReadConfig, log: &logging::LogHandle) 
         return None;
     }
     if changes.live.contains(&"log.filter")
-        && let Err(error) = log.set(&new.log.filter) {
-            warn!(error, "reload: the log filter is left as it was");
-        }
+        && let Err(error) = log.set(&new.log.filter)
+    {
+        warn!(error, "reload: the log filter is left as it was");
+    }
     info!(keys = changes.live.join(", "), "reload: applied");
     Some(Changes::applied(running, &new))
 }

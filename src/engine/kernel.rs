@@ -24,6 +24,7 @@ type Members = Box<[(KernelNhId, u16)]>;
 
 impl Engine {
     pub(super) fn apply_kernel(&mut self, events: Vec<KernelEvent>) {
+        let mended = self.counters.mended.routes;
         let mut changes = Vec::new();
         for event in events {
             self.view.apply(&event, &mut changes);
@@ -35,6 +36,8 @@ impl Engine {
                 KernelEvent::NextHopGone(id) => self.object_gone(id),
                 KernelEvent::NextHops(objects) => self.objects_listed(&objects),
                 KernelEvent::Routes { routes, last } => self.routes_listed(routes, last),
+                KernelEvent::Route(route) => self.route_changed(route),
+                KernelEvent::RouteGone(route) => self.route_gone(&route),
                 KernelEvent::Links(_) => self.known.links = true,
                 KernelEvent::Neighbours(list) => self.neighbours_listed(&list),
                 KernelEvent::Overrun => {
@@ -69,6 +72,65 @@ impl Engine {
                 | KernelEvent::NeighbourGone(_) => {}
             }
         }
+        let mended = self.counters.mended.routes - mended;
+        if mended > 0 {
+            self.notables.push(
+                self.now,
+                Severity::Warn,
+                "routes-mended",
+                format!(
+                    "routes of ours that others had deleted or changed are written again: {mended}"
+                ),
+            );
+        }
+    }
+
+    /// Somebody wrote over a route of ours, or beside it with its metric.
+    fn route_changed(&mut self, route: ObservedRoute) {
+        let Some(id) = self
+            .slots
+            .find(route.key)
+            .filter(|_| route.metric == self.config.kernel.metric)
+        else {
+            return;
+        };
+        let slot = self.slots.get_mut(id);
+        if slot.flags.has(SlotFlags::IN_FLIGHT) {
+            self.route_dump.wanted = true;
+        } else if route.protocol == Protocol::REDIRECT.0 {
+            self.route_observed(route);
+            self.slots.get_mut(id).flags.clear(SlotFlags::SEEN);
+        } else if let Some(form) = slot.applied.take() {
+            // Ours is gone; the next write finds what is in the way.
+            self.forms.release(form);
+            self.mark(id);
+        }
+    }
+
+    /// Somebody deleted a route of ours, or one that stood in its way.
+    fn route_gone(&mut self, route: &ObservedRoute) {
+        let Some(id) = self
+            .slots
+            .find(route.key)
+            .filter(|_| route.metric == self.config.kernel.metric)
+        else {
+            return;
+        };
+        let slot = self.slots.get_mut(id);
+        if slot.flags.has(SlotFlags::IN_FLIGHT) {
+            self.route_dump.wanted = true;
+            return;
+        }
+        if route.protocol == Protocol::REDIRECT.0 {
+            let Some(form) = slot.applied.take() else {
+                return;
+            };
+            self.forms.release(form);
+            self.counters.mended.routes += 1;
+        } else {
+            slot.flags.clear(SlotFlags::FOREIGN);
+        }
+        self.mark(id);
     }
 
     fn neighbours_listed(&mut self, list: &[Neighbour]) {
@@ -415,7 +477,7 @@ impl Engine {
                 self.now,
                 Severity::Warn,
                 "objects-mended",
-                format!("{mended} next-hop objects were not as written; they are made again"),
+                format!("next-hop objects that were not as written are made again: {mended}"),
             );
         }
         self.lose_objects(lost);
@@ -469,15 +531,7 @@ impl Engine {
             }
             self.mark(id);
         }
-        if count > 0 {
-            self.counters.mended.routes += count as u64;
-            self.notables.push(
-                self.now,
-                Severity::Warn,
-                "routes-mended",
-                format!("{count} routes of ours had vanished from the kernel"),
-            );
-        }
+        self.counters.mended.routes += count as u64;
         for id in read_back {
             self.clear_failure(id);
             let slot = self.slots.get_mut(id);

@@ -350,7 +350,10 @@ impl Engine {
 
     /// Whether nothing of ours is in the kernel any more.
     pub fn is_flushed(&self) -> bool {
-        self.slots.is_empty() && self.object_table.is_empty() && self.neighbour_table.is_empty()
+        self.slots.is_empty()
+            && self.object_table.is_empty()
+            && self.neighbour_table.is_empty()
+            && self.solicit_table.is_empty()
     }
 
     /// Whether this set-up writes routes at all.

@@ -63,6 +63,7 @@ impl Engine {
             let mut groups: FxHashSet<_> = std::mem::take(&mut self.replan);
             let members_changed = groups.clone();
             for hop in std::mem::take(&mut self.changes.hops) {
+                self.objects.forget_refusals(ObjectKey::Hop(hop));
                 self.objects.set_refused(ObjectKey::Hop(hop), false);
                 groups.extend(self.plan.users_of(hop));
             }

@@ -240,7 +240,10 @@ fn target_of(
     let mut blocked = Reason::NoNextHop;
     for &(hop, weight) in members {
         let state = match hop {
-            Ok(hop) => ctx.resolver.state(hop),
+            Ok(hop) => ctx
+                .resolver
+                .state(hop)
+                .unwrap_or(HopState::Blocked(Reason::InProgress)),
             Err(reason) => HopState::Blocked(reason),
         };
         match (hop, state) {

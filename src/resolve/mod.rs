@@ -107,15 +107,10 @@ impl Resolver {
     }
 
     /// One more user of a hop; a new hop is resolved at once.
-    pub fn hold(
-        &mut self,
-        view: &KernelView,
-        key: HopKey,
-        changes: &mut ResolveChanges,
-    ) -> HopState {
+    pub fn hold(&mut self, view: &KernelView, key: HopKey, changes: &mut ResolveChanges) {
         if let Some(hop) = self.hops.get_mut(&key) {
             hop.users += 1;
-            return hop.state;
+            return;
         }
         let hop = Hop {
             users: 1,
@@ -125,7 +120,6 @@ impl Resolver {
         self.hops.insert(key, hop);
         self.by_dev.entry(key.dev).or_default().insert(key);
         self.resolve(view, key, changes);
-        self.state(key)
     }
 
     /// One user less.
@@ -147,11 +141,9 @@ impl Resolver {
         }
     }
 
-    /// Where a hop stands.
-    pub fn state(&self, key: HopKey) -> HopState {
-        self.hops
-            .get(&key)
-            .map_or(HopState::Blocked(Reason::InProgress), |hop| hop.state)
+    /// Where a hop stands; `None` when nothing uses it.
+    pub fn state(&self, key: HopKey) -> Option<HopState> {
+        self.hops.get(&key).map(|hop| hop.state)
     }
 
     /// The peer behind a hop, and what is believed about it.
