@@ -161,7 +161,7 @@ impl Engine {
                         format!("{name} is down or gone"),
                     );
                     self.link_lost(dev);
-                } else if usable && self.known.routes {
+                } else if usable && self.is_listed() {
                     let name = self.view.name_of(dev);
                     self.notables.push(
                         self.now,

@@ -90,6 +90,7 @@ impl Engine {
         let remedy = remedy(op_of(&done.action), refusal.errno);
         let count = self.objects.count_refusal(key);
         match remedy {
+            Remedy::NoObjects if !self.use_objects => {}
             Remedy::NoObjects => {
                 self.use_objects = false;
                 self.notables.push(

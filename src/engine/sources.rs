@@ -26,7 +26,7 @@ impl Engine {
                 let zebra = match (known, same) {
                     (false, _) => "",
                     (true, true) => ", the same zebra as before",
-                    (true, false) => ", a restarted zebra",
+                    (true, false) => ", a zebra that was restarted",
                 };
                 self.notables.push(
                     self.now,
@@ -73,10 +73,10 @@ impl Engine {
                     Severity::Warn,
                     "source-lost",
                     format!(
-                        "{}: {why}; its {} routes are kept for {:?}",
+                        "{}: {why}; what it said is kept for {:?} (routes: {})",
                         source.name(),
-                        self.slots.len(),
-                        self.config.fpm.stale_time
+                        self.config.fpm.stale_time,
+                        self.slots.len()
                     ),
                 );
             }

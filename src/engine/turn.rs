@@ -170,6 +170,9 @@ impl Engine {
 
     pub(super) fn poll_puts(&mut self, budget: usize, out: &mut Vec<Op>) {
         let now = self.now;
+        let view = &self.view;
+        // The kernel takes no neighbour on a link that is down; when it returns they are looked at again.
+        let on_usable_link = |key: NeighbourKey| view.usable(key.dev);
         let left = |out: &Vec<Op>| budget.saturating_sub(out.len());
         self.setting_table.poll(
             now,
@@ -192,7 +195,7 @@ impl Engine {
         self.neighbour_table.poll(
             now,
             budget.saturating_sub(out.len()),
-            |_, action| is_put(action),
+            |key, action| is_put(action) && on_usable_link(key),
             |index, revision, key, action| {
                 if let Action::Put(mac) = action {
                     out.push(op(
@@ -207,7 +210,7 @@ impl Engine {
         self.solicit_table.poll(
             now,
             budget.saturating_sub(out.len()),
-            |_, action| is_put(action),
+            |key, action| is_put(action) && on_usable_link(key),
             |index, revision, key, _| {
                 out.push(op(
                     ticket_table::SOLICITS,
