@@ -20,6 +20,9 @@ use crate::resolve::is_pool_address;
 use crate::rib::SlotFlags;
 use crate::view::ViewChange;
 
+/// How long the kernel may take to remove what a link takes along.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
+
 type Members = Box<[(KernelNhId, u16)]>;
 
 impl Engine {
@@ -272,8 +275,10 @@ impl Engine {
                 self.mark(id);
             }
         }
-        // Inline routes of a link that only lost its carrier are still there; the read-back tells which are.
+        // Inline routes of a link that only lost its carrier are still there; the read-back tells which are. The link's
+        // message comes before the kernel removes anything (`__dev_notify_flags`), which takes a while for a large table.
         self.route_dump.wanted = true;
+        self.route_dump.not_before = self.now + SETTLE;
         self.invalidate_dumps();
     }
 

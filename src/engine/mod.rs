@@ -75,6 +75,16 @@ struct Dump {
     invalid: bool,
     /// Completed ones.
     done: u64,
+    /// Not earlier, although it is wanted.
+    not_before: Timestamp,
+}
+
+/// Refused routes that are to be told together.
+#[derive(Debug)]
+struct RefusedRoutes {
+    count: u64,
+    first: String,
+    due: Timestamp,
 }
 
 /// Counts since the start.
@@ -148,6 +158,7 @@ pub struct Engine {
     failures: FxHashMap<SlotId, Failure>,
     next_failure: Option<Timestamp>,
     read_back: FxHashSet<SlotId>,
+    refused: Option<RefusedRoutes>,
     route_dump: Dump,
     object_dump: Dump,
     next_audit: Option<Timestamp>,
@@ -190,6 +201,7 @@ impl Engine {
             failures: FxHashMap::default(),
             next_failure: None,
             read_back: FxHashSet::default(),
+            refused: None,
             route_dump: Dump {
                 wanted: true,
                 ..Dump::default()
@@ -243,6 +255,9 @@ impl Engine {
             self.session.poll_timeout(),
             self.next_audit,
             self.next_failure,
+            self.refused.as_ref().map(|refused| refused.due),
+            (self.route_dump.wanted && !self.route_dump.running)
+                .then_some(self.route_dump.not_before),
             Some(self.next_solicit),
         ]
         .into_iter()
@@ -294,6 +309,7 @@ impl Engine {
     pub fn resync(&mut self) -> Resync {
         let after = |dump: &mut Dump| {
             dump.wanted = true;
+            dump.not_before = Timestamp(0);
             // One that is on its way may have been taken before what the operator wants mended.
             dump.done + 1 + u64::from(dump.running)
         };
@@ -382,7 +398,7 @@ impl Engine {
             (&mut self.object_dump, DumpKind::NextHops, 0),
             (&mut self.route_dump, DumpKind::Routes, 1),
         ] {
-            if dump.wanted && !dump.running {
+            if dump.wanted && !dump.running && dump.not_before <= self.now {
                 *dump = Dump {
                     running: true,
                     done: dump.done,

@@ -55,6 +55,7 @@ impl Engine {
             self.setting_table.poll_retries(self.now);
         }
         self.poll_failures();
+        self.poll_refused();
     }
 
     /// Brings plans up to date until nothing changes any more.
