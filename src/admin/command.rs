@@ -2,12 +2,13 @@
 //! JSON lists are streamed, an object a line, so a million routes need no memory here. A closed pipe is the reader's
 //! right and no error. Finding the configuration is the caller's business.
 
-use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use serde::Serialize;
 use thiserror::Error;
 use tonic::Streaming;
@@ -317,35 +318,32 @@ fn generated(options: &GenerateOptions) -> Vec<u8> {
 
 /// The indexes of these links, or of all that are up and not loopback.
 fn links(names: &[String]) -> Result<Vec<IfIndex>, CommandError> {
-    let read = |name: &str, what: &str| fs::read_to_string(format!("/sys/class/net/{name}/{what}"));
-    let index = |name: &str| {
-        read(name, "ifindex")
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-            .and_then(IfIndex::new)
-    };
     let names = if names.is_empty() {
-        let mut up = Vec::new();
-        for entry in fs::read_dir("/sys/class/net")? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name != "lo" && read(&name, "operstate").is_ok_and(|state| state.trim() == "up") {
-                up.push(name);
-            }
-        }
-        up.sort_unstable();
-        up
+        links_up()?
     } else {
         names.to_vec()
     };
     if names.is_empty() {
         return Err(CommandError::NoLink);
     }
+    let index = |name: &str| if_nametoindex(name).ok().and_then(IfIndex::new);
     names
         .into_iter()
         .map(|name| index(&name).ok_or(CommandError::UnknownLink(name)))
         .collect()
+}
+
+fn links_up() -> io::Result<Vec<String>> {
+    let wanted = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    let mut names: Vec<_> = getifaddrs()?
+        .filter(|link| {
+            link.flags.contains(wanted) && !link.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+        })
+        .map(|link| link.interface_name)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
 }
 
 /// `replay`, to `to` unless the arguments say where.

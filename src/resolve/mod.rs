@@ -360,6 +360,13 @@ impl Resolver {
                 mac,
             )
         };
+        let leads_there = |addr: Ipv4Addr| {
+            let entry = view.neighbour(NeighbourKey {
+                dev: key.dev,
+                addr: IpAddr::V4(addr),
+            });
+            entry.is_some_and(|n| n.protocol == Protocol::REDIRECT.0 && n.mac == Some(mac))
+        };
         if peer.addr4.is_none_or(wrong) {
             if let Some(old) = peer.addr4.take() {
                 self.pool.release(key.dev, old);
@@ -368,7 +375,7 @@ impl Resolver {
                     addr: IpAddr::V4(old),
                 });
             }
-            peer.addr4 = self.pool.allocate(key, wrong);
+            peer.addr4 = self.pool.allocate(key, leads_there, wrong);
         }
         let Some(addr) = peer.addr4 else {
             return HopState::Blocked(Reason::PoolExhausted);
