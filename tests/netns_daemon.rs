@@ -46,7 +46,7 @@ impl Lab {
 
     fn configure(&self, config: &str) {
         let socket = self.dir.join("admin.sock");
-        let text = format!("[admin]\nsocket = {socket:?}\n{config}");
+        let text = format!("[admin]\nsocket = \"{}\"\n{config}", socket.display());
         fs::write(self.dir.join("config.toml"), text).unwrap();
     }
 

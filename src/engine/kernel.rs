@@ -385,11 +385,16 @@ impl Engine {
             return;
         };
         self.objects.withdraw_offer(id);
-        let is_ours = self
-            .object_table
-            .get(id)
-            .is_some_and(|e| e.applied.is_some() && e.desired.is_some());
-        if is_ours {
+        let Some(entry) = self.object_table.get(id) else {
+            return;
+        };
+        let removed_by_us = entry.sent == Some(None);
+        if removed_by_us || (entry.applied.is_none() && entry.sent.is_none()) {
+            return;
+        }
+        // Also one that is not wanted any more matters: a group that still had it may be gone with it.
+        if entry.desired.is_some() {
+            self.counters.mended.objects += 1;
             self.notables.push(
                 self.now,
                 Severity::Warn,
@@ -399,9 +404,8 @@ impl Engine {
                     id.get()
                 ),
             );
-            self.counters.mended.objects += 1;
-            self.lose_objects(vec![id]);
         }
+        self.lose_objects(vec![id]);
     }
 
     fn objects_listed(&mut self, objects: &[ObservedNextHop]) {
