@@ -16,6 +16,10 @@ fn main() -> ExitCode {
         command,
     } = Args::parse();
     let files = || ConfigFiles::read(config.as_deref());
+    if let Some(path) = config.as_deref().filter(|path| !path.exists()) {
+        eprintln!("frr-offload: {}: there is no such file", path.display());
+        return Exit::Usage.into();
+    }
     let socket_of = || {
         let given = socket.clone().filter(|path| !path.as_os_str().is_empty());
         given.unwrap_or_else(|| configured_socket(files()))

@@ -278,6 +278,7 @@ impl Scenario {
             (RouteKind::Unicast, Protocol(186), PathHops::None);
         let mut key = key;
         let mut gone = false;
+        let mut mtu = None;
         let mut rest = words;
         loop {
             rest = match rest {
@@ -292,6 +293,10 @@ impl Scenario {
                 }
                 ["proto", number, rest @ ..] => {
                     protocol = Protocol(number.parse().unwrap());
+                    rest
+                }
+                ["mtu", value, rest @ ..] => {
+                    mtu = value.parse().ok();
                     rest
                 }
                 ["nhg", id, rest @ ..] => {
@@ -320,7 +325,7 @@ impl Scenario {
             protocol,
             kind,
             metric: 20,
-            mtu: None,
+            mtu,
             prefsrc: None,
             hops,
         };
@@ -385,7 +390,11 @@ impl Scenario {
     fn form_text(&self, form: &KernelRoute) -> String {
         match &form.target {
             KernelTarget::None => form.kind.name().to_owned(),
-            KernelTarget::Object(id) => format!("nhid {}", Self::id(*id)),
+            KernelTarget::Object(id) => format!(
+                "nhid {}{}",
+                Self::id(*id),
+                form.mtu.map(|m| format!(" mtu {m}")).unwrap_or_default()
+            ),
             KernelTarget::Hops(hops) => hops
                 .iter()
                 .map(|(hop, w)| format!("{} weight {w}", self.hop_text(hop)))
@@ -423,7 +432,9 @@ impl Scenario {
     }
 
     fn explain(&mut self, target: &str) {
-        let report = self.engine.explain(target.parse().unwrap(), TableId::MAIN);
+        let report = self
+            .engine
+            .explain(target.parse().unwrap(), TableId::MAIN, None);
         let key = report
             .key
             .map_or_else(|| "no route".to_owned(), |key| key.to_string());

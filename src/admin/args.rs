@@ -247,19 +247,21 @@ pub struct ReplayArgs {
     #[arg(required_unless_present = "generate", conflicts_with = "generate")]
     pub file: Option<PathBuf>,
     /// Instead of a file: an Internet-like IPv4 table of N routes
-    #[arg(long, value_name = "N")]
-    pub generate: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub generate: Option<u32>,
     /// The same seed generates the same table
     #[arg(long, value_name = "N", default_value_t = 1, requires = "generate")]
     pub seed: u64,
     /// Next-hop groups of the generated table
-    #[arg(long, value_name = "N", default_value_t = 300, requires = "generate")]
-    pub groups: usize,
+    #[arg(long, value_name = "N", default_value_t = 300, requires = "generate",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub groups: u32,
     /// A link that generated next hops are on; may be repeated [default: every link that is up]
     #[arg(long, value_name = "LINK", requires = "generate")]
     pub dev: Vec<String>,
     /// The routing table that zebra would name
-    #[arg(long, value_name = "N", default_value_t = 254, requires = "generate")]
+    #[arg(long, value_name = "N", default_value_t = 254, requires = "generate",
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub table: u32,
     /// Where the daemon listens for zebra [default: the configuration's first address]
     #[arg(long, value_name = "ADDRESS:PORT")]

@@ -367,8 +367,8 @@ pub fn replay(
     let stream = match (file, generate) {
         (Some(file), _) => ReplayStream::File(file),
         (None, routes) => ReplayStream::Generated(generated(&GenerateOptions {
-            routes: routes.unwrap_or(0),
-            groups,
+            routes: routes.unwrap_or(0) as usize,
+            groups: groups as usize,
             seed,
             table: TableId(table),
             devs: links(&dev)?,

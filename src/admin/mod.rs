@@ -28,7 +28,7 @@ mod socket;
 mod table;
 
 pub use engine_handle::{EngineGone, EngineHandle, Question};
-pub use server::{Admin, ServeError, SetLogFilter};
+pub use server::{Admin, KernelLookup, ServeError, SetLogFilter};
 pub use socket::{AdminSocket, BindError};
 
 /// Generated from `proto/admin.proto`.

@@ -123,7 +123,7 @@ fn hop_rows(
 
 /// The columns of [`hop_table`].
 fn hop_cells<'a>(hop: &'a Nexthop, mut notes: Vec<&'a str>) -> [Cell; 6] {
-    if hop.state != "ready" && !notes.contains(&hop.state.as_str()) {
+    if hop.state != "ready" && !notes.iter().any(|note| note.starts_with(&hop.state)) {
         notes.push(&hop.state);
     }
     if hop.onlink {
@@ -328,6 +328,9 @@ pub(super) fn explanation<W: Write>(
     };
     let words = match explanation.verdict.as_str() {
         "hardware" => "forwarded by the NIC",
+        "software" if explanation.steps.iter().any(|step| step.state == "local") => {
+            "delivered to this host"
+        }
         "software" => "forwarded by the kernel",
         "discard" => "dropped on purpose",
         "no-route" => "no route of ours is in place for it",

@@ -7,6 +7,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
@@ -27,7 +28,7 @@ use super::proto::{
 };
 use super::socket::AdminSocket;
 use crate::engine::report::{self, RouteFilter};
-use crate::model::{Prefix, RouteKey, TableId};
+use crate::model::{KernelMatch, Prefix, RouteKey, TableId};
 
 /// Slots of the route table that one question walks.
 const SLOTS_A_QUESTION: usize = 4096;
@@ -46,6 +47,9 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Changes the filter of the running daemon's log; the error is for the operator.
 pub type SetLogFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
+/// Asks the kernel which route takes an address.
+pub type KernelLookup = Box<dyn Fn(IpAddr) -> Option<KernelMatch> + Send + Sync>;
+
 /// What the admin API needs of the daemon.
 #[allow(missing_debug_implementations, reason = "holds a closure")]
 pub struct Admin {
@@ -55,6 +59,8 @@ pub struct Admin {
     pub started: SystemTime,
     /// `frr-offload log FILTER`.
     pub set_log_filter: SetLogFilter,
+    /// For `explain`.
+    pub kernel_lookup: KernelLookup,
 }
 
 /// Why the admin API ended before it was told to.
@@ -80,11 +86,13 @@ impl AdminSocket {
             engine,
             started,
             set_log_filter,
+            kernel_lookup,
         } = admin;
         let api = Api {
             engine,
             wall: Wall(started),
             set_log_filter,
+            kernel_lookup,
             ended: ended.clone(),
         };
         let incoming = UnixListenerStream::new(self.listener()?);
@@ -116,6 +124,7 @@ struct Api {
     engine: EngineHandle,
     wall: Wall,
     set_log_filter: SetLogFilter,
+    kernel_lookup: KernelLookup,
     ended: watch::Receiver<bool>,
 }
 
@@ -258,9 +267,13 @@ impl AdminApi for Api {
             Some(vrf) => self.table_of_vrf(&vrf).await?,
             None => table.map_or(TableId::MAIN, TableId),
         };
+        let is_address = target.len() == target.family().max_len();
+        let kernel = (is_address && table == TableId::MAIN)
+            .then(|| (self.kernel_lookup)(target.addr()))
+            .flatten();
         let report = self
             .engine
-            .ask(move |engine, _| engine.explain(target, table))
+            .ask(move |engine, _| engine.explain(target, table, kernel))
             .await?;
         Ok(Response::new(messages::explanation(address, report)))
     }

@@ -23,10 +23,10 @@ use anyhow::{Context, bail};
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, AdminSocket, EngineHandle, VERSION};
-use crate::config::{Changes, Config, Faults};
+use crate::config::{Changes, Config, Faults, SetUp};
 use crate::engine::{Engine, Memory};
 use crate::kernel::monitor::RECEIVE_BUFFER;
-use crate::kernel::{DumpSocket, FibWriter, Monitor, RouteWatch, WriterConfig};
+use crate::kernel::{self, DumpSocket, FibWriter, Monitor, RouteWatch, WriterConfig};
 use crate::source::fpm::{FpmListener, FpmListenerConfig};
 use crate::state::{self, Snapshot};
 use crate::wire::kernel_route::RouteMark;
@@ -39,6 +39,18 @@ const EVENT_QUEUE: usize = 64;
 const OP_QUEUE: usize = 2;
 /// How long the end may take.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Whether the process has `CAP_NET_ADMIN`. When that can't be told, the kernel will.
+fn may_write_routes() -> bool {
+    const CAP_NET_ADMIN: u32 = 12;
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        return true;
+    };
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .is_none_or(|bits| bits & (1 << CAP_NET_ADMIN) != 0)
+}
 
 /// Reads the configuration again, for SIGHUP.
 pub type ReadConfig = Box<dyn Fn() -> Result<Config, Faults>>;
@@ -55,6 +67,11 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("can't start the runtime")?;
+    if config.setup != SetUp::Observe && !may_write_routes() {
+        bail!(
+            "CAP_NET_ADMIN is missing: routes can't be written (set-up observe would do without)"
+        );
+    }
     let _lock = lock::NamespaceLock::take()?;
     let socket = AdminSocket::bind(&config.admin.socket)?;
 
@@ -128,6 +145,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         engine: handle,
         started: wall,
         set_log_filter: Box::new(move |filter| set_filter.set(filter)),
+        kernel_lookup: Box::new(kernel::lookup),
     };
     let why = runtime.block_on(async {
         let (finish, finished) = tokio::sync::oneshot::channel::<()>();

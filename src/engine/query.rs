@@ -13,8 +13,8 @@ use super::report::{
     SourceReport, SourceState, StatusReport, Verdict,
 };
 use crate::model::{
-    Family, KernelHop, KernelTarget, MacFrom, NeighbourKey, NextHop, NhgId, Prefix, Protocol,
-    Reason, RouteKey, RouteKind, SourceId, TableId, Timestamp,
+    Family, KernelHop, KernelMatch, KernelTarget, MacFrom, MatchKind, NeighbourKey, NextHop, NhgId,
+    Prefix, Protocol, Reason, RouteKey, RouteKind, SourceId, TableId, Timestamp,
 };
 use crate::plan::ObjectKey;
 use crate::reconcile::Failure;
@@ -261,7 +261,52 @@ impl Engine {
     }
 
     /// What happens to packets for this address or prefix: the longest match in a table, stage by stage.
-    pub fn explain(&self, target: Prefix, table: TableId) -> ExplainReport {
+    ///
+    /// `kernel` is what the kernel itself answers for an address of the main table. Routes of others are not known here, so
+    /// where that is a route of somebody else's it has the last word.
+    pub fn explain(
+        &self,
+        target: Prefix,
+        table: TableId,
+        kernel: Option<KernelMatch>,
+    ) -> ExplainReport {
+        let mut report = self.explain_ours(target, table);
+        let Some(kernel) = kernel.filter(|kernel| kernel.protocol != Protocol::REDIRECT) else {
+            return report;
+        };
+        let mut text = format!(
+            "the kernel takes {} proto {}",
+            kernel.prefix, kernel.protocol
+        );
+        if kernel.metric != 0 {
+            text += &format!(" metric {}", kernel.metric);
+        }
+        if let Some(via) = kernel.via {
+            text += &format!(" via {via}");
+        }
+        if let Some(dev) = kernel.dev {
+            text += &format!(" on {}", self.view.name_of(dev));
+        }
+        let (verdict, state) = match kernel.kind {
+            MatchKind::Forward if kernel.protocol == Protocol::KERNEL => {
+                (Verdict::Software, "connected")
+            }
+            MatchKind::Forward => (Verdict::Software, "foreign"),
+            MatchKind::Local => (Verdict::Software, "local"),
+            MatchKind::Multicast => (Verdict::Software, "multicast"),
+            MatchKind::Discard => (Verdict::Discard, "foreign"),
+        };
+        report.steps.retain(|step| step.state != "connected");
+        report.steps.push(ExplainStep {
+            stage: "kernel",
+            text: format!("{text}, which is not ours"),
+            state,
+        });
+        report.verdict = verdict;
+        report
+    }
+
+    fn explain_ours(&self, target: Prefix, table: TableId) -> ExplainReport {
         let found = (0..=target.len()).rev().find_map(|len| {
             let prefix = Prefix::masked(target.addr(), len).ok()?;
             let id = self.slots.find(RouteKey { table, prefix })?;

@@ -103,6 +103,12 @@ impl Engine {
     /// A table that another one is mapped to is not taken itself: with `zebra -R 5000` raw table 254 holds echoes of
     /// what we write (kernel-ownership, "The set-ups").
     fn kernel_table(&self, raw: TableId) -> Option<TableId> {
+        // RT_TABLE_UNSPEC is the main table to the kernel. A route in the local table would decide what is delivered here.
+        let raw = match raw {
+            TableId(0) => TableId::MAIN,
+            TableId(255) => return None,
+            raw => raw,
+        };
         let map = &self.config.fpm.table_map;
         match map.get(&raw) {
             Some(&table) => Some(table),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use rustc_hash::FxHashSet;
 
+use super::report::Severity;
 use super::{Engine, plan_context, ticket_table};
 use crate::model::{
     Family, KernelHop, KernelNhId, KernelTarget, NeighbourKey, Op, OpKind, Reason, Ticket,
@@ -22,7 +23,18 @@ const SOLICIT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(3);
 
 impl Engine {
     pub(super) fn poll_timers(&mut self) {
-        if let Some(scope) = self.session.poll(self.now) {
+        let resyncs = self.session.resyncs;
+        let scope = self.session.poll(self.now);
+        if self.session.resyncs != resyncs {
+            let routes = self.slots.len();
+            self.notables.push(
+                self.now,
+                Severity::Info,
+                "source-synced",
+                format!("the replay is over; routes known: {routes}"),
+            );
+        }
+        if let Some(scope) = scope {
             self.sweep(scope);
         }
         if self.known.routes {

@@ -8,11 +8,13 @@
 pub mod batch;
 mod dump;
 mod fib_writer;
+mod lookup;
 pub mod monitor;
 mod route_watch;
 mod socket;
 
 pub use dump::DumpSocket;
 pub use fib_writer::{FibWriter, WriterConfig};
+pub use lookup::lookup;
 pub use monitor::Monitor;
 pub use route_watch::RouteWatch;

@@ -25,8 +25,8 @@ pub use nexthop::{
 };
 pub use prefix::{Family, Prefix, PrefixError, RouteKey, TableId};
 pub use route::{
-    FormId, KernelRoute, KernelTarget, MTU_MAX, PathHops, Protocol, RouteKind, RouteOp, RoutePath,
-    RouteUpdate, SourceId,
+    FormId, KernelMatch, KernelRoute, KernelTarget, MTU_MAX, MatchKind, PathHops, Protocol,
+    RouteKind, RouteOp, RoutePath, RouteUpdate, SourceId,
 };
 pub use time::Timestamp;
 pub use verdict::{Errno, Reason};

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{KernelHop, KernelNhId, NextHop, RouteKey, SourceNhId};
+use super::{IfIndex, KernelHop, KernelNhId, NextHop, Prefix, RouteKey, SourceNhId};
 
 /// Who tells us about routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -178,3 +178,33 @@ pub const MTU_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(65_519);
 /// The number of an interned [`KernelRoute`]; a route record holds it in four bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FormId(pub(crate) NonZeroU32);
+
+/// The route that the kernel itself takes for an address, whoever wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelMatch {
+    /// The route.
+    pub prefix: Prefix,
+    /// What it does.
+    pub kind: MatchKind,
+    /// Who wrote it.
+    pub protocol: Protocol,
+    /// `RTA_PRIORITY`; 0 for the kernel's own.
+    pub metric: u32,
+    /// Where to, if it is one link.
+    pub dev: Option<IfIndex>,
+    /// The gateway, if it is one.
+    pub via: Option<IpAddr>,
+}
+
+/// What the kernel does with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatchKind {
+    /// Forwards it.
+    Forward,
+    /// Delivers it to this host (its addresses, broadcasts).
+    Local,
+    /// Multicast.
+    Multicast,
+    /// Drops or refuses it.
+    Discard,
+}

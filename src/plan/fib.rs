@@ -53,6 +53,16 @@ struct GroupPlan {
     /// As announced; a member without a usable key has the reason instead.
     members: Vec<(Result<HopKey, Reason>, u32)>,
     target: Result<KernelTarget, Reason>,
+    /// The same with the hops written out.
+    inline: Result<KernelTarget, Reason>,
+}
+
+type Targets = (Result<KernelTarget, Reason>, Result<KernelTarget, Reason>);
+
+impl GroupPlan {
+    fn targets(&self) -> Targets {
+        (self.target.clone(), self.inline.clone())
+    }
 }
 
 /// The plans of all groups in use.
@@ -70,17 +80,26 @@ impl FibPlan {
         path: &PathKey,
         family: Family,
     ) -> Result<KernelRoute, Reason> {
-        let (kind, target) = match (path.kind, path.target) {
+        // Linux shares what IPv4 routes of one object have in common and does not compare their metrics: a route without an
+        // MTU would get that of its neighbour (seen on 6.18; `fib_find_info_nh`). With an MTU they are written inline.
+        let inline = family == Family::V4 && path.mtu.is_some();
+        let meaning = match (path.kind, path.target) {
             (RouteKind::Unicast, PathTarget::None) => return Err(Reason::NoNextHop),
-            (RouteKind::Unicast, PathTarget::Group(group)) => {
-                (RouteKind::Unicast, self.target(ctx, (group, family))?)
+            (RouteKind::Unicast, PathTarget::Group(group)) => Meaning::Group(group),
+            (RouteKind::Unicast, PathTarget::Id(id)) => ctx.groups.meaning(id),
+            _ => Meaning::Blackhole,
+        };
+        let (kind, target) = match meaning {
+            Meaning::Group(group) => {
+                let plan = self.planned_or_new(ctx, (group, family));
+                let target = if inline { &plan.inline } else { &plan.target };
+                (RouteKind::Unicast, target.clone()?)
             }
-            (RouteKind::Unicast, PathTarget::Id(id)) => match ctx.groups.meaning(id) {
-                Meaning::Group(group) => (RouteKind::Unicast, self.target(ctx, (group, family))?),
-                Meaning::Blackhole => (RouteKind::Blackhole, KernelTarget::None),
-                Meaning::Blocked(reason) => return Err(reason),
-            },
-            (kind, _) => (kind, KernelTarget::None),
+            Meaning::Blackhole if path.kind == RouteKind::Unicast => {
+                (RouteKind::Blackhole, KernelTarget::None)
+            }
+            Meaning::Blackhole => (path.kind, KernelTarget::None),
+            Meaning::Blocked(reason) => return Err(reason),
         };
         let prefsrc = path.prefsrc.filter(|addr| Family::of(*addr) == family);
         Ok(KernelRoute {
@@ -114,26 +133,25 @@ impl FibPlan {
         self.groups.keys().copied().collect()
     }
 
-    fn target(&mut self, ctx: &mut PlanContext<'_>, key: GroupKey) -> Result<KernelTarget, Reason> {
-        if let Some(plan) = self.groups.get(&key) {
-            return plan.target.clone();
+    fn planned_or_new(&mut self, ctx: &mut PlanContext<'_>, key: GroupKey) -> &GroupPlan {
+        if !self.groups.contains_key(&key) {
+            self.plan(ctx, key);
         }
-        self.plan(ctx, key);
         match self.groups.get(&key) {
-            Some(plan) => plan.target.clone(),
+            Some(plan) => plan,
             None => unreachable!("the plan was just made"),
         }
     }
 
     /// Plans a group whose members changed; `true` when its routes must point elsewhere.
     pub fn replan(&mut self, ctx: &mut PlanContext<'_>, key: GroupKey) -> bool {
-        let Some(before) = self.groups.get(&key).map(|p| p.target.clone()) else {
+        let Some(before) = self.groups.get(&key).map(GroupPlan::targets) else {
             return false;
         };
         self.plan(ctx, key);
         self.groups
             .get(&key)
-            .is_none_or(|plan| plan.target != before)
+            .is_none_or(|plan| plan.targets() != before)
     }
 
     /// Plans a group some of whose hops changed their state; `true` when its routes must point elsewhere.
@@ -141,9 +159,9 @@ impl FibPlan {
         let Some(mut plan) = self.groups.remove(&key) else {
             return false;
         };
-        let target = target_of(ctx, key, &plan.members);
-        let changed = target != plan.target;
-        plan.target = target;
+        let before = plan.targets();
+        (plan.target, plan.inline) = targets_of(ctx, key, &plan.members);
+        let changed = plan.targets() != before;
         self.groups.insert(key, plan);
         changed
     }
@@ -186,8 +204,15 @@ impl FibPlan {
                 self.release_hop(ctx, hop, key);
             }
         }
-        let target = target_of(ctx, key, &members);
-        self.groups.insert(key, GroupPlan { members, target });
+        let (target, inline) = targets_of(ctx, key, &members);
+        self.groups.insert(
+            key,
+            GroupPlan {
+                members,
+                target,
+                inline,
+            },
+        );
     }
 
     fn release_hop(
@@ -223,18 +248,19 @@ fn hop_key(hop: &NextHop, family: Family) -> Result<HopKey, Reason> {
     })
 }
 
-fn target_of(
+/// By object where that is possible, and inline.
+fn targets_of(
     ctx: &mut PlanContext<'_>,
     key: GroupKey,
     members: &[(Result<HopKey, Reason>, u32)],
-) -> Result<KernelTarget, Reason> {
+) -> Targets {
     // A label or tunnel that is left off would send packets somewhere else than meant: all or nothing.
     if members
         .iter()
         .any(|(hop, _)| *hop == Err(Reason::Encapsulation))
     {
         ctx.objects.drop(ObjectKey::Group(key.0, key.1));
-        return Err(Reason::Encapsulation);
+        return (Err(Reason::Encapsulation), Err(Reason::Encapsulation));
     }
     let mut ready: Vec<(HopKey, KernelHop, u32)> = Vec::with_capacity(members.len());
     let mut blocked = Reason::NoNextHop;
@@ -261,18 +287,31 @@ fn target_of(
     let group = ObjectKey::Group(key.0, key.1);
     if ready.is_empty() {
         ctx.objects.drop(group);
-        return Err(blocked);
+        return (Err(blocked), Err(blocked));
     }
     let weights = scale_weights(ready.iter().map(|(_, _, w)| *w));
+    let hops = ready
+        .iter()
+        .zip(&weights)
+        .map(|(&(_, hop, _), &w)| (hop, w))
+        .collect();
+    let inline = Ok(KernelTarget::Hops(hops));
     if !ctx.use_objects {
-        return Ok(KernelTarget::Hops(
-            ready
-                .iter()
-                .zip(weights)
-                .map(|(&(_, hop, _), w)| (hop, w))
-                .collect(),
-        ));
+        return (inline.clone(), inline);
     }
+    (
+        object_target(ctx, group, members.len(), &ready, &weights),
+        inline,
+    )
+}
+
+fn object_target(
+    ctx: &mut PlanContext<'_>,
+    group: ObjectKey,
+    members: usize,
+    ready: &[(HopKey, KernelHop, u32)],
+    weights: &[u16],
+) -> Result<KernelTarget, Reason> {
     let ids: Option<Vec<KernelNhId>> = ready
         .iter()
         .map(|&(hop, kernel_hop, _)| {
@@ -284,7 +323,7 @@ fn target_of(
         return Err(Reason::KernelRefused);
     };
     // A group that shrank to one hop stays a group: a hop can't replace it, so every route would have to move.
-    if let ([only], 1, None) = (ids.as_slice(), members.len(), ctx.objects.id_of(group))
+    if let ([only], 1, None) = (ids.as_slice(), members, ctx.objects.id_of(group))
         && !ctx.objects.prefers_group_of(*only)
     {
         return Ok(KernelTarget::Object(*only));
@@ -292,7 +331,7 @@ fn target_of(
     if ctx.objects.is_refused(group) {
         return Err(Reason::KernelRefused);
     }
-    let spec = ObjectSpec::Group(ids.into_iter().zip(weights).collect());
+    let spec = ObjectSpec::Group(ids.into_iter().zip(weights.iter().copied()).collect());
     ctx.objects
         .want(group, spec)
         .map(KernelTarget::Object)

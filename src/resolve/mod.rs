@@ -316,7 +316,7 @@ impl Resolver {
     }
 
     fn resolve(&mut self, view: &KernelView, key: HopKey, changes: &mut ResolveChanges) {
-        let wish = classify(self.mode, view, key);
+        let wish = classify(view, key);
         let peer = match wish {
             Wish::Peer(peer) => Some(peer),
             Wish::Plain(_) | Wish::Blocked(_) => None,
@@ -327,7 +327,7 @@ impl Resolver {
         let state = match wish {
             Wish::Blocked(reason) => HopState::Blocked(reason),
             Wish::Plain(hop) => HopState::Ready(hop),
-            Wish::Peer(peer) => self.resolve_peer(view, peer, changes),
+            Wish::Peer(peer) => self.resolve_peer(view, peer, key.onlink, changes),
         };
         if let Some(hop) = self.hops.get_mut(&key)
             && hop.state != state
@@ -341,11 +341,32 @@ impl Resolver {
         &mut self,
         view: &KernelView,
         key: NeighbourKey,
+        onlink: bool,
         changes: &mut ResolveChanges,
     ) -> HopState {
         let Some(peer) = self.peers.get_mut(&key) else {
             unreachable!("set_peer made the peer of this hop");
         };
+        if let (Ipv4ViaIpv6::Inet6, IpAddr::V6(addr)) = (self.mode, key.addr) {
+            if let Some(old) = peer.addr4.take() {
+                self.pool.release(key.dev, old);
+                changes.neighbours.push(NeighbourKey {
+                    dev: key.dev,
+                    addr: IpAddr::V4(old),
+                });
+            }
+            // The kernel resolves it itself; only one that does not answer at all is left out, as in the other mode.
+            if let Err(reason @ Reason::NextHopUnreachable) = peer.believed.mac() {
+                return HopState::Blocked(reason);
+            }
+            // A link-local gateway is taken as on the link without the flag; a global one only with it.
+            return HopState::Ready(KernelHop {
+                family: Family::V6,
+                via: Some(key.addr),
+                dev: key.dev,
+                onlink: onlink && !is_link_local6(addr),
+            });
+        }
         let mac = match peer.believed.mac() {
             Ok((mac, _)) => mac,
             Err(reason) => return HopState::Blocked(reason),
@@ -459,7 +480,7 @@ enum Wish {
     Blocked(Reason),
 }
 
-fn classify(mode: Ipv4ViaIpv6, view: &KernelView, key: HopKey) -> Wish {
+fn classify(view: &KernelView, key: HopKey) -> Wish {
     let HopKey {
         family,
         dev,
@@ -479,19 +500,11 @@ fn classify(mode: Ipv4ViaIpv6, view: &KernelView, key: HopKey) -> Wish {
             onlink,
         })
     };
-    let peer = |addr| match mode {
-        Ipv4ViaIpv6::Ipv4Ll => Wish::Peer(NeighbourKey {
+    let peer = |addr| {
+        Wish::Peer(NeighbourKey {
             dev,
             addr: IpAddr::V6(addr),
-        }),
-        Ipv4ViaIpv6::Inet6 => {
-            // The kernel takes a link-local gateway as on the link by itself; a global one only with the flag.
-            plain(
-                Family::V6,
-                Some(IpAddr::V6(addr)),
-                onlink && !is_link_local6(addr),
-            )
-        }
+        })
     };
     match (family, via) {
         (family, None) => plain(family, None, false),

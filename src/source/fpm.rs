@@ -350,7 +350,7 @@ impl Reader {
         };
         let peer = self.peer;
         if let Some(session) = self.session {
-            info!(%peer, session, %why, "FPM connection closed");
+            debug!(%peer, session, %why, "FPM connection closed");
             // What we close ourselves at the end is no loss of the source.
             if self.shared.closing.load(Ordering::Acquire) {
                 return;
@@ -364,7 +364,7 @@ impl Reader {
                 debug!(%peer, "nobody takes events any more");
             }
         } else {
-            info!(%peer, %why, "FPM connection rejected");
+            debug!(%peer, %why, "FPM connection rejected");
             self.shared.reject(peer, why);
         }
     }
@@ -414,7 +414,7 @@ impl Reader {
                     return Ok(false);
                 };
                 self.session = Some(session);
-                info!(peer = %self.peer, session, pid, "FPM connection speaks");
+                debug!(peer = %self.peer, session, pid, "FPM connection speaks");
                 self.shared.send(SourceEvent::Opened {
                     source: SourceId::Fpm,
                     session,

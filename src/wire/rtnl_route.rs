@@ -107,11 +107,12 @@ impl Dialect {
     /// | IPv4 `RTM_NEWROUTE` without `NLM_F_REPLACE` | `zebra_fpm` | 0x401 always; dplane sends 0x501 |
     /// | `RTM_DELROUTE` with / without `RTA_PRIORITY` | dplane / `zebra_fpm` | the latter sends `RTA_DST` alone |
     /// | metric other than 20 | `zebra_fpm` | dplane has 20 on everything, connected routes too |
+    /// | a multipath of which every hop is 1 | `zebra_fpm` | equal weights, which dplane sends as 0 |
     /// | `RTNH_F_ONLINK`, `RTA_VIA`, a multipath hop of 0 | dplane | the latter knows no such |
     ///
     /// An IPv6 `RTM_NEWROUTE` without `NLM_F_REPLACE` says nothing (8.4.4's dplane clears it there): an IPv6-only
     /// stream is told by its connected routes, which have metric 0 in `zebra_fpm`. What is left open is a stream whose
-    /// every route so far has metric 20 and whose hops are all 1 or more; equal weights stay equal either way.
+    /// every route so far has metric 20 and hops of unequal weights.
     #[must_use]
     pub fn observe(self, add: bool, nlmsg_flags: u16, view: &RouteView<'_>) -> Self {
         if self == Self::DplaneFpmNl {
@@ -138,7 +139,10 @@ impl Dialect {
                 });
             if says_dplane {
                 Some(true)
-            } else if view.family == AF_INET || view.metric() != DPLANE_METRIC {
+            } else if view.family == AF_INET
+                || view.metric() != DPLANE_METRIC
+                || view.has_hops_of_one()
+            {
                 Some(false)
             } else {
                 None
@@ -266,6 +270,11 @@ impl<'a> RouteView<'a> {
             }
         }
         Some(view)
+    }
+
+    fn has_hops_of_one(&self) -> bool {
+        self.multipath
+            .is_some_and(|bytes| Hops(bytes).all(|hop| hop.is_ok_and(|hop| hop.hops == 1)))
     }
 
     /// The table: `RTA_TABLE`, else `rtm_table`. 0 means that the sender doesn't say: `zebra_fpm` of FRR 10 withdraws
