@@ -921,7 +921,8 @@ mod tests {
         assert_eq!(told(true, 0x401, RTMSG_V4, multipath(20, 1)), ZebraFpm);
         assert_eq!(told(true, 0x401, RTMSG_V6, multipath(20, 0)), DplaneFpmNl);
         assert_eq!(told(true, 0x401, RTMSG_V6, multipath(0, 1)), ZebraFpm);
-        assert_eq!(told(true, 0x401, RTMSG_V6, multipath(20, 1)), Unknown);
+        assert_eq!(told(true, 0x401, RTMSG_V6, multipath(20, 1)), ZebraFpm);
+        assert_eq!(told(true, 0x401, RTMSG_V6, multipath(20, 2)), Unknown);
         assert_eq!(told(false, 0x401, RTMSG_V6, |_| {}), ZebraFpm);
         assert_eq!(
             told(false, 0x401, RTMSG_V6, |m| {
