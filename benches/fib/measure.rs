@@ -1,0 +1,115 @@
+//! What a step cost: wall clock, CPU by thread, memory; and when a process has become quiet.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often it is looked whether a process still works: the resolution of every wall time.
+const LOOK: Duration = Duration::from_millis(3);
+/// A process that used less than [`IDLE_CPU`] for so long is quiet, unless it says that it is not done.
+const QUIET: Duration = Duration::from_millis(90);
+const IDLE_CPU: Duration = Duration::from_micros(300);
+/// Only a failure waits so long.
+const PATIENCE: Duration = Duration::from_secs(1200);
+
+/// CPU time by name of thread.
+pub type Cpu = BTreeMap<String, Duration>;
+
+/// What a step cost.
+#[derive(Debug, Clone, Default)]
+pub struct Cost {
+    pub wall: Duration,
+    pub cpu: Cpu,
+}
+
+impl Cost {
+    pub fn cpu_total(&self) -> Duration {
+        self.cpu.values().sum()
+    }
+}
+
+/// CPU time that the threads of these processes have used.
+pub fn cpu_of(processes: &[u32]) -> Cpu {
+    let mut cpu = Cpu::new();
+    for process in processes {
+        let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else {
+            continue;
+        };
+        for task in tasks.flatten() {
+            let read = |file| fs::read_to_string(task.path().join(file));
+            // A thread may end while we look.
+            if let (Ok(name), Ok(stat)) = (read("comm"), read("schedstat")) {
+                let nanos = stat.split(' ').next().and_then(|n| n.parse().ok());
+                *cpu.entry(name.trim().to_owned()).or_default() +=
+                    Duration::from_nanos(nanos.unwrap_or(0));
+            }
+        }
+    }
+    cpu
+}
+
+/// CPU time of the calling thread.
+pub fn cpu_here() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// `VmHWM` or another line of `/proc/PID/status`, in bytes.
+pub fn memory(process: u32, line: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let value = status.lines().find_map(|l| l.strip_prefix(line));
+    let kib = value.and_then(|v| {
+        v.trim_matches([':', ' ', '\t'])
+            .split(' ')
+            .next()?
+            .parse()
+            .ok()
+    });
+    kib.map_or(0, |kib: u64| kib * 1024)
+}
+
+/// Does something that processes then work on, and waits until they are quiet and `done` agrees.
+pub fn until_quiet<T>(
+    processes: &[u32],
+    act: impl FnOnce() -> T,
+    mut done: impl FnMut() -> bool,
+) -> (Cost, T) {
+    let before = cpu_of(processes);
+    let started = Instant::now();
+    let result = act();
+    let mut seen: Duration = cpu_of(processes).values().sum();
+    let mut at_work = Instant::now();
+    loop {
+        thread::sleep(LOOK);
+        let now = cpu_of(processes);
+        let total = now.values().sum();
+        if total > seen + IDLE_CPU {
+            (seen, at_work) = (total, Instant::now());
+        } else if at_work.elapsed() >= QUIET {
+            if done() {
+                let cpu = now
+                    .into_iter()
+                    .map(|(name, cpu)| {
+                        let old = before.get(&name).copied().unwrap_or_default();
+                        (name, cpu.saturating_sub(old))
+                    })
+                    .collect();
+                let wall = at_work - started;
+                return (Cost { wall, cpu }, result);
+            }
+            seen = cpu_of(processes).values().sum();
+            at_work = Instant::now();
+        }
+        assert!(started.elapsed() < PATIENCE, "never done");
+    }
+}
+
+pub fn median<T: Ord + Copy>(values: &mut [T]) -> T {
+    percentile(values, 50)
+}
+
+pub fn percentile<T: Ord + Copy>(values: &mut [T], percent: usize) -> T {
+    values.sort_unstable();
+    values[(values.len() * percent / 100).min(values.len() - 1)]
+}
