@@ -11,7 +11,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
 use crate::load::{Load, Route};
-use crate::measure::{Cost, cpu_here};
+use crate::measure::{Cost, here};
 
 /// Messages a send, as the daemon's writer.
 const BATCH: usize = 128;
@@ -57,25 +57,22 @@ impl Raw {
 
     /// Writes routes as fast as it goes.
     pub fn write<'a>(&mut self, routes: impl Iterator<Item = &'a Route>, step: Step) -> Cost {
-        let (cpu, started) = (cpu_here(), Instant::now());
-        let mut routes = routes.peekable();
-        while routes.peek().is_some() {
-            self.send.clear();
-            let mut left = BATCH;
-            while let Some(route) = routes.next() {
-                left -= 1;
-                let last = left == 0 || routes.peek().is_none();
-                encode(&mut self.send, route, step, last);
-                if last {
-                    break;
+        here("kernel writer", || {
+            let mut routes = routes.peekable();
+            while routes.peek().is_some() {
+                self.send.clear();
+                let mut left = BATCH;
+                while let Some(route) = routes.next() {
+                    left -= 1;
+                    let last = left == 0 || routes.peek().is_none();
+                    encode(&mut self.send, route, step, last);
+                    if last {
+                        break;
+                    }
                 }
+                self.exchange();
             }
-            self.exchange();
-        }
-        Cost {
-            wall: started.elapsed(),
-            cpu: [("kernel writer".to_owned(), cpu_here() - cpu)].into(),
-        }
+        })
     }
 
     /// One route, alone: send to acknowledgement.
@@ -89,7 +86,6 @@ impl Raw {
 
     /// Makes groups what they are here, in one send.
     pub fn regroup(&mut self, groups: &[(u32, Vec<u32>)]) -> Cost {
-        let (cpu, started) = (cpu_here(), Instant::now());
         self.send.clear();
         for (n, (id, members)) in groups.iter().enumerate() {
             let ack = if n + 1 == groups.len() { NLM_F_ACK } else { 0 };
@@ -109,11 +105,7 @@ impl Raw {
                 .attr(NHA_GROUP, &list);
             message.finish();
         }
-        self.exchange();
-        Cost {
-            wall: started.elapsed(),
-            cpu: [("kernel writer".to_owned(), cpu_here() - cpu)].into(),
-        }
+        here("kernel writer", || self.exchange())
     }
 
     fn exchange(&mut self) {

@@ -29,7 +29,7 @@ impl Daemon {
         let config = world.file(
             "config.toml",
             &format!(
-                "[kernel]\n{kernel}\n[admin]\nsocket = {:?}\n[log]\nfilter = \"error\"\n",
+                "[kernel]\n{kernel}\n[admin]\nsocket = {:?}\n[log]\nfilter = \"warn\"\n",
                 socket.display().to_string()
             ),
         );

@@ -13,7 +13,8 @@
 //! | `bird` | static routes, one next hop each |
 //! | `zebra + bgpd` | FRR fed over BGP, one next hop a route |
 //!
-//! SPEED and CPU are multiples of the ceiling's. The CPU of a process is counted by thread, kernel part included.
+//! SPEED and CPU are multiples of the ceiling's. The CPU of a process is counted by thread, kernel part included; WAITED is
+//! how long its threads were ready and had no CPU, because of each other or of what else this machine does.
 //!
 //! Options: `--routes N,...`, `--runs N`, `--only WHO,...`, `--json FILE`.
 

@@ -16,11 +16,20 @@ const PATIENCE: Duration = Duration::from_secs(1200);
 /// CPU time by name of thread.
 pub type Cpu = BTreeMap<String, Duration>;
 
+/// What the threads of processes have had of the CPUs.
+#[derive(Debug, Clone, Default)]
+struct Usage {
+    cpu: Cpu,
+    waited: Duration,
+}
+
 /// What a step cost.
 #[derive(Debug, Clone, Default)]
 pub struct Cost {
     pub wall: Duration,
     pub cpu: Cpu,
+    /// How long threads were ready and had no CPU: because of each other, or of what else runs on this machine.
+    pub waited: Duration,
 }
 
 impl Cost {
@@ -29,30 +38,64 @@ impl Cost {
     }
 }
 
-/// CPU time that the threads of these processes have used.
-pub fn cpu_of(processes: &[u32]) -> Cpu {
-    let mut cpu = Cpu::new();
-    for process in processes {
-        let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else {
-            continue;
-        };
-        for task in tasks.flatten() {
-            let read = |file| fs::read_to_string(task.path().join(file));
-            // A thread may end while we look.
-            if let (Ok(name), Ok(stat)) = (read("comm"), read("schedstat")) {
-                let nanos = stat.split(' ').next().and_then(|n| n.parse().ok());
-                *cpu.entry(name.trim().to_owned()).or_default() +=
-                    Duration::from_nanos(nanos.unwrap_or(0));
+impl Usage {
+    fn of(processes: &[u32]) -> Self {
+        let mut usage = Self::default();
+        for process in processes {
+            let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else {
+                continue;
+            };
+            for task in tasks.flatten() {
+                let read = |file| fs::read_to_string(task.path().join(file));
+                // A thread may end while we look.
+                if let (Ok(name), Ok(stat)) = (read("comm"), read("schedstat")) {
+                    let [ran, waited] = nanos(&stat);
+                    *usage.cpu.entry(name.trim().to_owned()).or_default() += ran;
+                    usage.waited += waited;
+                }
             }
         }
+        usage
     }
-    cpu
+
+    fn total(&self) -> Duration {
+        self.cpu.values().sum()
+    }
+
+    fn since(self, before: &Self, wall: Duration) -> Cost {
+        let cpu = self.cpu.into_iter().map(|(name, cpu)| {
+            let old = before.cpu.get(&name).copied().unwrap_or_default();
+            (name, cpu.saturating_sub(old))
+        });
+        Cost {
+            wall,
+            cpu: cpu.collect(),
+            waited: self.waited.saturating_sub(before.waited),
+        }
+    }
 }
 
-/// CPU time of the calling thread.
-pub fn cpu_here() -> Duration {
-    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
+/// `/proc/PID/schedstat`: time on a CPU, and time waiting for one.
+fn nanos(stat: &str) -> [Duration; 2] {
+    let mut fields = stat.split(' ').map(|n| n.parse().unwrap_or(0));
+    [(); 2].map(|()| Duration::from_nanos(fields.next().unwrap_or(0)))
+}
+
+/// Measures what the calling thread does itself.
+pub fn here(name: &str, act: impl FnOnce()) -> Cost {
+    let usage = || {
+        let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        let [ran, waited] = nanos(&stat);
+        Usage {
+            cpu: [(name.to_owned(), ran)].into(),
+            waited,
+        }
+    };
+    let before = usage();
+    let started = Instant::now();
+    act();
+    let wall = started.elapsed();
+    usage().since(&before, wall)
 }
 
 /// `VmHWM` or another line of `/proc/PID/status`, in bytes.
@@ -75,30 +118,22 @@ pub fn until_quiet<T>(
     act: impl FnOnce() -> T,
     mut done: impl FnMut() -> bool,
 ) -> (Cost, T) {
-    let before = cpu_of(processes);
+    let before = Usage::of(processes);
     let started = Instant::now();
     let result = act();
-    let mut seen: Duration = cpu_of(processes).values().sum();
+    let mut seen = Usage::of(processes).total();
     let mut at_work = Instant::now();
     loop {
         thread::sleep(LOOK);
-        let now = cpu_of(processes);
-        let total = now.values().sum();
+        let now = Usage::of(processes);
+        let total = now.total();
         if total > seen + IDLE_CPU {
             (seen, at_work) = (total, Instant::now());
         } else if at_work.elapsed() >= QUIET {
             if done() {
-                let cpu = now
-                    .into_iter()
-                    .map(|(name, cpu)| {
-                        let old = before.get(&name).copied().unwrap_or_default();
-                        (name, cpu.saturating_sub(old))
-                    })
-                    .collect();
-                let wall = at_work - started;
-                return (Cost { wall, cpu }, result);
+                return (now.since(&before, at_work - started), result);
             }
-            seen = cpu_of(processes).values().sum();
+            seen = Usage::of(processes).total();
             at_work = Instant::now();
         }
         assert!(started.elapsed() < PATIENCE, "never done");

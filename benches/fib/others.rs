@@ -63,6 +63,7 @@ pub fn ip_batch(world: &World, load: &Load) -> Vec<(&'static str, Cost)> {
         let cost = Cost {
             wall: started.elapsed(),
             cpu: [("ip".to_owned(), children().saturating_sub(cpu))].into(),
+            ..Cost::default()
         };
         (step, cost)
     })

@@ -53,7 +53,7 @@ impl Report {
 
     pub fn print(&self) {
         println!(
-            "\n{} routes\n{:<22} {:<8} {:>4} {:>8} {:>10} {:>7} {:>12} {:>7}   CPU BY THREAD, us/route",
+            "\n{} routes\n{:<22} {:<8} {:>4} {:>8} {:>10} {:>7} {:>12} {:>7} {:>9}   CPU BY THREAD, us/route",
             self.routes,
             "WHO",
             "STEP",
@@ -62,7 +62,8 @@ impl Report {
             "ROUTES/s",
             "SPEED",
             "CPU us/route",
-            "CPU"
+            "CPU",
+            "WAITED ms"
         );
         for ((who, step), costs) in &self.rows {
             let Some((wall, cpu)) = self.median_of(who, step) else {
@@ -82,11 +83,12 @@ impl Report {
                 .map(|(name, us)| format!("{name} {us:.2}"))
                 .collect();
             println!(
-                "{who:<22} {step:<8} {:>4} {:>8.3} {:>10.0} {speed:>7} {:>12.2} {dear:>7}   {}",
+                "{who:<22} {step:<8} {:>4} {:>8.3} {:>10.0} {speed:>7} {:>12.2} {dear:>7} {:>9.0}   {}",
                 costs.len(),
                 wall.as_secs_f64(),
                 self.routes as f64 / wall.as_secs_f64(),
                 self.micros(cpu),
+                waited(costs).as_secs_f64() * 1e3,
                 threads.join(", ")
             );
         }
@@ -109,6 +111,7 @@ impl Report {
                 Some(json!({
                     "who": who, "step": step, "runs": costs.len(), "wall_s": wall.as_secs_f64(),
                     "cpu_us_a_route": self.micros(cpu), "threads_us_a_route": threads,
+                    "waited_s": waited(costs).as_secs_f64(),
                 }))
             })
             .collect();
@@ -134,6 +137,11 @@ fn threads(costs: &[Cost]) -> BTreeMap<String, Duration> {
     medians
         .map(|(name, mut cpu)| (name, median(&mut cpu)))
         .collect()
+}
+
+fn waited(costs: &[Cost]) -> Duration {
+    let mut waits: Vec<_> = costs.iter().map(|cost| cost.waited).collect();
+    median(&mut waits)
 }
 
 fn median_f64(values: &[f64]) -> f64 {
