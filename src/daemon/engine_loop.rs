@@ -17,7 +17,7 @@ use crate::state::{ID_BLOCK, Snapshot};
 
 /// Writes of one batch: past 128 only latency grows (netlink-limits section 1).
 const BATCH: usize = 128;
-/// Events that are taken in before the next batch is planned, unless the writer runs dry before.
+/// Events that are taken in before the next batch is planned, unless the writer has room before.
 const EVENTS_A_TURN: usize = 64;
 /// How often the address pool is saved at most.
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
@@ -105,7 +105,7 @@ impl EngineLoop {
             recv(timeout) -> _ => {}
         }
         for _ in 0..EVENTS_A_TURN {
-            if self.ops.is_empty() && self.engine.has_routes_to_write() {
+            if !self.ops.is_full() && self.engine.has_routes_to_write() {
                 break;
             }
             let Ok(event) = self.events.try_recv() else {
