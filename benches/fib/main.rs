@@ -115,7 +115,11 @@ fn options() -> Options {
                 options.routes = numbers.split(',').map(|n| n.parse().unwrap()).collect();
             }
             "--runs" => options.runs = value().parse().unwrap(),
-            "--only" => options.only = value().split(',').map(str::to_owned).collect(),
+            "--only" => {
+                let names = value();
+                let names = names.split(',').filter(|name| !name.is_empty());
+                options.only = names.map(str::to_owned).collect();
+            }
             "--json" => options.json = value().into(),
             // cargo says that it is a bench.
             "--bench" => {}
