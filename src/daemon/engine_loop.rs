@@ -16,7 +16,7 @@ use crate::model::{Event, KernelNhId, Op, Timestamp};
 use crate::state::{ID_BLOCK, Snapshot};
 
 /// Writes of one batch: past 128 only latency grows (netlink-limits section 1).
-const BATCH: usize = 128;
+pub const BATCH: usize = 128;
 /// Events that are taken in before the next batch is planned, unless the writer has room before.
 const EVENTS_A_TURN: usize = 64;
 /// How often the address pool is saved at most.
@@ -25,14 +25,22 @@ const SAVE_PERIOD: Duration = Duration::from_secs(1);
 const FLUSH: Duration = Duration::from_secs(8);
 
 /// The thread's parts.
-pub(super) struct EngineLoop {
+pub struct EngineLoop {
+    /// All state.
     pub engine: Engine,
+    /// From the sources, the monitor and the writer.
     pub events: Receiver<Event>,
+    /// From the admin API.
     pub questions: Receiver<Question>,
+    /// Anything that comes here, or its end, ends the loop.
     pub stopped: Receiver<()>,
+    /// To the writer.
     pub ops: Sender<Vec<Op>>,
+    /// Keeps the state file.
     pub saver: Saver,
+    /// Time 0 of the engine.
     pub started: Instant,
+    /// What becomes of the routes at the end.
     pub on_exit: OnExit,
 }
 
@@ -153,7 +161,7 @@ impl EngineLoop {
 }
 
 /// Keeps the state file up to date.
-pub(super) struct Saver {
+pub struct Saver {
     path: PathBuf,
     reserved: u32,
     pool_version: u64,
@@ -162,6 +170,7 @@ pub(super) struct Saver {
 }
 
 impl Saver {
+    /// Keeps this file; it is not read here.
     pub fn new(path: PathBuf) -> Self {
         Self {
             path,
