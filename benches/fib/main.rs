@@ -288,7 +288,7 @@ fn member_lost(daemon: &mut Daemon, load: &Load, who: &str, report: &mut Report)
     let (writes, last) = watch.end();
     let n = shrunk.len();
     report.figure(
-        format!("{who}: {n} groups lose a member, writes"),
+        format!("{who}: {n} groups lose a member, announced"),
         writes as f64,
     );
     let last = last.map_or(Duration::ZERO, |last| last - started);
@@ -329,7 +329,7 @@ fn link_lost(world: &World, daemon: &mut Daemon, load: &Load, report: &mut Repor
     );
     report.figure("daemon: a link is lost, quiet again, ms", millis(cost.wall));
     report.figure("daemon: a link is lost, CPU, ms", millis(cost.cpu_total()));
-    report.figure("daemon: a link is lost, writes of groups", writes as f64);
+    report.figure("daemon: a link is lost, groups announced", writes as f64);
     let (cost, ()) = until_quiet(
         &[pid],
         || world.ip(&format!("link set p{link} up")),

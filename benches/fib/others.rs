@@ -206,25 +206,29 @@ impl Speaker {
         let addr = |last| SockAddr::from(std::net::SocketAddr::from(([10, 254, 0, last], 0)));
         let mut to: std::net::SocketAddr = addr(1).as_socket().unwrap();
         to.set_port(179);
-        let mut stream: TcpStream = eventually("bgpd", || {
+        // bgpd hangs up on whom it does not expect yet.
+        let (stream, mut reader) = eventually("a BGP session", || {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).ok()?;
             socket.bind(&addr(2)).ok()?;
             socket.connect(&to.into()).ok()?;
-            Some(socket.into())
+            let mut stream: TcpStream = socket.into();
+            // Version 4, AS 65000, no hold time, router id; no capabilities.
+            let open = [4, 0xfd, 0xe8, 0, 0, 10, 254, 0, 2, 0];
+            stream.write_all(&message(1, &open)).ok()?;
+            stream.write_all(&message(4, &[])).ok()?;
+            let mut reader = stream.try_clone().ok()?;
+            let mut header = [0; 19];
+            // OPEN and KEEPALIVE; whatever comes later is thrown away.
+            for kind in [1, 4] {
+                reader.read_exact(&mut header).ok()?;
+                if header[18] != kind {
+                    return None;
+                }
+                let len = usize::from(u16::from_be_bytes([header[16], header[17]]));
+                reader.read_exact(&mut vec![0; len - 19]).ok()?;
+            }
+            Some((stream, reader))
         });
-        // Version 4, AS 65000, no hold time, router id; no capabilities.
-        let open = [4, 0xfd, 0xe8, 0, 0, 10, 254, 0, 2, 0];
-        stream.write_all(&message(1, &open)).unwrap();
-        stream.write_all(&message(4, &[])).unwrap();
-        let mut reader = stream.try_clone().unwrap();
-        let mut header = [0; 19];
-        // OPEN and KEEPALIVE; whatever comes later is thrown away.
-        for kind in [1, 4] {
-            reader.read_exact(&mut header).unwrap();
-            assert_eq!(header[18], kind, "bgpd does not want to talk");
-            let len = usize::from(u16::from_be_bytes([header[16], header[17]]));
-            reader.read_exact(&mut vec![0; len - 19]).unwrap();
-        }
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while matches!(reader.read(&mut buffer), Ok(1..)) {}
