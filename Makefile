@@ -1,7 +1,7 @@
 # What people type. Everything that needs namespaces needs root: sudo make demo, sudo make test.
 # Cargo then still runs as the one who called sudo. What is missing is installed by apt.
 
-.PHONY: help build demo test labs test-full lint clean-host
+.PHONY: help build demo test labs test-full bench lint clean-host
 
 help:
 	@echo 'make build           release build'
@@ -10,6 +10,8 @@ help:
 	@echo 'sudo make labs       only the labs; LABS="NAME ..." for some, JOBS=1 to watch'
 	@echo 'sudo make test-full  tests, labs with the FRR of this machine and of each root file system
 	@echo '                     in FRR_TREES="DIR ...", benches and fuzz targets built'
+	@echo 'sudo make bench      routes into the kernel beside the raw limit, ip, BIRD and zebra; ROUTES=N, RUNS=N;'
+	@echo '                     quicker with ONLY=ceiling,daemon,idle,ip,bird,zebra (some of them)'
 	@echo 'make lint            format, clippy, docs, shell scripts, licences of dependencies'
 	@echo 'sudo make clean-host remove what interrupted tests or KEEP=1 left behind'
 
@@ -36,6 +38,10 @@ test-full:
 	@code=0; for tree in / $(FRR_TREES); do FRR_TREE=$$tree $(MAKE) --no-print-directory labs || code=1; done; exit $$code
 	@scripts/cargo bench --locked --no-run
 	@if [ -f fuzz/Cargo.toml ]; then scripts/cargo check --manifest-path fuzz/Cargo.toml; fi
+
+bench:
+	@scripts/setup bench
+	@scripts/bench $(ROUTES)
 
 lint:
 	@scripts/lint

@@ -15,8 +15,8 @@ use crate::model::{Event, KernelNhId, Op, Timestamp};
 use crate::state::{ID_BLOCK, Snapshot};
 
 /// Writes of one batch: past 128 only latency grows (netlink-limits section 1).
-const BATCH: usize = 128;
-/// Events that are taken in before the next batch is planned.
+pub const BATCH: usize = 128;
+/// Events that are taken in before the next batch is planned, unless the writer has room before.
 const EVENTS_A_TURN: usize = 64;
 /// How often the address pool is saved at most.
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
@@ -24,13 +24,20 @@ const SAVE_PERIOD: Duration = Duration::from_secs(1);
 const FLUSH: Duration = Duration::from_secs(8);
 
 /// The thread's parts.
-pub(super) struct EngineLoop {
+pub struct EngineLoop {
+    /// All state.
     pub engine: Engine,
+    /// From the sources, the monitor and the writer.
     pub events: Receiver<Event>,
+    /// From the admin API.
     pub questions: Receiver<Question>,
+    /// Anything that comes here, or its end, ends the loop.
     pub stopped: Receiver<()>,
+    /// To the writer.
     pub ops: Sender<Vec<Op>>,
+    /// Keeps the state file.
     pub saver: Saver,
+    /// Time 0 of the engine.
     pub started: Instant,
 }
 
@@ -102,7 +109,13 @@ impl EngineLoop {
             recv(self.stopped) -> _ => return Ok(false),
             recv(timeout) -> _ => {}
         }
-        for event in self.events.clone().try_iter().take(EVENTS_A_TURN) {
+        for _ in 0..EVENTS_A_TURN {
+            if !self.ops.is_full() && self.engine.has_routes_to_write() {
+                break;
+            }
+            let Ok(event) = self.events.try_recv() else {
+                break;
+            };
             let now = self.now();
             self.engine.handle(now, event);
         }
@@ -145,7 +158,7 @@ impl EngineLoop {
 }
 
 /// Keeps the state file up to date.
-pub(super) struct Saver {
+pub struct Saver {
     path: PathBuf,
     reserved: u32,
     pool_version: u64,
@@ -154,6 +167,7 @@ pub(super) struct Saver {
 }
 
 impl Saver {
+    /// Keeps this file; it is not read here.
     pub fn new(path: PathBuf) -> Self {
         Self {
             path,

@@ -11,7 +11,7 @@
 //! goes in order: sources, engine, writer, state file; what the kernel has stays unless the configuration says otherwise.
 
 pub mod config_file;
-mod engine_loop;
+pub mod engine_loop;
 pub mod flush;
 mod lock;
 mod logging;
@@ -34,9 +34,9 @@ use crate::wire::kernel_route::RouteMark;
 use engine_loop::{EngineLoop, Saver};
 
 /// Events that wait for the engine.
-const EVENT_QUEUE: usize = 64;
+pub const EVENT_QUEUE: usize = 64;
 /// Batches that wait for the writer: one in work, one behind it. More would only make urgent writes wait.
-const OP_QUEUE: usize = 2;
+pub const OP_QUEUE: usize = 2;
 /// How long the end may take.
 const DRAIN: Duration = Duration::from_secs(10);
 

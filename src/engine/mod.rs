@@ -249,6 +249,11 @@ impl Engine {
         self.poll_deletes(budget, out);
     }
 
+    /// Whether [`Self::poll_ops`] has routes to look at.
+    pub fn has_routes_to_write(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// When to call [`Self::poll_ops`] again although nothing came.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         [

@@ -36,7 +36,8 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Another namespace, to be the other end of a link.
 pub struct Peer {
-    tid: i32,
+    /// A thread in it, which names it to `ip`.
+    pub tid: i32,
     jobs: mpsc::Sender<Job>,
 }
 
