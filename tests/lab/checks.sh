@@ -174,3 +174,36 @@ no_loss() {
     output=$(on "$1" ping -n -q -c 100 -i 0.01 -W 1 -I "$3" "$2") || true
     [[ $output == *", 0% packet loss"* ]] || { echo "$output"; return 1; }
 }
+
+# The same, about 800 a second there and as many back, with a line for each answer, so that it can be
+# said which were lost and when: for what must not lose any.
+stream_start() { spawn "$2/$1" / ping -n -D -i 0.001 -W 1 -I "$4" "$3"; }
+
+# stream_flows NAME ROUTER: answers come at this moment.
+stream_flows() {
+    local log=$LAB/$2/log/$1 before
+    before=$(wc -l <"$log")
+    sleep 0.1
+    (($(wc -l <"$log") > before))
+}
+
+# stream_lost NAME ROUTER: stop it; print how many were lost, and the gaps as "n packets at TIME".
+# What was on its way when it was stopped does not count; but the stream must flow until then.
+stream_lost() {
+    stream_flows "$1" "$2" || echo "$1: nothing arrives any more" >&2
+    signal "$2/$1" INT
+    end "$2/$1"
+    awk -v FS='[][ =]' '
+        /icmp_seq=/ {
+            for (i = 1; i < NF; i++) if ($i == "icmp_seq") number = $(i + 1)
+            # The number has 16 bits; a packet that overtook another is no loss.
+            while (number < last - 32768) number += 65536
+            if (number > last + 1) { lost += number - last - 1; printf "%d packets at %s\n", number - last - 1, $2 > "/dev/stderr" }
+            else if (number <= last) { lost--; next }
+            last = number; seen++
+        }
+        / packets transmitted, / { sent = $1 }
+        # More than a moment of silence at the end.
+        END { if (sent - last > 40) lost += sent - last; if (!seen) lost = sent + 1; print lost + 0 }
+    ' "$LAB/$2/log/$1"
+}

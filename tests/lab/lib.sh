@@ -201,6 +201,16 @@ end() {
     unset "PID[$1]" "PID_START[$1]"
 }
 
+# kill_hard NAME...: kill -9, all at once, and until they are gone.
+kill_hard() {
+    local name
+    for name in "$@"; do signal "$name" KILL; done
+    for name in "$@"; do
+        while alive "$name"; do sleep 0.02; done
+        unset "PID[$name]" "PID_START[$name]"
+    done
+}
+
 # ---- waiting and checking ------------------------------------------------------------------------
 
 # wait_until SECONDS 'what' COMMAND...: the command succeeds in time, or the lab fails.
@@ -365,6 +375,17 @@ quiet_wait() {
     done
 }
 
+# frr_revive ROUTER DAEMON...: start daemons that ended again, in order, as watchfrr would.
+frr_revive() {
+    local router=$1 daemon
+    shift
+    for daemon in "$@"; do frr_daemon "$router" "$daemon"; done
+    for daemon in "$@"; do
+        frr_on "$router" vtysh -b -d "$daemon" >"$LAB/$router/log/vtysh" 2>&1 ||
+            { cat "$LAB/$router/log/vtysh"; fail "$daemon on $router did not take its configuration"; }
+    done
+}
+
 # vtysh ROUTER 'command'...
 vtysh() {
     local router=$1 arguments=() line
@@ -398,6 +419,9 @@ offload_start() {
 }
 
 offload_stop() { end "$1/frr-offload"; }
+
+# offload_revive ROUTER: the daemon again, with the configuration it had.
+offload_revive() { offload_start "$1" "$(cat "$LAB/$1/frr-offload.toml")"; }
 
 # offload ROUTER ARGUMENTS...: our command line on that router.
 offload() {
