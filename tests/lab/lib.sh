@@ -307,7 +307,7 @@ link() {
 }
 
 mac() { ipr "$1" -j link show "$2" | jq -r '.[0].address'; }
-link_local() { ipr "$1" -j -6 addr show dev "$2" scope link | jq -r '[.[0].addr_info[].local][0]'; }
+link_local() { ipr "$1" -j -6 addr show dev "$2" scope link | jq -r '[.[].addr_info[]? | .local // empty][0]'; }
 
 # ---- FRR ---------------------------------------------------------------------------------------
 
