@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # zebra is killed, and FRR as a whole restarted, under traffic: no packet is lost.
 #
+# zebra alone is no use: bgpd does not tell a new zebra its routes again (10.3 doesn't even find it),
+# so watchfrr, as on every Debian, ends the other daemons and starts all of them.
+#
 # A new zebra (it has another nlmsg_pid) replays what it has, and BGP is not among it for seconds: what
 # it does not repeat is kept, stale, for `stale_time`. On a clean end zebra takes its 169.254.0.1
 # neighbours away, which some of our routes share: ours comes at once. Return routes are static on
@@ -19,14 +22,17 @@ wait_until 20 'zebra has its 169.254.0.1 on the three links' eval '[[ $(zebras_n
 crossing_start
 back() { bgp_converged && steady; }
 
+watchfrr_start r1
 for ((kill = 1; kill <= ${ZEBRA_KILLS:-2}; kill++)); do
     section "zebra is killed, $kill"
+    old=${PID[r1/zebra]}
     kill_hard r1/zebra
     wait_until 10 'the daemon has noticed' not synced r1
     check 'our routes are there' ours r1 10.20.1.0/24 'eth0 eth1'
-    frr_revive r1 zebra
-    wait_until 60 'BGP is back, and nothing is stale any more' back
+    wait_until 30 'watchfrr has started it again' frr_adopt r1 zebra "$old"
+    wait_until 90 'BGP is back, and nothing is stale any more' back
 done
+watchfrr_stop r1
 
 for ((restart = 1; restart <= ${FRR_RESTARTS:-1}; restart++)); do
     section "FRR ends and starts, $restart"
