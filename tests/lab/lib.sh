@@ -185,11 +185,12 @@ spawn() {
     disown $!
 }
 
-# True while the process we started under this name lives (a zombie does not).
+# True while the process we started under this name lives. A zombie does not, unless its other
+# threads have not ended yet: they hold its sockets.
 alive() {
     local pid=${PID[$1]:-}
     [[ -n $pid && -n ${PID_START[$1]} && $(start_time "$pid") == "${PID_START[$1]}" ]] || return 1
-    [[ $(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null) != Z* ]]
+    [[ $(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null) != Z* || $(find "/proc/$pid/task" -maxdepth 1 2>/dev/null | wc -l) -gt 2 ]]
 }
 
 signal() { ! alive "$1" || kill -s "$2" "${PID[$1]}" 2>/dev/null || true; }
