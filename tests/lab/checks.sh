@@ -206,23 +206,7 @@ no_loss() {
     [[ $output == *", 0% packet loss"* ]] || { echo "$output"; return 1; }
 }
 
-# crossing_start, crossing_unhurt: two streams from r3 through r1 to r2, IPv4 and IPv6; none is lost.
-crossing_start() {
-    stream_start crossing4 r3 10.20.1.1 10.30.1.1
-    stream_start crossing6 r3 2001:db8:20::1 2001:db8:30::1
-    wait_until 5 'packets flow through r1' eval 'stream_flows crossing4 r3 && stream_flows crossing6 r3'
-}
-crossing_unhurt() {
-    local name lost bad=0
-    for name in crossing4 crossing6; do
-        lost=$(stream_lost "$name" r3)
-        echo "$name: $lost lost of $(sed -n 's/ packets transmitted.*//p' "$LAB/r3/log/$name")"
-        [[ $lost == 0 ]] || bad=1
-    done
-    return "$bad"
-}
-
-# The same, about 800 a second there and as many back, with a line for each answer, so that it can be
+# stream_start: the same, about 800 a second there and as many back, with a line for each answer, so that it can be
 # said which were lost and when: for what must not lose any.
 stream_start() { spawn "$2/$1" / ping -n -D -i 0.001 -W 1 -I "$4" "$3"; }
 
@@ -253,4 +237,23 @@ stream_lost() {
         # More than a moment of silence at the end.
         END { if (sent - last > 40) lost += sent - last; if (!seen) lost = sent + 1; print lost + 0 }
     ' "$LAB/$2/log/$1"
+}
+
+# Two streams from r3 through r1 to r2, IPv4 and IPv6.
+crossing_start() {
+    stream_start crossing4 r3 10.20.1.1 10.30.1.1
+    stream_start crossing6 r3 2001:db8:20::1 2001:db8:30::1
+    wait_until 5 'packets flow through r1' crossing_flows
+}
+crossing_flows() { stream_flows crossing4 r3 && stream_flows crossing6 r3; }
+
+# not_one_lost 'what': ends them; the lab fails if a packet was lost.
+not_one_lost() {
+    local name lost bad=0
+    for name in crossing4 crossing6; do
+        lost=$(stream_lost "$name" r3)
+        say "$name: $lost lost of $(sed -n 's/ packets transmitted.*//p' "$LAB/r3/log/$name")"
+        [[ $lost == 0 ]] || bad=1
+    done
+    check "$1" test "$bad" = 0
 }

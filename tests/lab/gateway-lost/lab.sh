@@ -38,6 +38,6 @@ back() { bgp_converged && steady; }
 wait_until 60 'nothing is stale any more' back
 check 'show routes: not stale, with the gateway' shows r1 10.30.1.0/24 \
     '(.stale | not) and .nexthops[0].via == "fe80::ff:fe00:300"'
-check 'all the time not one packet was lost' crossing_unhurt
+not_one_lost 'all the time not one packet was lost'
 
 lab_passed

@@ -46,5 +46,5 @@ for ((restart = 1; restart <= ${FRR_RESTARTS:-1}; restart++)); do
 done
 
 section 'All in all'
-check 'not one packet was lost' crossing_unhurt
+not_one_lost 'not one packet was lost'
 lab_passed

@@ -58,6 +58,7 @@ no_echo() {
           ((.protocol | IN(\"redirect\", \"1\")) or (.nhid | $OUR_ID) or any(.nexthops[]?; .via // \"\" | startswith(\"169.254.\"))
            or (.protocol == \"kernel\" and (.prefix | IN(\"10.20.1.0/24\", \"10.30.1.0/24\", \"2001:db8:20::/64\", \"2001:db8:30::/64\", \"0.0.0.0/0\", \"::/0\"))))
         or (.op | startswith(\"nexthop\")) and (.id | $OUR_ID) and (.protocol // \"kernel\") != \"kernel\")")
+    if reads_objects; then found=$(jq -c 'select(.op | startswith("route"))' <<<"$found"); fi
     [[ -z $found ]] || { echo "streamed: $found"; return 1; }
 }
 
