@@ -155,6 +155,7 @@ all_right() {
 # The address that stands for each next hop.
 stand_ins() { ipr r1 -j route show table all proto 1 | jq -rc 'sort_by(.dst)[] | "\(.dst) \(.gateway)"'; }
 # Echo requests that this peer has answered.
+# shellcheck disable=SC2016  # these are fields of awk
 answered() { on "$1" awk '/^Icmp:/ && !n { n = split($0, name); next } /^Icmp:/ { for (i = 2; i <= n; i++) if (name[i] == "InEchos") print $i }' /proc/net/snmp; }
 
 # exact COUNT ADDRESS-OF-1 2 3: so many pings to each, none lost, each counted by its own peer alone.
@@ -181,8 +182,10 @@ everything_exact() {
 section 'Three peers, nine prefixes'
 wait_until 40 'each prefix goes to its own peer, by link-local and global next hops, and in table 1000' all_right
 wait_until 20 'nothing is pending or failed' all_installed r1
-check 'FRR has the next hops that this is about' eval \
-    'vtysh r1 "show ip route 10.2.1.0/24" | grep -q "fe80::" && vtysh r1 "show ip route 10.2.2.0/24" | grep -q "2001:db8:f::2"'
+frr_has_both() {
+    vtysh r1 'show ip route 10.2.1.0/24' | grep -q fe80:: && vtysh r1 'show ip route 10.2.2.0/24' | grep -q 2001:db8:f::2
+}
+check 'FRR has the next hops that this is about' frr_has_both
 stand_ins | sed 's/^/        /'
 zebras_entry() { ipr r1 neigh show 169.254.0.1 dev eth0 | grep 'proto zebra'; }
 wait_until 20 'zebra has its own 169.254.0.1 there, one for all' zebras_entry
@@ -193,26 +196,26 @@ ipr r1 rule add to 198.51.0.0/16 lookup 1000 pref 100
 check "$packets pings to a prefix behind each, and a tenth for the other two: none lost, none misdelivered" everything_exact
 
 section 'Our daemon is killed and started again'
-before=$(stand_ins)
+vias=$(stand_ins)
 kill_hard r1/frr-offload
 check 'without it all goes on' exact 100 10.1.1.1 10.2.1.1 10.3.1.1
 offload_revive r1
 wait_until 20 'it is in step again' synced r1
 wait_until 20 'nothing is pending or failed' all_installed r1
 check 'each prefix goes to its own peer' all_right
-check 'by the same addresses as before' test "$(stand_ins)" = "$before"
+check 'by the same addresses as before' test "$(stand_ins)" = "$vias"
 check 'and none is lost' everything_exact
 
 section 'A peer gets another link-local address'
 # Session and next hop change; the others must not notice.
-before=$(stand_ins | grep -v -E '^(10.2|198.51.102)')
+vias=$(stand_ins | grep -v -E '^(10.2|198.51.102)')
 ipr p2 link set eth0 down
 ipr p2 link set eth0 addrgenmode eui64
 ipr p2 link set eth0 up
 ipr p2 addr replace 2001:db8:f::2/64 dev eth0
 follows() { vtysh r1 'show ip route 10.2.1.0/24' | grep -q 'fe80::ff:fe00:a02' && all_right; }
 wait_until 60 'its prefix goes by the new one' follows
-check 'the others by the same as ever' test "$(stand_ins | grep -v -E '^(10.2|198.51.102)')" = "$before"
+check 'the others by the same as ever' test "$(stand_ins | grep -v -E '^(10.2|198.51.102)')" = "$vias"
 check 'none is lost' everything_exact
 
 lab_passed

@@ -24,7 +24,8 @@ mended 10 'all IPv4 routes were deleted'
 ipr r1 route replace blackhole 10.30.1.0/24 proto 196 metric 10
 wait_until 10 'a foreign route has taken the place of ours: show routes says so' \
     shows r1 10.30.1.0/24 '.kernel != "installed" and .reason == "foreign-route"'
-check 'and it is left alone' eval '[[ $(ipr r1 -N route show exact 10.30.1.0/24 metric 10) == *"10.30.1.0/24 proto 196 "* ]]'
+foreign() { ipr r1 -N route show exact 10.30.1.0/24 metric 10 | grep '10.30.1.0/24 proto 196 '; }
+check 'and it is left alone' foreign
 ipr r1 route del blackhole 10.30.1.0/24 metric 10
 mended 10 'it went: ours is back'
 
@@ -35,7 +36,7 @@ ipr r1 nexthop del id "$(id_of 10.20.1.0/24)"
 mended 3 'a group was deleted'
 ipr r1 nexthop replace id "$(id_of 10.30.1.0/24)" via 169.254.0.1 dev eth0 onlink proto 1
 mended 10 'an object was led astray'
-ipr r1 nexthop flush proto 1
+ipr r1 nexthop flush proto 1 || true
 mended 5 'all objects were flushed'
 
 section 'Neighbours'
@@ -45,7 +46,8 @@ ipr r1 neigh del "$address" dev eth2
 mended 3 'a neighbour was deleted'
 ipr r1 neigh replace "$address" dev eth2 lladdr 02:00:00:00:66:66 nud permanent
 mended 10 'a neighbour got another MAC'
-ipr r1 neigh flush dev eth0 nud permanent
+# ip gives up after ten rounds: they are mended as fast as it deletes.
+ipr r1 neigh flush dev eth0 nud permanent || true
 mended 3 'the permanent neighbours of a link were flushed'
 
 section 'A sysctl'
@@ -66,46 +68,48 @@ ipr r1 addr add 192.0.2.1/24 dev eth2
 ipr r1 addr del 192.0.2.1/24 dev eth2
 mended 10 'an address of eth2 came and went, and the IPv4 neighbours with it'
 
-# FRR gets the time to see each step: when an interface comes and goes too quickly, zebra (10.3) loses
-# its own next-hop object and never sends the route again ("B>r" in show ip route).
-frr_lost_eth2() { [[ $(vtysh r1 'show bgp neighbors eth2 json' | jq -r '.eth2.bgpState') != Established ]]; }
-frr_sees() { vtysh r1 "show interface $1" | grep -q "is up, line protocol is up"; }
-index=$(ipr r1 -j link show eth2 | jq '.[0].ifindex')
-ipr r1 link set eth2 down
-wait_until 20 'FRR has lost its neighbour on eth2' frr_lost_eth2
-ipr r1 link set eth2 name wan7
+# What follows is for a link with static routes only: zebra (10.3) may crash or lose its own next-hop
+# object when an interface disappears on which it sends router advertisements for BGP.
+new_eth3() {
+    link r1 eth3 02:00:00:00:01:03 r3 eth1 02:00:00:00:03:01
+    ipr r1 addr add 192.0.2.1/24 dev eth3
+}
+new_eth3
+frr_configure r1 'ipv6 route 2001:db8:105::/48 fe80::ff:fe00:301 eth3' 'ip route 198.51.105.0/24 192.0.2.2 eth3'
+static4() { preferred r1 198.51.105.0/24 | jq -e '.protocol == "1" and .metric == 10 and .dev == "eth3" and .gateway == "192.0.2.2"'; }
+static_there() { ours r1 2001:db8:105::/48 eth3 && static4; }
+static_gone() { not_ours r1 2001:db8:105::/48 && not_ours r1 198.51.105.0/24; }
+wait_until 20 'static routes over eth3' static_there
+
+frr_sees() { vtysh r1 "show interface $1" | grep -q 'is up, line protocol is up'; }
+ipr r1 link set eth3 down
+wait_until 20 'FRR sees eth3 down' not frr_sees eth3
+ipr r1 link set eth3 name wan7
 ipr r1 link set wan7 up
-wait_until 20 'FRR sees wan7' frr_sees wan7
-wait_until 20 'eth2 is wan7 now, where FRR has no neighbour: its route is gone' not_ours r1 10.30.1.0/24
+wait_until 20 'it was renamed, FRR sees wan7' frr_sees wan7
+wait_until 10 'the routes over eth3 are gone' static_gone
 ipr r1 link set wan7 down
-wait_until 20 'FRR sees it down' not frr_sees wan7
-ipr r1 link set wan7 name eth2
-ipr r1 link set eth2 up
-wait_until 90 'and renamed back: all is back' back
+wait_until 20 'FRR sees wan7 down' not frr_sees wan7
+ipr r1 link set wan7 name eth3
+ipr r1 link set eth3 up
+wait_until 30 'renamed back: the routes are back' static_there
 
-# A session of BGP unnumbered does not come up again on an interface that was made anew (zebra sends
-# no router advertisements there); static routes do.
-frr_configure r1 'ipv6 route 2001:db8:105::/48 fe80::ff:fe00:300 eth2' 'ip route 198.51.105.0/24 192.0.2.2 eth2'
-static4() { preferred r1 198.51.105.0/24 | jq -e '.protocol == "1" and .metric == 10 and .dev == "eth2" and .gateway == "192.0.2.2"'; }
-static_there() { ours r1 2001:db8:105::/48 eth2 && static4; }
-static_gone() { not_ours r1 2001:db8:105::/48 && not_ours r1 198.51.105.0/24 && not_ours r1 10.30.1.0/24; }
-ipr r1 addr add 192.0.2.1/24 dev eth2
-wait_until 20 'static routes over eth2' static_there
-
-ipr r1 link del eth2
-wait_until 10 'eth2 was deleted: its routes are gone' static_gone
-link r1 eth2 02:00:00:00:01:02 r3 eth0 02:00:00:00:03:00
-ipr r1 addr add 192.0.2.1/24 dev eth2
-check 'and made anew, with another index' not test "$(ipr r1 -j link show eth2 | jq '.[0].ifindex')" = "$index"
+index=$(ipr r1 -j link show eth3 | jq '.[0].ifindex')
+ipr r1 link del eth3
+wait_until 10 'eth3 was deleted: its routes are gone' static_gone
+new_eth3
+check 'and made anew, with another index' not test "$(ipr r1 -j link show eth3 | jq '.[0].ifindex')" = "$index"
 wait_until 30 'the routes are back' static_there
 
-ipr r1 link set eth2 netns "$(ns r2)"
-wait_until 10 'eth2 went to another namespace: its routes are gone' static_gone
-ipr r2 link set eth2 netns "$(ns r1)"
-ipr r1 link set eth2 up
-ipr r1 addr add 192.0.2.1/24 dev eth2
+ipr r1 link set eth3 netns "$(ns r2)"
+wait_until 10 'eth3 went to another namespace: its routes are gone' static_gone
+ipr r2 link set eth3 netns "$(ns r1)"
+ipr r1 link set eth3 up
+ipr r1 addr add 192.0.2.1/24 dev eth3
 wait_until 30 'and came back: the routes are back' static_there
-check 'the others are as ever' ours r1 10.20.1.0/24 'eth0 eth1'
-wait_until 10 'nothing is pending or failed' all_installed r1
+
+section 'After all that'
+wait_until 20 'the others are as ever' steady
+check 'traffic' no_loss r3 10.20.1.1 10.30.1.1
 
 lab_passed

@@ -17,8 +17,9 @@
 lab_init restart-zebra
 steady_r1
 static_ways
-zebras_neighbours() { ipr r1 neigh show 169.254.0.1 | grep -c 'proto zebra'; }
-wait_until 20 'zebra has its 169.254.0.1 on the three links' eval '[[ $(zebras_neighbours) == 3 ]]'
+# zebras_neighbours COUNT: so many entries of 169.254.0.1 are zebra's.
+zebras_neighbours() { [[ $(ipr r1 neigh show 169.254.0.1 | grep -c 'proto zebra') == "$1" ]]; }
+wait_until 20 'zebra has its 169.254.0.1 on the three links' zebras_neighbours 3
 crossing_start
 back() { bgp_converged && steady; }
 
@@ -37,7 +38,7 @@ watchfrr_stop r1
 for ((restart = 1; restart <= ${FRR_RESTARTS:-1}; restart++)); do
     section "FRR ends and starts, $restart"
     frr_stop r1
-    check 'zebra has taken its 169.254.0.1 away' eval '[[ $(zebras_neighbours) == 0 ]]'
+    check 'zebra has taken its 169.254.0.1 away' zebras_neighbours 0
     check 'our routes lead to neighbours all the same' ours r1 10.20.1.0/24 'eth0 eth1'
     wait_until 10 'the daemon has noticed' not synced r1
     check 'our routes are there' ours r1 0.0.0.0/0 'eth0 eth1 eth2'
