@@ -16,15 +16,15 @@ fn main() -> ExitCode {
         command,
     } = Args::parse();
     let files = || ConfigFiles::read(config.as_deref());
-    let socket = || {
-        let given = socket.filter(|path| !path.as_os_str().is_empty());
+    let socket_of = || {
+        let given = socket.clone().filter(|path| !path.as_os_str().is_empty());
         given.unwrap_or_else(|| configured_socket(files()))
     };
     let result = match command {
-        Command::Run => run(files()),
+        Command::Run => run(config.clone(), socket.clone()),
         Command::Check { json } => check(files(), json).map_err(anyhow::Error::from),
-        Command::Show { what, json } => ask(command::show(&socket(), what, json)),
-        Command::Explain { question, json } => ask(command::explain(&socket(), question, json)),
+        Command::Show { what, json } => ask(command::show(&socket_of(), what, json)),
+        Command::Explain { question, json } => ask(command::explain(&socket_of(), question, json)),
         Command::Decode { file, rib, json } => {
             command::decode(&DecodeOptions { file, rib, json }).map_err(anyhow::Error::from)
         }
@@ -32,7 +32,9 @@ fn main() -> ExitCode {
             let listener = || files().parse_lenient().0.fpm.listen[0];
             command::replay(what, listener, json).map_err(anyhow::Error::from)
         }
-        Command::Log { filter } => ask(command::log(&socket(), filter)),
+        Command::Resync { json } => ask(command::resync(&socket_of(), json)),
+        Command::Flush { dry_run } => flush(files(), dry_run),
+        Command::Log { filter } => ask(command::log(&socket_of(), filter)),
     };
     match result {
         Ok(exit) => exit.into(),
@@ -46,9 +48,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(files: ConfigFiles) -> anyhow::Result<Exit> {
+fn flush(files: ConfigFiles, dry_run: bool) -> anyhow::Result<Exit> {
     match files.parse() {
-        Ok(config) => daemon::run(config).map(|()| Exit::Fine),
+        Ok(config) => daemon::flush::run(config, dry_run).map(|()| Exit::Fine),
+        Err(faults) => {
+            command::report_faults(&faults.0)?;
+            Ok(Exit::Usage)
+        }
+    }
+}
+
+fn run(path: Option<PathBuf>, socket: Option<PathBuf>) -> anyhow::Result<Exit> {
+    let read: daemon::ReadConfig = Box::new(move || {
+        let mut config = ConfigFiles::read(path.as_deref()).parse()?;
+        if let Some(socket) = &socket {
+            config.admin.socket.clone_from(socket);
+        }
+        Ok(config)
+    });
+    match read() {
+        Ok(config) => daemon::run(config, &read).map(|()| Exit::Fine),
         Err(faults) => {
             command::report_faults(&faults.0)?;
             Ok(Exit::Usage)

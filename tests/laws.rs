@@ -583,6 +583,29 @@ fn a_shared_neighbour_opens_the_gate() {
     history(config(Ipv4ViaIpv6::Ipv4Ll, NexthopObjects::Never), &changes);
 }
 
+/// Somebody removes a hop that is not wanted any more but still a group's only member: the group goes with it, and its id
+/// must not come back.
+#[test]
+fn a_stolen_hop_that_was_on_its_way_out_takes_its_group() {
+    use Change::{Announce, FailWrite, Group, Learn, LinkDown, LinkUp, Steal, Withdraw};
+    let changes = [
+        Announce(2, None, 1),
+        Group(0, 14),
+        Group(1, 48),
+        LinkDown(3),
+        Announce(2, Some(0), 1),
+        Withdraw(3),
+        Announce(3, Some(0), 1),
+        FailWrite(1),
+        Learn(1, 0),
+        LinkUp(3),
+        Group(0, 60),
+        Steal(2),
+        Learn(2, 0),
+    ];
+    history(config(Ipv4ViaIpv6::Ipv4Ll, NexthopObjects::Auto), &changes);
+}
+
 /// Law 7, at a size where a walk over the routes would show.
 #[test]
 fn losing_a_member_costs_a_number_of_writes_that_does_not_depend_on_the_routes() {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use frr_offload::kernel::{DumpSocket, FibWriter, Monitor, WriterConfig};
+use frr_offload::kernel::{DumpSocket, FibWriter, Monitor, RouteWatch, WriterConfig};
 use frr_offload::model::{
     DumpKind, Errno, Event, Family, IfIndex, KernelEvent, KernelHop, KernelNhId, KernelRoute,
     KernelTarget, Link, Neighbour, NeighbourKey, NeighbourState, ObservedContent, ObservedRoute,
@@ -33,6 +33,7 @@ const ESRCH: Errno = Errno(3);
 
 /// A writer with the test in the engine's place.
 struct Kernel {
+    port: u32,
     ops: Sender<Vec<Op>>,
     events: Receiver<Event>,
     lists: Vec<KernelEvent>,
@@ -53,8 +54,9 @@ impl Kernel {
         };
         let (ops, rx) = bounded(16);
         let (tx, events) = bounded(16);
-        FibWriter::start(config, rx, tx).unwrap();
+        let writer = FibWriter::start(config, rx, tx).unwrap();
         Self {
+            port: writer.port(),
             ops,
             events,
             lists: Vec::new(),
@@ -717,7 +719,7 @@ fn solicitation_learns_keeps_and_releases() {
             addr: addr.parse().unwrap(),
         };
         let (tx, events) = bounded(100);
-        let _monitor = Monitor::start(1 << 20, tx).unwrap();
+        let _monitor = Monitor::start(1 << 20, None, tx).unwrap();
         let mut kernel = Kernel::new();
         kernel.put(vec![OpKind::Solicit { key }]);
         let learned = wait_for(&events, |event| match event {
@@ -978,7 +980,7 @@ fn the_monitor_begins_with_complete_lists_and_follows() {
         ip("nexthop add id 7 via 192.0.2.2 dev va proto 200");
         let va = ifindex("va");
         let (tx, events) = bounded(100);
-        let monitor = Monitor::start(1 << 20, tx).unwrap();
+        let monitor = Monitor::start(1 << 20, None, tx).unwrap();
         let first = until(&events, |event| matches!(event, KernelEvent::NextHops(_)));
         let links = first.iter().find_map(|event| match event {
             KernelEvent::Links(links) => Some(links),
@@ -1098,7 +1100,7 @@ fn objects_vanish_without_a_word_when_their_link_fails() {
                 create(key("10.3.0.0/24"), &by_id(single)),
             ]);
             let (tx, events) = bounded(100);
-            let monitor = Monitor::start(1 << 20, tx).unwrap();
+            let monitor = Monitor::start(1 << 20, None, tx).unwrap();
             until(&events, |event| matches!(event, KernelEvent::NextHops(_)));
             match how {
                 "carrier" => peer.ip("link set vb down"),
@@ -1177,7 +1179,7 @@ fn the_last_ipv4_address_takes_neighbours_along_but_no_routes_by_id() {
             create(key("10.2.0.0/24"), &inline(&[(via, 1)])),
         ]);
         let (tx, events) = bounded(100);
-        let _monitor = Monitor::start(1 << 20, tx).unwrap();
+        let _monitor = Monitor::start(1 << 20, None, tx).unwrap();
         ip("addr del 192.0.2.1/24 dev va");
         wait_for(&events, |event| {
             (*event == KernelEvent::NeighbourGone(neighbour)).then_some(())
@@ -1196,7 +1198,7 @@ fn an_overrun_is_told_and_healed_by_lists() {
         let va = ifindex("va");
         // A buffer of a few notifications and an engine that does not listen for a while.
         let (tx, events) = bounded(0);
-        let monitor = Monitor::start(1, tx).unwrap();
+        let monitor = Monitor::start(1, None, tx).unwrap();
         let mut kernel = Kernel::new();
         let key = |n: u32| NeighbourKey {
             dev: va,
@@ -1234,5 +1236,65 @@ fn an_overrun_is_told_and_healed_by_lists() {
         // Ends even while nobody takes its events.
         ip("link set va mtu 1300");
         drop(monitor);
+    });
+}
+
+#[test]
+fn the_monitor_hears_what_others_do_to_our_routes_and_nothing_else() {
+    in_netns(|| {
+        let peer = Peer::new();
+        peer.connect("va", "vb");
+        let va = ifindex("va");
+        let hop = KernelHop {
+            family: Family::V4,
+            via: None,
+            dev: va,
+            onlink: false,
+        };
+        let hop6 = KernelHop {
+            family: Family::V6,
+            ..hop
+        };
+        let mut kernel = Kernel::new();
+        let (tx, events) = bounded(100);
+        let watch = RouteWatch {
+            writer_port: kernel.port,
+            metric: 10,
+        };
+        let _monitor = Monitor::start(1 << 20, Some(watch), tx).unwrap();
+        // Ours, and others with another metric or none: not a word.
+        kernel.put(vec![
+            create(key("10.1.0.0/24"), &inline(&[(hop, 1)])),
+            create(key("2001:db8:1::/64"), &inline(&[(hop6, 1)])),
+            OpKind::Route {
+                key: key("10.1.0.0/24"),
+                op: RouteOp::Delete,
+            },
+            create(key("10.1.0.0/24"), &inline(&[(hop, 1)])),
+        ]);
+        ip("route add 10.2.0.0/24 dev va metric 20");
+        ip("route add 10.3.0.0/24 dev va");
+        ip("-6 route add 2001:db8:2::/64 dev va metric 20");
+        // What others do with our metric, in its order: the first events about routes are these.
+        ip("route del 10.1.0.0/24 metric 10");
+        ip("-6 route del 2001:db8:1::/64 metric 10");
+        ip("route add 10.4.0.0/24 dev va metric 10 proto static");
+        let mut heard = Vec::new();
+        wait_for(&events, |event| {
+            match event {
+                KernelEvent::Route(route) => heard.push((true, route.key, route.protocol)),
+                KernelEvent::RouteGone(route) => heard.push((false, route.key, route.protocol)),
+                _ => {}
+            }
+            (heard.len() == 3).then_some(())
+        });
+        assert_eq!(
+            heard,
+            [
+                (false, key("10.1.0.0/24"), 1),
+                (false, key("2001:db8:1::/64"), 1),
+                (true, key("10.4.0.0/24"), 4),
+            ]
+        );
     });
 }

@@ -64,6 +64,18 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Read everything back from the kernel, compare, mend now
+    Resync {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Without a daemon: remove everything of ours from the kernel, by our marks
+    Flush {
+        /// Only print the commands that would do it
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Show what an FPM byte stream says, without a daemon; exit 1 if it is damaged
     Decode {
         /// The stream, or - for standard input

@@ -2,12 +2,13 @@
 //! JSON lists are streamed, an object a line, so a million routes need no memory here. A closed pipe is the reader's
 //! right and no error. Finding the configuration is the caller's business.
 
-use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use serde::Serialize;
 use thiserror::Error;
 use tonic::Streaming;
@@ -17,7 +18,8 @@ use super::client::{self, ClientError};
 use super::decode::{self, Answer, DecodeError, DecodeOptions};
 use super::generate::{GenerateOptions, GeneratedTable};
 use super::proto::{
-    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, RoutesRequest, StatusRequest,
+    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, ResyncRequest, Resynced,
+    RoutesRequest, StatusRequest,
 };
 use super::render;
 use super::replay::{self, ReplayError, ReplayOptions, ReplayReport, ReplayStream};
@@ -198,6 +200,12 @@ pub async fn show(socket: &Path, what: Show, json: bool) -> Result<Exit, Command
 fn no_routes(request: &RoutesRequest) -> &'static str {
     if *request == RoutesRequest::default() {
         "no routes"
+    } else if request
+        .prefix
+        .as_deref()
+        .is_some_and(|prefix| prefix.ends_with("/32") || prefix.ends_with("/128"))
+    {
+        "no routes match; `frr-offload explain ADDRESS` tells which route covers an address"
     } else {
         "no routes match"
     }
@@ -222,6 +230,35 @@ pub async fn explain(
         "no-route" => Exit::BadNews,
         _ => Exit::Fine,
     })
+}
+
+/// `log`.
+/// `resync`.
+pub async fn resync(socket: &Path, json: bool) -> Result<Exit, CommandError> {
+    let mut api = client::connect(socket).await?;
+    let answer = api.resync(ResyncRequest {}).await?.into_inner();
+    let mut screen = stdout();
+    if json {
+        document(&mut screen, &answer)?;
+    } else {
+        let Resynced {
+            routes,
+            nexthops,
+            neighbours,
+            seconds,
+        } = answer;
+        let (routes, nexthops) = (
+            render::plural(routes, "route"),
+            render::plural(nexthops, "next-hop object"),
+        );
+        let neighbours = render::plural(neighbours, "neighbour");
+        writeln!(
+            screen.out,
+            "compared in {seconds:.3} s; mended: {routes}, {nexthops}, {neighbours}"
+        )?;
+    }
+    screen.out.flush()?;
+    Ok(Exit::Fine)
 }
 
 /// `log`.
@@ -281,35 +318,32 @@ fn generated(options: &GenerateOptions) -> Vec<u8> {
 
 /// The indexes of these links, or of all that are up and not loopback.
 fn links(names: &[String]) -> Result<Vec<IfIndex>, CommandError> {
-    let read = |name: &str, what: &str| fs::read_to_string(format!("/sys/class/net/{name}/{what}"));
-    let index = |name: &str| {
-        read(name, "ifindex")
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-            .and_then(IfIndex::new)
-    };
     let names = if names.is_empty() {
-        let mut up = Vec::new();
-        for entry in fs::read_dir("/sys/class/net")? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name != "lo" && read(&name, "operstate").is_ok_and(|state| state.trim() == "up") {
-                up.push(name);
-            }
-        }
-        up.sort_unstable();
-        up
+        links_up()?
     } else {
         names.to_vec()
     };
     if names.is_empty() {
         return Err(CommandError::NoLink);
     }
+    let index = |name: &str| if_nametoindex(name).ok().and_then(IfIndex::new);
     names
         .into_iter()
         .map(|name| index(&name).ok_or(CommandError::UnknownLink(name)))
         .collect()
+}
+
+fn links_up() -> io::Result<Vec<String>> {
+    let wanted = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    let mut names: Vec<_> = getifaddrs()?
+        .filter(|link| {
+            link.flags.contains(wanted) && !link.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+        })
+        .map(|link| link.interface_name)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
 }
 
 /// `replay`, to `to` unless the arguments say where.
@@ -462,14 +496,40 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
         log,
     } = config;
     let listen: Vec<String> = fpm.listen.iter().map(ToString::to_string).collect();
+    let mut tables: Vec<String> = fpm
+        .table_map
+        .iter()
+        .map(|(from, to)| format!("table {from} is written to {to}"))
+        .collect();
+    if tables.is_empty() {
+        tables.push("tables are written as zebra names them".to_owned());
+    }
     writeln!(out, "  setup    {}", setup.name())?;
-    writeln!(out, "  fpm      {}", listen.join(", "))?;
+    writeln!(
+        out,
+        "  fpm      {}; {}",
+        listen.join(", "),
+        tables.join(", ")
+    )?;
+    writeln!(
+        out,
+        "           replay over after {:?} of silence, stale routes kept {:?}",
+        fpm.replay_idle, fpm.stale_time
+    )?;
     writeln!(
         out,
         "  kernel   metric {}, IPv4 via IPv6 as {}, next-hop objects {}",
         kernel.metric,
         kernel.ipv4_via_ipv6.name(),
         kernel.nexthop_objects.name()
+    )?;
+    writeln!(
+        out,
+        "           multipath hash {}, nexthop_compat_mode {}, audit every {:?}, at the end {}",
+        kernel.multipath_hash.name(),
+        kernel.nexthop_compat_mode.name(),
+        kernel.audit,
+        kernel.on_exit.name()
     )?;
     writeln!(out, "  admin    {}", admin.socket.display())?;
     writeln!(out, "  log      {}", log.filter)

@@ -137,7 +137,7 @@ impl GeneratedTable {
         for at in range {
             // Squared: some groups have many routes, most have few.
             let unit = SplitMix(self.seed ^ round.wrapping_mul(0x51_7cc1) ^ at as u64).next() >> 32;
-            let group = ((unit * unit) >> 32) as usize * self.groups.len() >> 32;
+            let group = (((unit * unit) >> 32) as usize * self.groups.len()) >> 32;
             out.announce(self.key(at), BGP, self.group_id(group));
         }
     }

@@ -257,7 +257,11 @@ pub(super) fn status<W: Write>(screen: &mut Screen<W>, status: &Status) -> io::R
         );
         lines.add("kernel", text, state, Some(paint));
     }
-    if let Some(offload) = &status.offload {
+    if let Some(offload) = status
+        .offload
+        .as_ref()
+        .filter(|offload| offload.mode != "off")
+    {
         let text = format!(
             "{}, {} in hardware",
             plural(offload.rules, "rule"),

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::io;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -22,8 +22,8 @@ use super::messages::{self, Wall};
 use super::proto::admin_server::{Admin as AdminApi, AdminServer};
 use super::proto::{
     Event, EventsRequest, ExplainRequest, Explanation, LogFilter, Neighbour, NeighboursRequest,
-    NexthopGroup, NexthopsRequest, Route, RouteSummary, RoutesRequest, Status as StatusMessage,
-    StatusRequest,
+    NexthopGroup, NexthopsRequest, ResyncRequest, Resynced, Route, RouteSummary, RoutesRequest,
+    Status as StatusMessage, StatusRequest,
 };
 use super::socket::AdminSocket;
 use crate::engine::report::{self, RouteFilter};
@@ -37,6 +37,9 @@ const ROUTES_A_QUESTION: usize = 512;
 const STREAM_BUFFER: usize = 1024;
 /// How often a follower of events looks.
 const FOLLOW_PERIOD: Duration = Duration::from_millis(200);
+/// How often a resync is asked whether it is done, and how long at most.
+const RESYNC_PERIOD: Duration = Duration::from_millis(20);
+const RESYNC_PATIENCE: Duration = Duration::from_secs(120);
 /// How long running answers may take after the end was signalled.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -260,6 +263,31 @@ impl AdminApi for Api {
             .ask(move |engine, _| engine.explain(target, table))
             .await?;
         Ok(Response::new(messages::explanation(address, report)))
+    }
+
+    async fn resync(&self, _: Request<ResyncRequest>) -> Result<Response<Resynced>, Status> {
+        let started = Instant::now();
+        let resync = self.engine.ask(|engine, _| engine.resync()).await?;
+        loop {
+            tokio::time::sleep(RESYNC_PERIOD).await;
+            if let Some(mended) = self
+                .engine
+                .ask(move |engine, _| engine.resynced(&resync))
+                .await?
+            {
+                return Ok(Response::new(Resynced {
+                    routes: mended.routes,
+                    nexthops: mended.objects,
+                    neighbours: mended.neighbours,
+                    seconds: started.elapsed().as_secs_f64(),
+                }));
+            }
+            if started.elapsed() > RESYNC_PATIENCE {
+                return Err(Status::deadline_exceeded(
+                    "the kernel is still being compared or written",
+                ));
+            }
+        }
     }
 
     async fn set_log_filter(

@@ -5,6 +5,7 @@
 //! `daemon::config_file`, which hands in (path, text) pairs. Knows no sockets and no clock.
 //! All defaults are in [`Config::default`] and [`FpmConfig::for_setup`], each with its reason.
 
+mod changes;
 mod fault;
 mod keys;
 mod raw;
@@ -15,6 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use changes::Changes;
 pub use fault::{Fault, FaultKind, Faults};
 pub use raw::ConfigText;
 pub use validate::{check_filter, parse, parse_lenient};

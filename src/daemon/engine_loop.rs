@@ -9,7 +9,6 @@ use crossbeam_channel::{Receiver, Sender, never, select};
 use tracing::{error, info, warn};
 
 use crate::admin::Question;
-use crate::config::OnExit;
 use crate::engine::Engine;
 use crate::engine::report::Severity;
 use crate::model::{Event, KernelNhId, Op, Timestamp};
@@ -33,7 +32,6 @@ pub(super) struct EngineLoop {
     pub ops: Sender<Vec<Op>>,
     pub saver: Saver,
     pub started: Instant,
-    pub on_exit: OnExit,
 }
 
 impl EngineLoop {
@@ -48,7 +46,7 @@ impl EngineLoop {
                 break;
             }
         }
-        if self.on_exit == OnExit::Flush {
+        if self.engine.flushes_on_exit() {
             self.flush()?;
         }
         self.log(logged);
@@ -151,7 +149,7 @@ pub(super) struct Saver {
     path: PathBuf,
     reserved: u32,
     pool_version: u64,
-    last: Instant,
+    last: Option<Instant>,
     failed: bool,
 }
 
@@ -161,7 +159,7 @@ impl Saver {
             path,
             reserved: KernelNhId::FIRST.get(),
             pool_version: 0,
-            last: Instant::now(),
+            last: None,
             failed: false,
         }
     }
@@ -176,7 +174,7 @@ impl Saver {
 
     fn save_lazily(&mut self, engine: &Engine) {
         if engine.address_pool().version() != self.pool_version
-            && self.last.elapsed() >= SAVE_PERIOD
+            && self.last.is_none_or(|last| last.elapsed() >= SAVE_PERIOD)
         {
             self.save(engine);
         }
@@ -184,7 +182,7 @@ impl Saver {
 
     fn save(&mut self, engine: &Engine) {
         self.pool_version = engine.address_pool().version();
-        self.last = Instant::now();
+        self.last = Some(Instant::now());
         let next = self.reserved.max(engine.next_nexthop_id());
         let snapshot = Snapshot::new(next, engine.address_pool(), |dev| engine.link_name(dev));
         match snapshot.save(&self.path) {

@@ -6,13 +6,24 @@ use anyhow::Context;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
-use tracing_subscriber::reload;
+use tracing_subscriber::{Registry, reload};
 
-use crate::admin::SetLogFilter;
 use crate::config::{LogConfig, LogFormat};
 
+/// Changes the filter of the running daemon.
+#[derive(Clone)]
+pub struct LogHandle(reload::Handle<EnvFilter, Registry>);
+
+impl LogHandle {
+    /// The error is for the operator.
+    pub fn set(&self, filter: &str) -> Result<(), String> {
+        let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+        self.0.reload(filter).map_err(|error| error.to_string())
+    }
+}
+
 /// Starts logging; gives what changes the filter.
-pub fn start(config: &LogConfig) -> anyhow::Result<SetLogFilter> {
+pub fn start(config: &LogConfig) -> anyhow::Result<LogHandle> {
     let filter = EnvFilter::try_new(&config.filter).context("log.filter")?;
     let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
@@ -36,8 +47,5 @@ pub fn start(config: &LogConfig) -> anyhow::Result<SetLogFilter> {
         LogFormat::Auto | LogFormat::Text => registry.with(text).try_init(),
     };
     started.context("can't start logging")?;
-    Ok(Box::new(move |text| {
-        let filter = EnvFilter::try_new(text).map_err(|error| error.to_string())?;
-        handle.reload(filter).map_err(|error| error.to_string())
-    }))
+    Ok(LogHandle(handle))
 }

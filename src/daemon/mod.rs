@@ -12,6 +12,7 @@
 
 pub mod config_file;
 mod engine_loop;
+pub mod flush;
 mod lock;
 mod logging;
 
@@ -22,10 +23,10 @@ use anyhow::{Context, bail};
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, AdminSocket, EngineHandle, VERSION};
-use crate::config::Config;
+use crate::config::{Changes, Config, Faults};
 use crate::engine::{Engine, Memory};
 use crate::kernel::monitor::RECEIVE_BUFFER;
-use crate::kernel::{DumpSocket, FibWriter, Monitor, WriterConfig};
+use crate::kernel::{DumpSocket, FibWriter, Monitor, RouteWatch, WriterConfig};
 use crate::source::fpm::{FpmListener, FpmListenerConfig};
 use crate::state::{self, Snapshot};
 use crate::wire::kernel_route::RouteMark;
@@ -39,8 +40,11 @@ const OP_QUEUE: usize = 2;
 /// How long the end may take.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Runs the daemon until SIGTERM or SIGINT.
-pub fn run(config: Config) -> anyhow::Result<()> {
+/// Reads the configuration again, for SIGHUP.
+pub type ReadConfig = Box<dyn Fn() -> Result<Config, Faults>>;
+
+/// Runs the daemon until SIGTERM or SIGINT; SIGHUP applies what `read_config` then gives.
+pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
     let log = logging::start(&config.log)?;
     info!(
         version = VERSION,
@@ -80,8 +84,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     };
     let writer = FibWriter::start(WriterConfig::new(mark), ops_out, events_in.clone())
         .context("can't start the kernel writer (it needs CAP_NET_ADMIN)")?;
-    let monitor =
-        Monitor::start(RECEIVE_BUFFER, events_in.clone()).context("can't listen to the kernel")?;
+    let watch = RouteWatch {
+        writer_port: writer.port(),
+        metric: config.kernel.metric,
+    };
+    let monitor = Monitor::start(RECEIVE_BUFFER, Some(watch), events_in.clone())
+        .context("can't listen to the kernel")?;
     let listener = FpmListener::start(
         FpmListenerConfig {
             listen: config.fpm.listen.clone(),
@@ -89,13 +97,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         },
         events_in.clone(),
     )?;
-    for addr in listener.local_addrs() {
-        info!(%addr, "FPM: waiting for zebra");
-    }
     drop(events_in);
 
     let ended = Arc::new(tokio::sync::Notify::new());
-    let on_exit = config.kernel.on_exit;
+    let mut running = config.clone();
     let engine_loop = EngineLoop {
         engine: Engine::new(config, memory),
         events,
@@ -104,7 +109,6 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         ops,
         saver: Saver::new(state_file),
         started,
-        on_exit,
     };
     let engine = std::thread::Builder::new()
         .name("engine".into())
@@ -118,10 +122,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         })
         .context("can't start the engine thread")?;
 
+    let asked = handle.clone();
+    let set_filter = log.clone();
     let admin = Admin {
         engine: handle,
         started: wall,
-        set_log_filter: log,
+        set_log_filter: Box::new(move |filter| set_filter.set(filter)),
     };
     let why = runtime.block_on(async {
         let (finish, finished) = tokio::sync::oneshot::channel::<()>();
@@ -130,13 +136,28 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             let _ = finished.await;
         });
         tokio::pin!(serve);
-        let why = tokio::select! {
-            result = &mut serve => return End::Failed(match result {
-                Ok(()) => anyhow::anyhow!("the admin API ended"),
-                Err(error) => error.into(),
-            }),
-            signal = signals() => signal.map_or_else(|error| End::Failed(error.into()), End::Signal),
-            () = ended.notified() => End::Engine,
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => return End::Failed(error.into()),
+        };
+        let why = loop {
+            tokio::select! {
+                result = &mut serve => return End::Failed(match result {
+                    Ok(()) => anyhow::anyhow!("the admin API ended"),
+                    Err(error) => error.into(),
+                }),
+                () = ended.notified() => break End::Engine,
+                signal = signals.next() => match signal {
+                    Signal::End(name) => break End::Signal(name),
+                    Signal::Reload => {
+                        if let Some(config) = reload(&running, read_config, &log) {
+                            running = config.clone();
+                            // An engine that has ended is noticed above.
+                            let _ = asked.ask(move |engine, _| engine.reconfigure(config)).await;
+                        }
+                    }
+                },
+            }
         };
         drop(finish);
         if let Err(error) = serve.await {
@@ -184,16 +205,64 @@ enum End {
     Failed(anyhow::Error),
 }
 
-async fn signals() -> std::io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    let mut hup = signal(SignalKind::hangup())?;
-    loop {
+/// Validate, compare, apply: the configuration that is in force from now on, if anything can change.
+fn reload(running: &Config, read_config: &ReadConfig, log: &logging::LogHandle) -> Option<Config> {
+    let new = match read_config() {
+        Ok(new) => new,
+        Err(faults) => {
+            for fault in &faults.0 {
+                error!("reload: {fault}");
+            }
+            error!("reload: the running configuration is kept");
+            return None;
+        }
+    };
+    let changes = Changes::between(running, &new);
+    for key in &changes.restart {
+        warn!(
+            key,
+            "reload: this key needs a restart and is left as it was"
+        );
+    }
+    if changes.live.is_empty() {
+        info!("reload: nothing to apply");
+        return None;
+    }
+    if changes.live.contains(&"log.filter")
+        && let Err(error) = log.set(&new.log.filter)
+    {
+        warn!(error, "reload: the log filter is left as it was");
+    }
+    info!(keys = changes.live.join(", "), "reload: applied");
+    Some(Changes::applied(running, &new))
+}
+
+enum Signal {
+    End(&'static str),
+    Reload,
+}
+
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+    hup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = term.recv() => return Ok("SIGTERM"),
-            _ = int.recv() => return Ok("SIGINT"),
-            _ = hup.recv() => warn!("SIGHUP: reloading is not in this release; restart to apply a new configuration"),
+            _ = self.term.recv() => Signal::End("SIGTERM"),
+            _ = self.int.recv() => Signal::End("SIGINT"),
+            _ = self.hup.recv() => Signal::Reload,
         }
     }
 }

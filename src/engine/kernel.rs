@@ -4,22 +4,30 @@
 //! permanent neighbours and IPv4 routes along, a group's last member takes the group and all its routes. So a lost
 //! link is treated as the loss of all that, and dumps, which the writer does in order with its writes, correct us.
 
+use std::net::IpAddr;
+
 use rustc_hash::FxHashSet;
 
 use super::report::Severity;
 use super::{Engine, ObjectSpec};
 use crate::model::{
-    DumpKind, FormId, IfIndex, KernelEvent, KernelHop, KernelNhId, KernelTarget, NeighbourKey,
-    ObservedContent, ObservedNextHop, ObservedRoute, Protocol,
+    DumpKind, FormId, IfIndex, KernelEvent, KernelHop, KernelNhId, KernelTarget, MacAddr,
+    Neighbour, NeighbourKey, ObservedContent, ObservedNextHop, ObservedRoute, Protocol,
 };
 use crate::plan::ObjectKey;
+use crate::reconcile::Entry;
+use crate::resolve::is_pool_address;
 use crate::rib::SlotFlags;
 use crate::view::ViewChange;
+
+/// How long the kernel may take to remove what a link takes along.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
 
 type Members = Box<[(KernelNhId, u16)]>;
 
 impl Engine {
     pub(super) fn apply_kernel(&mut self, events: Vec<KernelEvent>) {
+        let mended = self.counters.mended.routes;
         let mut changes = Vec::new();
         for event in events {
             self.view.apply(&event, &mut changes);
@@ -31,8 +39,10 @@ impl Engine {
                 KernelEvent::NextHopGone(id) => self.object_gone(id),
                 KernelEvent::NextHops(objects) => self.objects_listed(&objects),
                 KernelEvent::Routes { routes, last } => self.routes_listed(routes, last),
+                KernelEvent::Route(route) => self.route_changed(route),
+                KernelEvent::RouteGone(route) => self.route_gone(&route),
                 KernelEvent::Links(_) => self.known.links = true,
-                KernelEvent::Neighbours(_) => self.known.neighbours = true,
+                KernelEvent::Neighbours(list) => self.neighbours_listed(&list),
                 KernelEvent::Overrun => {
                     self.counters.overruns += 1;
                     self.invalidate_dumps();
@@ -65,6 +75,77 @@ impl Engine {
                 | KernelEvent::NeighbourGone(_) => {}
             }
         }
+        let mended = self.counters.mended.routes - mended;
+        if mended > 0 {
+            self.notables.push(
+                self.now,
+                Severity::Warn,
+                "routes-mended",
+                format!(
+                    "routes of ours that others had deleted or changed are written again: {mended}"
+                ),
+            );
+        }
+    }
+
+    /// Somebody wrote over a route of ours, or beside it with its metric.
+    fn route_changed(&mut self, route: ObservedRoute) {
+        let Some(id) = self
+            .slots
+            .find(route.key)
+            .filter(|_| route.metric == self.config.kernel.metric)
+        else {
+            return;
+        };
+        let slot = self.slots.get_mut(id);
+        if slot.flags.has(SlotFlags::IN_FLIGHT) {
+            self.route_dump.wanted = true;
+        } else if route.protocol == Protocol::REDIRECT.0 {
+            self.route_observed(route);
+            self.slots.get_mut(id).flags.clear(SlotFlags::SEEN);
+        } else if let Some(form) = slot.applied.take() {
+            // Ours is gone; the next write finds what is in the way.
+            self.forms.release(form);
+            self.mark(id);
+        }
+    }
+
+    /// Somebody deleted a route of ours, or one that stood in its way.
+    fn route_gone(&mut self, route: &ObservedRoute) {
+        let Some(id) = self
+            .slots
+            .find(route.key)
+            .filter(|_| route.metric == self.config.kernel.metric)
+        else {
+            return;
+        };
+        let slot = self.slots.get_mut(id);
+        if slot.flags.has(SlotFlags::IN_FLIGHT) {
+            self.route_dump.wanted = true;
+            return;
+        }
+        if route.protocol == Protocol::REDIRECT.0 {
+            let Some(form) = slot.applied.take() else {
+                return;
+            };
+            self.forms.release(form);
+            self.counters.mended.routes += 1;
+        } else {
+            slot.flags.clear(SlotFlags::FOREIGN);
+        }
+        self.mark(id);
+    }
+
+    fn neighbours_listed(&mut self, list: &[Neighbour]) {
+        if !std::mem::replace(&mut self.known.neighbours, true) {
+            // Solicited by an earlier run; released unless a route leads there again.
+            for neighbour in list
+                .iter()
+                .filter(|n| n.key.addr.is_ipv6() && n.protocol == Protocol::REDIRECT.0)
+            {
+                self.solicit_table.observe(neighbour.key, Some(()));
+            }
+        }
     }
 
     fn apply_view_change(&mut self, change: ViewChange) {
@@ -83,7 +164,7 @@ impl Engine {
                         format!("{name} is down or gone"),
                     );
                     self.link_lost(dev);
-                } else if usable && self.known.routes {
+                } else if usable && self.is_listed() {
                     let name = self.view.name_of(dev);
                     self.notables.push(
                         self.now,
@@ -113,7 +194,10 @@ impl Engine {
 
     /// Compares a permanent neighbour of ours with what is there. An equal entry of somebody else's is as good as ours.
     pub(super) fn observe_neighbour(&mut self, key: NeighbourKey) {
-        if key.addr.is_ipv4() {
+        if let IpAddr::V4(addr) = key.addr {
+            if !is_pool_address(addr) {
+                return;
+            }
             let there = self.view.neighbour(key).and_then(|n| {
                 use crate::model::NeighbourState::Permanent;
                 (n.state == Permanent).then_some(n)
@@ -130,6 +214,15 @@ impl Engine {
             } else {
                 applied
             };
+            let lost = |entry: &Entry<MacAddr>| {
+                entry.sent.is_none() && entry.desired.is_some() && entry.applied == entry.desired
+            };
+            if applied != wanted
+                && self.view.usable(key.dev)
+                && self.neighbour_table.get(key).is_some_and(lost)
+            {
+                self.counters.mended.neighbours += 1;
+            }
             self.neighbour_table.observe(key, applied);
         } else if self.view.neighbour(key).is_none() {
             self.solicit_table.observe(key, None);
@@ -182,8 +275,10 @@ impl Engine {
                 self.mark(id);
             }
         }
-        // Inline routes of a link that only lost its carrier are still there; the read-back tells which are.
+        // Inline routes of a link that only lost its carrier are still there; the read-back tells which are. The link's
+        // message comes before the kernel removes anything (`__dev_notify_flags`), which takes a while for a large table.
         self.route_dump.wanted = true;
+        self.route_dump.not_before = self.now + SETTLE;
         self.invalidate_dumps();
     }
 
@@ -290,11 +385,16 @@ impl Engine {
             return;
         };
         self.objects.withdraw_offer(id);
-        let is_ours = self
-            .object_table
-            .get(id)
-            .is_some_and(|e| e.applied.is_some() && e.desired.is_some());
-        if is_ours {
+        let Some(entry) = self.object_table.get(id) else {
+            return;
+        };
+        let removed_by_us = entry.sent == Some(None);
+        if removed_by_us || (entry.applied.is_none() && entry.sent.is_none()) {
+            return;
+        }
+        // Also one that is not wanted any more matters: a group that still had it may be gone with it.
+        if entry.desired.is_some() {
+            self.counters.mended.objects += 1;
             self.notables.push(
                 self.now,
                 Severity::Warn,
@@ -304,8 +404,8 @@ impl Engine {
                     id.get()
                 ),
             );
-            self.lose_objects(vec![id]);
         }
+        self.lose_objects(vec![id]);
     }
 
     fn objects_listed(&mut self, objects: &[ObservedNextHop]) {
@@ -337,6 +437,7 @@ impl Engine {
             self.object_dump.wanted = true;
             return;
         }
+        self.object_dump.done += 1;
         let listed: rustc_hash::FxHashMap<KernelNhId, &ObservedNextHop> = objects
             .iter()
             .filter_map(|o| Some((KernelNhId::new(o.id)?, o)))
@@ -380,11 +481,12 @@ impl Engine {
             }
         }
         if mended > 0 {
+            self.counters.mended.objects += mended as u64;
             self.notables.push(
                 self.now,
                 Severity::Warn,
                 "objects-mended",
-                format!("{mended} next-hop objects were not as written; they are made again"),
+                format!("next-hop objects that were not as written are made again: {mended}"),
             );
         }
         self.lose_objects(lost);
@@ -420,6 +522,7 @@ impl Engine {
             self.read_back = read_back;
             return;
         }
+        self.route_dump.done += 1;
         self.known.routes = true;
         if first && !self.slots.is_empty() {
             self.session.hold(self.now);
@@ -437,14 +540,7 @@ impl Engine {
             }
             self.mark(id);
         }
-        if count > 0 {
-            self.notables.push(
-                self.now,
-                Severity::Warn,
-                "routes-mended",
-                format!("{count} routes of ours had vanished from the kernel"),
-            );
-        }
+        self.counters.mended.routes += count as u64;
         for id in read_back {
             self.clear_failure(id);
             let slot = self.slots.get_mut(id);
@@ -490,6 +586,9 @@ impl Engine {
         }
         slot.flags.clear(SlotFlags::FOREIGN);
         let old = std::mem::replace(&mut slot.applied, form);
+        if old.is_some() {
+            self.counters.mended.routes += 1;
+        }
         if let Some(old) = old {
             self.forms.release(old);
         }

@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::config::{CompatMode, Config, NexthopObjects, SetUp};
+use crate::config::{CompatMode, Config, NexthopObjects, OnExit, SetUp};
 use crate::model::{
     DumpKind, Event, IfIndex, KernelNhId, MacAddr, NeighbourKey, NhgId, Op, OpKind, Reason,
     Setting, TableId, Ticket, Timestamp,
@@ -33,7 +33,7 @@ use crate::model::{
 use crate::plan::{DesiredObjects, FibPlan, Forms, GroupKey, ObjectSpec};
 use crate::reconcile::{Failure, Table};
 use crate::resolve::{AddressPool, ResolveChanges, Resolver};
-use crate::rib::{GroupChange, Groups, PathId, Paths, Session, SlotId, Slots};
+use crate::rib::{GroupChange, Groups, PathId, Paths, Session, SlotFlags, SlotId, Slots};
 use crate::view::KernelView;
 
 use notable::Notables;
@@ -73,6 +73,18 @@ struct Dump {
     wanted: bool,
     running: bool,
     invalid: bool,
+    /// Completed ones.
+    done: u64,
+    /// Not earlier, although it is wanted.
+    not_before: Timestamp,
+}
+
+/// Refused routes that are to be told together.
+#[derive(Debug)]
+struct RefusedRoutes {
+    count: u64,
+    first: String,
+    due: Timestamp,
 }
 
 /// Counts since the start.
@@ -83,6 +95,26 @@ struct Counters {
     filtered: u64,
     overruns: u64,
     rejected: FxHashMap<Reason, u64>,
+    mended: Mended,
+}
+
+/// What others had deleted or changed and was put right, since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mended {
+    /// Routes.
+    pub routes: u64,
+    /// Next-hop objects.
+    pub objects: u64,
+    /// Permanent neighbours.
+    pub neighbours: u64,
+}
+
+/// A [`Engine::resync`] that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Resync {
+    routes_done: u64,
+    objects_done: u64,
+    before: Mended,
 }
 
 /// What the kernel has told at least once; nothing is written before all of it is known.
@@ -126,6 +158,7 @@ pub struct Engine {
     failures: FxHashMap<SlotId, Failure>,
     next_failure: Option<Timestamp>,
     read_back: FxHashSet<SlotId>,
+    refused: Option<RefusedRoutes>,
     route_dump: Dump,
     object_dump: Dump,
     next_audit: Option<Timestamp>,
@@ -168,6 +201,7 @@ impl Engine {
             failures: FxHashMap::default(),
             next_failure: None,
             read_back: FxHashSet::default(),
+            refused: None,
             route_dump: Dump {
                 wanted: true,
                 ..Dump::default()
@@ -206,7 +240,7 @@ impl Engine {
         self.now = self.now.max(now);
         self.poll_timers();
         self.poll_dumps(out);
-        if !(self.known.links && self.known.neighbours && self.known.objects && self.known.routes) {
+        if !self.is_listed() {
             return;
         }
         self.settle();
@@ -221,6 +255,9 @@ impl Engine {
             self.session.poll_timeout(),
             self.next_audit,
             self.next_failure,
+            self.refused.as_ref().map(|refused| refused.due),
+            (self.route_dump.wanted && !self.route_dump.running)
+                .then_some(self.route_dump.not_before),
             Some(self.next_solicit),
         ]
         .into_iter()
@@ -243,6 +280,63 @@ impl Engine {
         self.view.name_of(dev)
     }
 
+    /// Applies what can be changed while running; `config::Changes` says what that is.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.session
+            .configure(config.fpm.replay_idle, config.fpm.stale_time);
+        let old = std::mem::replace(&mut self.config, config);
+        let (was, is) = (&old.kernel, self.config.kernel.clone());
+        if was.audit != is.audit {
+            self.next_audit = None;
+        }
+        if was.multipath_hash != is.multipath_hash
+            || was.nexthop_compat_mode != is.nexthop_compat_mode
+        {
+            self.want_settings();
+        }
+        let replan =
+            was.ipv4_via_ipv6 != is.ipv4_via_ipv6 || was.nexthop_objects != is.nexthop_objects;
+        if replan {
+            self.use_objects = is.nexthop_objects == NexthopObjects::Auto;
+            self.resolver.set_mode(is.ipv4_via_ipv6);
+            self.resolver.resolve_all(&self.view, &mut self.changes);
+            let keys = self.plan.keys();
+            self.replan.extend(keys);
+        }
+    }
+
+    /// Asks for everything to be read back and compared now.
+    pub fn resync(&mut self) -> Resync {
+        let after = |dump: &mut Dump| {
+            dump.wanted = true;
+            dump.not_before = Timestamp(0);
+            // One that is on its way may have been taken before what the operator wants mended.
+            dump.done + 1 + u64::from(dump.running)
+        };
+        self.reapply_settings();
+        Resync {
+            routes_done: after(&mut self.route_dump),
+            objects_done: after(&mut self.object_dump),
+            before: self.counters.mended,
+        }
+    }
+
+    /// What a resync has mended, once everything was compared and written.
+    pub fn resynced(&self, resync: &Resync) -> Option<Mended> {
+        let compared = self.route_dump.done >= resync.routes_done
+            && self.object_dump.done >= resync.objects_done;
+        let quiet = self.dirty.is_empty()
+            && !self
+                .slots
+                .iter()
+                .any(|(_, slot)| slot.flags.has(SlotFlags::IN_FLIGHT));
+        (compared && quiet).then(|| Mended {
+            routes: self.counters.mended.routes - resync.before.routes,
+            objects: self.counters.mended.objects - resync.before.objects,
+            neighbours: self.counters.mended.neighbours - resync.before.neighbours,
+        })
+    }
+
     /// Forgets every route: the following writes remove everything of ours, in hash order.
     pub fn withdraw_all(&mut self) {
         for id in self.slots.ids() {
@@ -254,9 +348,28 @@ impl Engine {
         self.prune_objects();
     }
 
+    /// `kernel.on_exit`.
+    pub fn flushes_on_exit(&self) -> bool {
+        self.config.kernel.on_exit == OnExit::Flush
+    }
+
+    /// Whether the kernel has been listed, so that everything of an earlier run is known.
+    pub const fn is_listed(&self) -> bool {
+        let Known {
+            links,
+            neighbours,
+            objects,
+            routes,
+        } = self.known;
+        links && neighbours && objects && routes
+    }
+
     /// Whether nothing of ours is in the kernel any more.
     pub fn is_flushed(&self) -> bool {
-        self.slots.is_empty() && self.object_table.is_empty() && self.neighbour_table.is_empty()
+        self.slots.is_empty()
+            && self.object_table.is_empty()
+            && self.neighbour_table.is_empty()
+            && self.solicit_table.is_empty()
     }
 
     /// Whether this set-up writes routes at all.
@@ -265,13 +378,18 @@ impl Engine {
     }
 
     fn want_settings(&mut self) {
-        if let Some(policy) = self.config.kernel.multipath_hash.policy() {
-            self.setting_table
-                .want(0, Some(Setting::MultipathHash(policy)));
-        }
-        if self.config.kernel.nexthop_compat_mode == CompatMode::Zero {
-            self.setting_table
-                .want(1, Some(Setting::NexthopCompatMode(0)));
+        let policy = self.config.kernel.multipath_hash.policy();
+        self.setting_table
+            .want(0, policy.map(Setting::MultipathHash));
+        let compat = (self.config.kernel.nexthop_compat_mode == CompatMode::Zero).then_some(0);
+        self.setting_table
+            .want(1, compat.map(Setting::NexthopCompatMode));
+    }
+
+    /// Others may have changed them, and nothing tells.
+    fn reapply_settings(&mut self) {
+        for index in [0, 1] {
+            self.setting_table.observe(index, None);
         }
     }
 
@@ -280,9 +398,10 @@ impl Engine {
             (&mut self.object_dump, DumpKind::NextHops, 0),
             (&mut self.route_dump, DumpKind::Routes, 1),
         ] {
-            if dump.wanted && !dump.running {
+            if dump.wanted && !dump.running && dump.not_before <= self.now {
                 *dump = Dump {
                     running: true,
+                    done: dump.done,
                     ..Dump::default()
                 };
                 let ticket = Ticket {

@@ -84,7 +84,13 @@ impl Engine {
         if result.is_ok() {
             return;
         }
-        match remedy(op_of(&done.action), refusal.errno) {
+        let Some(key) = self.objects.key_of(done.key) else {
+            return;
+        };
+        let remedy = remedy(op_of(&done.action), refusal.errno);
+        let count = self.objects.count_refusal(key);
+        match remedy {
+            Remedy::NoObjects if !self.use_objects => {}
             Remedy::NoObjects => {
                 self.use_objects = false;
                 self.notables.push(
@@ -96,39 +102,20 @@ impl Engine {
                 let keys = self.plan.keys();
                 self.replan.extend(keys);
             }
-            Remedy::NewId => {
+            Remedy::NewId | Remedy::Wait | Remedy::Refused if count == 1 => {
                 self.note_refusal(
                     &format!("next-hop object {}", done.key.get()),
                     refusal.errno,
                     refusal.text.as_deref(),
                 );
-                let key = self.objects.key_of(done.key);
-                let attempts = self
-                    .object_table
-                    .get(done.key)
-                    .and_then(|e| e.failure.as_ref())
-                    .map_or(0, |f| f.attempts);
                 self.object_dump.wanted = true;
-                if let Some(key) = key {
-                    // The first refusal may be the fault of a member that is just being lost; only what stays refused
-                    // costs the id.
-                    if attempts > 1 {
-                        self.lose_objects(vec![done.key]);
-                    }
-                    self.set_object_refused(key, attempts > 2);
-                }
+                self.set_object_refused(key, remedy == Remedy::Refused);
             }
-            Remedy::Retry | Remedy::Wait | Remedy::Done | Remedy::ReadBack => {}
-            Remedy::Refused => {
-                self.note_refusal(
-                    &format!("next-hop object {}", done.key.get()),
-                    refusal.errno,
-                    refusal.text.as_deref(),
-                );
-                if let Some(key) = self.objects.key_of(done.key) {
-                    self.set_object_refused(key, true);
-                }
-            }
+            // The first refusal may be the fault of a member that is just being lost. The second costs the id: perhaps it
+            // is not ours any more. After that the hop or group counts as refused, and is tried again now and then.
+            Remedy::NewId if count == 2 => self.lose_objects(vec![done.key]),
+            Remedy::NewId | Remedy::Wait | Remedy::Refused => self.set_object_refused(key, true),
+            Remedy::Retry | Remedy::Done | Remedy::ReadBack => {}
         }
     }
 

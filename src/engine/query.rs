@@ -17,7 +17,8 @@ use crate::model::{
     Reason, RouteKey, RouteKind, SourceId, TableId, Timestamp,
 };
 use crate::plan::ObjectKey;
-use crate::resolve::{HopKey, HopState};
+use crate::reconcile::Failure;
+use crate::resolve::{HopKey, HopState, ZEBRA_ADDR};
 use crate::rib::{Meaning, Path, PathForm, PathTarget, Slot, SlotFlags, SlotId};
 use crate::view::{Belief, belief};
 
@@ -171,6 +172,8 @@ impl Engine {
         let mut reports: Vec<_> = self
             .groups
             .iter()
+            // zebra announces a group for each connected network and keeps unused ones for minutes.
+            .filter(|(id, ..)| users.contains_key(id))
             .map(|(id, set, ids)| {
                 let family = self.shown_family(id);
                 let planned = |family| self.plan.planned((id, family));
@@ -264,7 +267,29 @@ impl Engine {
             let id = self.slots.find(RouteKey { table, prefix })?;
             self.slots.get(id).path.is_some().then_some(id)
         });
-        let Some((id, route)) = found.and_then(|id| Some((id, self.route(id)?))) else {
+        let found = found.and_then(|id| Some((id, self.route(id)?)));
+        if let Some((dev, subnet)) = self.view.connected(target, table)
+            && found
+                .as_ref()
+                .is_none_or(|(_, route)| route.key.prefix.len() <= subnet.len())
+        {
+            let text = format!(
+                "{subnet} is directly connected on {}; the kernel prefers it to any route here",
+                self.view.name_of(dev)
+            );
+            return ExplainReport {
+                key: None,
+                table,
+                steps: vec![ExplainStep {
+                    stage: "kernel",
+                    text,
+                    state: "connected",
+                }],
+                verdict: Verdict::Software,
+                reason: None,
+            };
+        }
+        let Some((id, route)) = found else {
             let text = format!("no route of any source covers {target} in table {table}");
             return ExplainReport {
                 key: None,
@@ -282,6 +307,8 @@ impl Engine {
         steps.extend(route.nexthops.iter().map(explain_nexthop));
         steps.push(self.explain_kernel(id, &route));
         let in_place = route.kernel == KernelState::Installed;
+        // In a set-up that does not write, zebra does: what it has is what forwards.
+        let in_place = in_place || route.kernel == KernelState::NotWanted;
         let verdict = match (route.kind, in_place) {
             (RouteKind::Unicast, true) => Verdict::Software,
             (_, true) => Verdict::Discard,
@@ -338,6 +365,9 @@ impl Engine {
             _ => None,
         };
         let mut text = match form.map(|form| (&form.target, form.kind)) {
+            None if route.kernel == KernelState::NotWanted => {
+                "zebra writes the kernel in this set-up".to_owned()
+            }
             None => "nothing is written".to_owned(),
             Some((KernelTarget::None, kind)) => kind.name().to_owned(),
             Some((KernelTarget::Object(object), _)) => format!("next-hop object {}", object.get()),
@@ -358,7 +388,7 @@ impl Engine {
             if let Some(detail) = detail {
                 text += &format!(" \"{detail}\"");
             }
-        } else if let Some(reason) = route.reason {
+        } else if let Some(reason) = route.reason.filter(|reason| *reason != Reason::NotWanted) {
             text += &format!("; {}", reason.text());
         }
         ExplainStep {
@@ -460,7 +490,25 @@ impl Engine {
                 .collect(),
             kernel: self.kernel_state(id),
             reason: self.route_reason(id),
-            refusal: failure.map(|f| (f.refusal.errno, f.refusal.text.clone())),
+            refusal: failure
+                .or_else(|| self.object_failure(hops, slot.family()))
+                .map(|f| (f.refusal.errno, f.refusal.text.clone())),
+        })
+    }
+
+    /// Why the kernel refuses a hop of a route.
+    fn object_failure(&self, hops: &[NextHop], family: Family) -> Option<&Failure> {
+        hops.iter().find_map(|hop| {
+            let key = HopKey {
+                family,
+                dev: hop.dev?,
+                via: hop.via,
+                onlink: hop.onlink,
+            };
+            self.object_table
+                .get(self.objects.id_of(ObjectKey::Hop(key))?)?
+                .failure
+                .as_ref()
         })
     }
 
@@ -480,7 +528,7 @@ impl Engine {
         }
     }
 
-    fn group_of(&self, target: PathTarget) -> Option<NhgId> {
+    pub(super) fn group_of(&self, target: PathTarget) -> Option<NhgId> {
         match target {
             PathTarget::None => None,
             PathTarget::Group(group) => Some(group),
@@ -526,8 +574,10 @@ impl Engine {
             onlink: hop.onlink,
         };
         match self.resolver.state(key) {
-            HopState::Ready(kernel) => report.kernel_via = kernel.via,
-            HopState::Blocked(reason) => report.reason = Some(reason),
+            Some(HopState::Ready(kernel)) => report.kernel_via = kernel.via,
+            Some(HopState::Blocked(reason)) => report.reason = Some(reason),
+            // Nothing is resolved that is not to be written.
+            None => {}
         }
         if hop.encap {
             report.reason = Some(Reason::Encapsulation);
@@ -537,7 +587,7 @@ impl Engine {
         if let Some((_, believed)) = self.resolver.peer_of(key) {
             report.mac = believed.mac.map(|(mac, _)| mac);
             report.mac_from = believed.mac.map(|(_, from)| from);
-        } else if let Some(addr) = hop.via
+        } else if let Some(addr) = hop.via.filter(|addr| *addr != IpAddr::V4(ZEBRA_ADDR))
             && let Belief::At(mac) = belief(self.view.neighbour(NeighbourKey { dev, addr }))
         {
             report.mac = Some(mac);

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use super::report::Severity;
 use super::turn::Gates;
-use super::{Engine, ticket_table};
+use super::{Engine, RefusedRoutes, ticket_table};
 use crate::model::{FormId, KernelTarget, Op, OpKind, Reason, Refusal, RouteOp, Ticket, Timestamp};
 use crate::reconcile::{Failure, OpClass, Remedy, remedy};
 use crate::rib::{PathForm, SlotFlags, SlotId};
@@ -17,6 +18,9 @@ const SHUFFLE_ABOVE: usize = 1024;
 
 /// A refused route is tried again when something that may matter changes, and at least so often.
 const REFUSED_RETRY: Duration = Duration::from_secs(30);
+
+/// Refusals of routes are told together so often.
+const REFUSED_SUM: Duration = Duration::from_secs(1);
 
 /// What a slot should have.
 enum Desired {
@@ -235,7 +239,6 @@ impl Engine {
     }
 
     fn route_refused(&mut self, id: SlotId, op: OpClass, remedy: Remedy, refusal: Refusal) {
-        let errno = refusal.errno;
         let failure = Failure::next(self.failures.get(&id), refusal, self.now);
         let due = match remedy {
             Remedy::Refused => self.now + REFUSED_RETRY,
@@ -252,11 +255,7 @@ impl Engine {
             _ => {}
         }
         if failure.attempts == 1 && remedy != Remedy::ReadBack {
-            self.note_refusal(
-                &format!("{} ({op:?})", self.slots.get(id).key()),
-                errno,
-                failure.refusal.text.as_deref(),
-            );
+            self.tell_refused(id, op, &failure);
         }
         self.failures.insert(id, Failure { due, ..failure });
         self.next_failure = Some(self.next_failure.map_or(due, |next| next.min(due)));
@@ -265,6 +264,39 @@ impl Engine {
         if op == OpClass::RouteReplace {
             // What is there now is not known for sure; the next write replaces it whatever it is.
             slot.flags.set(SlotFlags::REWRITE);
+        }
+    }
+
+    /// Thousands of routes may be refused for one cause: they are told once a second.
+    fn tell_refused(&mut self, id: SlotId, op: OpClass, failure: &Failure) {
+        if let Some(refused) = &mut self.refused {
+            refused.count += 1;
+            return;
+        }
+        let Refusal { errno, text } = &failure.refusal;
+        let text = text
+            .as_ref()
+            .map(|text| format!(" \"{text}\""))
+            .unwrap_or_default();
+        self.refused = Some(RefusedRoutes {
+            count: 1,
+            first: format!("{} ({op:?}): {errno}{text}", self.slots.get(id).key()),
+            due: self.now + REFUSED_SUM,
+        });
+    }
+
+    pub(super) fn poll_refused(&mut self) {
+        if let Some(refused) = self.refused.take_if(|refused| refused.due <= self.now) {
+            let more = match refused.count - 1 {
+                0 => String::new(),
+                more => format!("; and {more} more"),
+            };
+            self.notables.push(
+                self.now,
+                Severity::Warn,
+                "kernel-refused",
+                format!("the kernel refused route {}{more}", refused.first),
+            );
         }
     }
 

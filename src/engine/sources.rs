@@ -20,19 +20,20 @@ impl Engine {
                 peer,
                 pid,
             } => {
+                let known = self.session.has_heard_zebra();
                 let same = self.session.open(self.now, session, peer.clone(), pid);
                 self.tables_seen.clear();
-                let zebra = if same {
-                    "the same zebra as before"
-                } else {
-                    "a zebra not seen before"
+                let zebra = match (known, same) {
+                    (false, _) => "",
+                    (true, true) => ", the same zebra as before",
+                    (true, false) => ", a zebra that was restarted",
                 };
                 self.notables.push(
                     self.now,
                     Severity::Info,
                     "source-connected",
                     format!(
-                        "{}: {peer} is connected, {zebra}; its replay begins",
+                        "{}: {peer} is connected{zebra}; its replay begins",
                         source.name()
                     ),
                 );
@@ -72,10 +73,10 @@ impl Engine {
                     Severity::Warn,
                     "source-lost",
                     format!(
-                        "{}: {why}; its {} routes are kept for {:?}",
+                        "{}: {why}; what it said is kept for {:?} (routes: {})",
                         source.name(),
-                        self.slots.len(),
-                        self.config.fpm.stale_time
+                        self.config.fpm.stale_time,
+                        self.slots.len()
                     ),
                 );
             }
@@ -317,12 +318,20 @@ impl Engine {
                 self.forms.release(form);
             }
         }
+        let group = self.group_of(path.key.target);
         match path.key.target {
             PathTarget::None => {}
             PathTarget::Id(nh) => self.groups.detach_id(nh, id, &mut self.group_changes),
             PathTarget::Group(group) => self.groups.detach(group, id, &mut self.group_changes),
         }
         self.take_group_changes();
+        // zebra keeps the ids of unused groups for minutes; the kernel need not have their objects.
+        if let Some(group) =
+            group.filter(|&group| self.groups.contains(group) && !self.groups.is_used(group))
+        {
+            self.replan.retain(|key| key.0 != group);
+            self.group_gone(group);
+        }
     }
 
     pub(super) fn take_group_changes(&mut self) {
@@ -376,7 +385,7 @@ impl Engine {
                 self.now,
                 Severity::Info,
                 "swept",
-                format!("{swept} routes that were not repeated are removed"),
+                format!("removed what was not repeated: {swept} of the routes"),
             );
         }
     }

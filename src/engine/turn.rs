@@ -30,6 +30,7 @@ impl Engine {
                 Some(due) if due <= self.now => {
                     self.route_dump.wanted = self.writes_routes();
                     self.object_dump.wanted = self.writes_routes();
+                    self.reapply_settings();
                     self.next_audit = Some(self.now + self.config.kernel.audit);
                 }
                 Some(_) => {}
@@ -54,6 +55,7 @@ impl Engine {
             self.setting_table.poll_retries(self.now);
         }
         self.poll_failures();
+        self.poll_refused();
     }
 
     /// Brings plans up to date until nothing changes any more.
@@ -62,6 +64,7 @@ impl Engine {
             let mut groups: FxHashSet<_> = std::mem::take(&mut self.replan);
             let members_changed = groups.clone();
             for hop in std::mem::take(&mut self.changes.hops) {
+                self.objects.forget_refusals(ObjectKey::Hop(hop));
                 self.objects.set_refused(ObjectKey::Hop(hop), false);
                 groups.extend(self.plan.users_of(hop));
             }
@@ -168,6 +171,9 @@ impl Engine {
 
     pub(super) fn poll_puts(&mut self, budget: usize, out: &mut Vec<Op>) {
         let now = self.now;
+        let view = &self.view;
+        // The kernel takes no neighbour on a link that is down; when it returns they are looked at again.
+        let on_usable_link = |key: NeighbourKey| view.usable(key.dev);
         let left = |out: &Vec<Op>| budget.saturating_sub(out.len());
         self.setting_table.poll(
             now,
@@ -190,7 +196,7 @@ impl Engine {
         self.neighbour_table.poll(
             now,
             budget.saturating_sub(out.len()),
-            |_, action| is_put(action),
+            |key, action| is_put(action) && on_usable_link(key),
             |index, revision, key, action| {
                 if let Action::Put(mac) = action {
                     out.push(op(
@@ -205,7 +211,7 @@ impl Engine {
         self.solicit_table.poll(
             now,
             budget.saturating_sub(out.len()),
-            |_, action| is_put(action),
+            |key, action| is_put(action) && on_usable_link(key),
             |index, revision, key, _| {
                 out.push(op(
                     ticket_table::SOLICITS,

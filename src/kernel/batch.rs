@@ -127,6 +127,11 @@ impl BatchSocket {
         })
     }
 
+    /// The netlink port that notifications of what this socket wrote bear.
+    pub fn port(&self) -> io::Result<u32> {
+        self.socket.port()
+    }
+
     /// Sends a batch and waits until all of it is answered. The refused messages come back by their index; `on_reply` gets
     /// what a request asked for. The batch is as before and can be sent again.
     pub fn exchange(

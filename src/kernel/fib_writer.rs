@@ -55,6 +55,7 @@ impl WriterConfig {
 #[derive(Debug)]
 pub struct FibWriter {
     thread: thread::JoinHandle<()>,
+    port: u32,
 }
 
 impl FibWriter {
@@ -64,8 +65,10 @@ impl FibWriter {
         rx: Receiver<Vec<Op>>,
         tx: Sender<Event>,
     ) -> io::Result<Self> {
+        let socket = BatchSocket::open(config.receive_buffer)?;
+        let port = socket.port()?;
         let mut writer = Writer {
-            socket: BatchSocket::open(config.receive_buffer)?,
+            socket,
             dumps: DumpSocket::open()?,
             mark: config.mark,
             batch: Batch::default(),
@@ -83,7 +86,12 @@ impl FibWriter {
                     }
                 }
             })?;
-        Ok(Self { thread })
+        Ok(Self { thread, port })
+    }
+
+    /// The netlink port of its socket, by which the monitor tells its writes from those of others.
+    pub const fn port(&self) -> u32 {
+        self.port
     }
 
     /// Whether the thread has ended: a fault, as long as somebody holds the sender of its ops.

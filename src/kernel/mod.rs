@@ -9,8 +9,10 @@ pub mod batch;
 mod dump;
 mod fib_writer;
 pub mod monitor;
+mod route_watch;
 mod socket;
 
 pub use dump::DumpSocket;
 pub use fib_writer::{FibWriter, WriterConfig};
 pub use monitor::Monitor;
+pub use route_watch::RouteWatch;

@@ -1,7 +1,6 @@
 //! The thread that listens: links, addresses, neighbours, next-hop objects. Subscribes first and reads the lists second, so
 //! that nothing falls between; a list may be newer than a notification behind it, but the notification of what made it newer
-//! follows. Not subscribed to routes: each listener there costs every write 1.2-2 us, and IPv4 routes vanish without a word
-//! anyway; routes are read back by audit.
+//! follows. Of routes it hears only what others do to ours (`RouteWatch`); what vanishes without a word is read back by audit.
 //!
 //! Seen on Linux 6.18, all three of carrier loss, link down and link deletion: next-hop objects of the link, and groups that
 //! lose their last member, vanish **without any `RTM_DELNEXTHOP`**; so do the IPv4 routes that used them. What is said is one
@@ -16,17 +15,21 @@
 use std::convert::Infallible;
 use std::{io, thread};
 
-use super::DumpSocket;
 use super::socket::{self, RtnlSocket, Wait, is_overrun};
+use super::{DumpSocket, RouteWatch};
 use crate::model::{DumpKind, Errno, Event, KernelEvent};
+use crate::wire::kernel_route::decode_route;
 use crate::wire::netlink::{Envelope, Messages, NLM_F_ACK};
 use crate::wire::rtnl_link::decode_event;
+use crate::wire::rtnl_route::{RTM_DELROUTE, RTM_NEWROUTE};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_NEIGH: u32 = 3;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
 const RTNLGRP_NEXTHOP: u32 = 32;
 const NLMSG_NOOP: u16 = 1;
 
@@ -46,8 +49,18 @@ pub struct Monitor {
 
 impl Monitor {
     /// Subscribes here, so that errors surface, and starts the thread, which reads the lists first.
-    pub fn start(receive_buffer: usize, tx: Sender<Event>) -> io::Result<Self> {
+    pub fn start(
+        receive_buffer: usize,
+        watch: Option<RouteWatch>,
+        tx: Sender<Event>,
+    ) -> io::Result<Self> {
         let socket = RtnlSocket::open(receive_buffer)?;
+        if let Some(watch) = watch {
+            // Before the groups are joined, so that nothing else gets in.
+            socket.filter(&watch.program())?;
+            socket.join(RTNLGRP_IPV4_ROUTE)?;
+            socket.join(RTNLGRP_IPV6_ROUTE)?;
+        }
         for group in [
             RTNLGRP_LINK,
             RTNLGRP_IPV4_IFADDR,
@@ -148,11 +161,19 @@ impl Listener {
                     return Err(End::Asked);
                 }
                 match datagram {
-                    Ok(datagram) => events.extend(
-                        Messages::new(datagram)
-                            .map_while(Result::ok)
-                            .filter_map(|message| decode_event(message.kind, message.payload)),
-                    ),
+                    Ok(datagram) => {
+                        events.extend(Messages::new(datagram).map_while(Result::ok).filter_map(
+                            |message| match message.kind {
+                                RTM_NEWROUTE => {
+                                    decode_route(message.payload).map(KernelEvent::Route)
+                                }
+                                RTM_DELROUTE => {
+                                    decode_route(message.payload).map(KernelEvent::RouteGone)
+                                }
+                                kind => decode_event(kind, message.payload),
+                            },
+                        ));
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if is_overrun(&error) => {
                         tracing::warn!("the kernel dropped notifications; reading the lists again");

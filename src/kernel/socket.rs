@@ -10,7 +10,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno as OsErrno;
 use nix::libc::MSG_DONTWAIT;
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::SockRef;
+use socket2::{SockFilter, SockRef};
 
 use crate::model::Errno;
 
@@ -60,6 +60,18 @@ impl RtnlSocket {
     /// Receiving fails with `WouldBlock` after this long.
     pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
         SockRef::from(&*self.socket).set_read_timeout(Some(timeout))
+    }
+
+    /// The socket's own address, which the kernel puts into notifications of what was written by it.
+    pub(super) fn port(&self) -> io::Result<u32> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address)?;
+        Ok(address.port_number())
+    }
+
+    /// Lets only what a classic BPF program accepts into the queue.
+    pub(super) fn filter(&self, program: &[SockFilter]) -> io::Result<()> {
+        SockRef::from(&*self.socket).attach_filter(program)
     }
 
     /// Joins a multicast group.

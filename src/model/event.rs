@@ -121,6 +121,10 @@ pub enum KernelEvent {
         /// Whether the list is complete now.
         last: bool,
     },
+    /// Somebody else wrote a route with our metric: over one of ours, or one that stands in the way.
+    Route(ObservedRoute),
+    /// Somebody else deleted a route with our metric.
+    RouteGone(ObservedRoute),
     /// The kernel dropped notifications (`ENOBUFS`); full lists follow.
     Overrun,
     /// A dump failed and should be asked for again.

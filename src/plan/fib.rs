@@ -240,7 +240,10 @@ fn target_of(
     let mut blocked = Reason::NoNextHop;
     for &(hop, weight) in members {
         let state = match hop {
-            Ok(hop) => ctx.resolver.state(hop),
+            Ok(hop) => ctx
+                .resolver
+                .state(hop)
+                .unwrap_or(HopState::Blocked(Reason::InProgress)),
             Err(reason) => HopState::Blocked(reason),
         };
         match (hop, state) {
@@ -248,8 +251,11 @@ fn target_of(
                 blocked = Reason::KernelRefused;
             }
             (Ok(hop), HopState::Ready(kernel_hop)) => ready.push((hop, kernel_hop, weight)),
-            (_, HopState::Blocked(reason)) => blocked = reason,
-            (Err(reason), HopState::Ready(_)) => blocked = reason,
+            (Ok(hop), HopState::Blocked(reason)) => {
+                ctx.objects.drop(ObjectKey::Hop(hop));
+                blocked = reason;
+            }
+            (Err(reason), _) => blocked = reason,
         }
     }
     let group = ObjectKey::Group(key.0, key.1);

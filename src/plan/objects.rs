@@ -54,6 +54,7 @@ pub struct DesiredObjects {
     adoptable: FxHashMap<KernelNhId, ObjectSpec>,
     preferred: Vec<KernelNhId>,
     refused: FxHashSet<ObjectKey>,
+    refusals: FxHashMap<ObjectKey, u32>,
     next: u32,
     changed: Vec<KernelNhId>,
 }
@@ -67,6 +68,7 @@ impl DesiredObjects {
             adoptable: FxHashMap::default(),
             preferred: Vec::new(),
             refused: FxHashSet::default(),
+            refusals: FxHashMap::default(),
             next: first.get(),
             changed: Vec::new(),
         }
@@ -157,6 +159,7 @@ impl DesiredObjects {
 
     /// The object is not wanted any more.
     pub fn drop(&mut self, key: ObjectKey) {
+        self.forget_refusals(key);
         self.refused.remove(&key);
         if let Some((id, _)) = self.objects.remove(&key) {
             self.keys.remove(&id);
@@ -180,6 +183,18 @@ impl DesiredObjects {
         } else {
             self.refused.remove(&key)
         }
+    }
+
+    /// Counts a refusal in a row, whatever id the object had.
+    pub fn count_refusal(&mut self, key: ObjectKey) -> u32 {
+        let count = self.refusals.entry(key).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// It was taken, or something about it changed.
+    pub fn forget_refusals(&mut self, key: ObjectKey) {
+        self.refusals.remove(&key);
     }
 
     /// Whether the kernel refuses the object.

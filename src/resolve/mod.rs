@@ -21,7 +21,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use mac::Believed;
-pub use unnumbered::{AddressPool, ZEBRA_ADDR, candidates};
+pub use unnumbered::{AddressPool, ZEBRA_ADDR, candidates, is_pool_address};
 
 use crate::config::Ipv4ViaIpv6;
 use crate::model::{
@@ -107,15 +107,10 @@ impl Resolver {
     }
 
     /// One more user of a hop; a new hop is resolved at once.
-    pub fn hold(
-        &mut self,
-        view: &KernelView,
-        key: HopKey,
-        changes: &mut ResolveChanges,
-    ) -> HopState {
+    pub fn hold(&mut self, view: &KernelView, key: HopKey, changes: &mut ResolveChanges) {
         if let Some(hop) = self.hops.get_mut(&key) {
             hop.users += 1;
-            return hop.state;
+            return;
         }
         let hop = Hop {
             users: 1,
@@ -125,7 +120,6 @@ impl Resolver {
         self.hops.insert(key, hop);
         self.by_dev.entry(key.dev).or_default().insert(key);
         self.resolve(view, key, changes);
-        self.state(key)
     }
 
     /// One user less.
@@ -147,11 +141,9 @@ impl Resolver {
         }
     }
 
-    /// Where a hop stands.
-    pub fn state(&self, key: HopKey) -> HopState {
-        self.hops
-            .get(&key)
-            .map_or(HopState::Blocked(Reason::InProgress), |hop| hop.state)
+    /// Where a hop stands; `None` when nothing uses it.
+    pub fn state(&self, key: HopKey) -> Option<HopState> {
+        self.hops.get(&key).map(|hop| hop.state)
     }
 
     /// The peer behind a hop, and what is believed about it.
@@ -368,6 +360,13 @@ impl Resolver {
                 mac,
             )
         };
+        let leads_there = |addr: Ipv4Addr| {
+            let entry = view.neighbour(NeighbourKey {
+                dev: key.dev,
+                addr: IpAddr::V4(addr),
+            });
+            entry.is_some_and(|n| n.protocol == Protocol::REDIRECT.0 && n.mac == Some(mac))
+        };
         if peer.addr4.is_none_or(wrong) {
             if let Some(old) = peer.addr4.take() {
                 self.pool.release(key.dev, old);
@@ -376,7 +375,7 @@ impl Resolver {
                     addr: IpAddr::V4(old),
                 });
             }
-            peer.addr4 = self.pool.allocate(key, wrong);
+            peer.addr4 = self.pool.allocate(key, leads_there, wrong);
         }
         let Some(addr) = peer.addr4 else {
             return HopState::Blocked(Reason::PoolExhausted);

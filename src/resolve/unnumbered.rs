@@ -22,6 +22,11 @@ pub fn candidates() -> impl Iterator<Item = Ipv4Addr> {
         .chain((0..=255).map(|last| Ipv4Addr::new(169, 254, 255, last)))
 }
 
+/// Whether an address may stand for a neighbour.
+pub const fn is_pool_address(addr: Ipv4Addr) -> bool {
+    matches!(addr.octets(), [169, 254, 0, 1..=255] | [169, 254, 255, _])
+}
+
 /// Who has which address.
 #[derive(Debug, Default)]
 pub struct AddressPool {
@@ -31,16 +36,17 @@ pub struct AddressPool {
 }
 
 impl AddressPool {
-    /// An address for a peer: the one it had, else the first that is free and not to be avoided.
+    /// An address for a peer: the one it had, else one that already leads to its MAC (written by an earlier run whose
+    /// memory was lost), else the first that is free and not to be avoided.
     pub fn allocate(
         &mut self,
         peer: NeighbourKey,
-        mut avoid: impl FnMut(Ipv4Addr) -> bool,
+        leads_there: impl Fn(Ipv4Addr) -> bool,
+        avoid: impl Fn(Ipv4Addr) -> bool,
     ) -> Option<Ipv4Addr> {
-        let free = |pool: &Self, addr: Ipv4Addr| !pool.used.contains_key(&(peer.dev, addr));
         let had = self.remembered.get(&peer).copied();
         // Addresses that other, absent peers had are taken last: they may come back.
-        let taken_before: Vec<Ipv4Addr> = self
+        let of_others: Vec<Ipv4Addr> = self
             .remembered
             .iter()
             .filter(|(key, _)| key.dev == peer.dev && **key != peer)
@@ -48,9 +54,10 @@ impl AddressPool {
             .collect();
         let addr = had
             .into_iter()
-            .chain(candidates().filter(|a| !taken_before.contains(a)))
+            .chain(candidates().filter(|addr| !of_others.contains(addr) && leads_there(*addr)))
+            .chain(candidates().filter(|addr| !of_others.contains(addr)))
             .chain(candidates())
-            .find(|&addr| free(self, addr) && !avoid(addr))?;
+            .find(|&addr| !self.used.contains_key(&(peer.dev, addr)) && !avoid(addr))?;
         self.used.insert((peer.dev, addr), peer.addr);
         self.remember(peer, addr);
         Some(addr)
@@ -105,14 +112,17 @@ mod tests {
     #[test]
     fn the_first_peer_gets_the_address_of_zebra_and_others_their_own() {
         let mut pool = AddressPool::default();
-        assert_eq!(pool.allocate(peer(1), |_| false), Some(ZEBRA_ADDR));
         assert_eq!(
-            pool.allocate(peer(2), |_| false),
+            pool.allocate(peer(1), |_| false, |_| false),
+            Some(ZEBRA_ADDR)
+        );
+        assert_eq!(
+            pool.allocate(peer(2), |_| false, |_| false),
             Some(Ipv4Addr::new(169, 254, 0, 2))
         );
         let mut pool = AddressPool::default();
         assert_eq!(
-            pool.allocate(peer(1), |a| a == ZEBRA_ADDR),
+            pool.allocate(peer(1), |_| false, |a| a == ZEBRA_ADDR),
             Some(Ipv4Addr::new(169, 254, 0, 2))
         );
     }
@@ -120,24 +130,34 @@ mod tests {
     #[test]
     fn a_returning_peer_gets_its_address_again() {
         let mut pool = AddressPool::default();
-        pool.allocate(peer(1), |_| false);
-        let second = pool.allocate(peer(2), |_| false).unwrap();
+        pool.allocate(peer(1), |_| false, |_| false);
+        let second = pool.allocate(peer(2), |_| false, |_| false).unwrap();
         pool.release(peer(1).dev, ZEBRA_ADDR);
         pool.release(peer(2).dev, second);
         assert_eq!(
-            pool.allocate(peer(3), |_| false),
+            pool.allocate(peer(3), |_| false, |_| false),
             Some(Ipv4Addr::new(169, 254, 0, 3))
         );
-        assert_eq!(pool.allocate(peer(2), |_| false), Some(second));
+        assert_eq!(pool.allocate(peer(2), |_| false, |_| false), Some(second));
+    }
+
+    #[test]
+    fn an_address_that_leads_there_already_is_taken() {
+        let mut pool = AddressPool::default();
+        let kept = Ipv4Addr::new(169, 254, 255, 7);
+        assert_eq!(
+            pool.allocate(peer(1), |addr| addr == kept, |_| false),
+            Some(kept)
+        );
     }
 
     #[test]
     fn the_pool_ends_after_511_peers() {
         let mut pool = AddressPool::default();
         for n in 1..=511 {
-            let addr = pool.allocate(peer(n), |_| false).unwrap();
+            let addr = pool.allocate(peer(n), |_| false, |_| false).unwrap();
             assert!(matches!(addr.octets(), [169, 254, 0 | 255, _]));
         }
-        assert_eq!(pool.allocate(peer(999), |_| false), None);
+        assert_eq!(pool.allocate(peer(999), |_| false, |_| false), None);
     }
 }

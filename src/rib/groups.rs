@@ -101,6 +101,16 @@ impl Groups {
         self.groups.get(id.0 as usize).is_some_and(Option::is_some)
     }
 
+    /// Whether a path leads to a group, directly or by id.
+    pub fn is_used(&self, id: NhgId) -> bool {
+        let group = self.group(id);
+        !group.paths.is_empty()
+            || group
+                .ids
+                .iter()
+                .any(|&id| self.paths_of_id(id).next().is_some())
+    }
+
     /// What an id means.
     pub fn meaning(&self, id: NhRef) -> Meaning {
         self.ids

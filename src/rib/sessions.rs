@@ -88,6 +88,11 @@ impl Session {
         same_zebra
     }
 
+    /// Whether a zebra was connected before.
+    pub const fn has_heard_zebra(&self) -> bool {
+        self.last_pid.is_some()
+    }
+
     /// Something came.
     pub fn heard(&mut self, now: Timestamp) {
         if let Some(connection) = &mut self.connection {

@@ -351,6 +351,10 @@ impl Reader {
         let peer = self.peer;
         if let Some(session) = self.session {
             info!(%peer, session, %why, "FPM connection closed");
+            // What we close ourselves at the end is no loss of the source.
+            if self.shared.closing.load(Ordering::Acquire) {
+                return;
+            }
             let closed = self.shared.send(SourceEvent::Closed {
                 source: SourceId::Fpm,
                 session,

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::{
-    IfIndex, KernelEvent, Link, MacAddr, Neighbour, NeighbourKey, NeighbourState, TableId,
+    IfIndex, KernelEvent, Link, MacAddr, Neighbour, NeighbourKey, NeighbourState, Prefix, TableId,
     is_link_local6,
 };
 
@@ -38,6 +38,7 @@ pub struct KernelView {
     neighbours: FxHashMap<NeighbourKey, Neighbour>,
     routers: FxHashMap<IfIndex, FxHashSet<NeighbourKey>>,
     vrf_tables: FxHashMap<TableId, IfIndex>,
+    addresses: FxHashSet<(IfIndex, IpAddr, u8)>,
 }
 
 impl KernelView {
@@ -104,6 +105,20 @@ impl KernelView {
         self.link_by_name(name)?.vrf_table
     }
 
+    /// The connected subnet of that table which covers an address or prefix, and its link.
+    pub fn connected(&self, target: Prefix, table: TableId) -> Option<(IfIndex, Prefix)> {
+        let subnets = self.addresses.iter().filter_map(|&(dev, addr, len)| {
+            let subnet = Prefix::masked(addr, len).ok()?;
+            let vrf = self
+                .link(dev)?
+                .master
+                .and_then(|master| self.link(master)?.vrf_table);
+            let here = vrf.unwrap_or(TableId::MAIN) == table;
+            (here && self.usable(dev) && subnet.covers(target)).then_some((dev, subnet))
+        });
+        subnets.max_by_key(|(_, subnet)| subnet.len())
+    }
+
     /// Takes in what the kernel told; next-hop objects and routes are passed over.
     pub fn apply(&mut self, event: &KernelEvent, changes: &mut Vec<ViewChange>) {
         match event {
@@ -113,12 +128,21 @@ impl KernelView {
             KernelEvent::NeighbourGone(key) => self.drop_neighbour(*key, changes),
             KernelEvent::Address {
                 dev,
-                addr: IpAddr::V4(_),
-                present: false,
-                ..
+                addr,
+                len,
+                present,
             } => {
-                changes.push(ViewChange::AddressGone(*dev));
+                if *present {
+                    self.addresses.insert((*dev, *addr, *len));
+                } else {
+                    self.addresses.remove(&(*dev, *addr, *len));
+                    if addr.is_ipv4() {
+                        changes.push(ViewChange::AddressGone(*dev));
+                    }
+                }
             }
+            // The complete lists that follow have the addresses again.
+            KernelEvent::Overrun => self.addresses.clear(),
             KernelEvent::Links(list) => {
                 let listed: FxHashSet<_> = list.iter().map(|l| l.index).collect();
                 let gone: Vec<_> = self
@@ -149,12 +173,12 @@ impl KernelView {
                     self.put_neighbour(*neighbour, changes);
                 }
             }
-            KernelEvent::Address { .. }
-            | KernelEvent::NextHop(_)
+            KernelEvent::NextHop(_)
             | KernelEvent::NextHopGone(_)
             | KernelEvent::NextHops(_)
             | KernelEvent::Routes { .. }
-            | KernelEvent::Overrun
+            | KernelEvent::Route(_)
+            | KernelEvent::RouteGone(_)
             | KernelEvent::DumpFailed(..) => {}
         }
     }
@@ -181,6 +205,7 @@ impl KernelView {
             return;
         };
         self.vrf_tables.retain(|_, d| *d != dev);
+        self.addresses.retain(|(d, ..)| *d != dev);
         let gone: Vec<_> = self
             .neighbours
             .keys()

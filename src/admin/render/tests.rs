@@ -90,9 +90,8 @@ fn status_is_one_screen() {
     same(
         &text(screen),
         r"frr-offload 0.1.0 (abc1234), set-up takeover, up 1h 2m 5s, 34 MiB
-  source   fpm from 127.0.0.1:41234: 1000 routes, 12 of them stale, 345 frames, 1 replay  synced
-  kernel   1000 wanted, 998 installed, 2 pending, 0 failed; next hops as objects          pending
-  offload  0 rules, 0 in hardware                                                         off
+  source  fpm from 127.0.0.1:41234: 1000 routes, 12 of them stale, 345 frames, 1 replay  synced
+  kernel  1000 wanted, 998 installed, 2 pending, 0 failed; next hops as objects          pending
   17 updates not taken (connected, kernel or our own routes)
   1 netlink overrun, each followed by a full dump
   updates dropped:

@@ -1,0 +1,127 @@
+//! What a new configuration changes: what can be applied to the running daemon, and what needs a restart.
+//!
+//! Compares every field without `..`, so that a new key makes the compiler ask which of the two it is.
+
+use super::{AdminConfig, Config, FpmConfig, KernelConfig, LogConfig};
+
+/// Keys whose values differ, as key paths.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// Applied at once.
+    pub live: Vec<&'static str>,
+    /// Left as they were until a restart.
+    pub restart: Vec<&'static str>,
+}
+
+impl Changes {
+    /// What differs between the running configuration and a new one.
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let mut changes = Self::default();
+        let Config {
+            setup,
+            fpm,
+            kernel,
+            admin,
+            log,
+        } = old;
+        changes.restart("setup", *setup != new.setup);
+        let FpmConfig {
+            listen,
+            allow,
+            table_map,
+            replay_idle,
+            stale_time,
+        } = fpm;
+        changes.restart("fpm.listen", *listen != new.fpm.listen);
+        changes.restart("fpm.allow", *allow != new.fpm.allow);
+        // Routes that were taken under the old map can't be told apart from those that never were.
+        changes.restart("fpm.table_map", *table_map != new.fpm.table_map);
+        changes.live("fpm.replay_idle", *replay_idle != new.fpm.replay_idle);
+        changes.live("fpm.stale_time", *stale_time != new.fpm.stale_time);
+        let KernelConfig {
+            ipv4_via_ipv6,
+            nexthop_objects,
+            nexthop_compat_mode,
+            protocol,
+            metric,
+            multipath_hash,
+            audit,
+            on_exit,
+        } = kernel;
+        changes.live(
+            "kernel.ipv4_via_ipv6",
+            *ipv4_via_ipv6 != new.kernel.ipv4_via_ipv6,
+        );
+        changes.live(
+            "kernel.nexthop_objects",
+            *nexthop_objects != new.kernel.nexthop_objects,
+        );
+        changes.live(
+            "kernel.nexthop_compat_mode",
+            *nexthop_compat_mode != new.kernel.nexthop_compat_mode,
+        );
+        // Both are part of the mark by which our routes are found again.
+        changes.restart("kernel.protocol", *protocol != new.kernel.protocol);
+        changes.restart("kernel.metric", *metric != new.kernel.metric);
+        changes.live(
+            "kernel.multipath_hash",
+            *multipath_hash != new.kernel.multipath_hash,
+        );
+        changes.live("kernel.audit", *audit != new.kernel.audit);
+        changes.live("kernel.on_exit", *on_exit != new.kernel.on_exit);
+        let AdminConfig { socket } = admin;
+        changes.restart("admin.socket", *socket != new.admin.socket);
+        let LogConfig { filter, format } = log;
+        changes.live("log.filter", *filter != new.log.filter);
+        changes.restart("log.format", *format != new.log.format);
+        changes
+    }
+
+    /// The new configuration with everything that needs a restart left as it was.
+    pub fn applied(old: &Config, new: &Config) -> Config {
+        let mut config = new.clone();
+        config.setup = old.setup;
+        config.fpm.listen.clone_from(&old.fpm.listen);
+        config.fpm.allow.clone_from(&old.fpm.allow);
+        config.fpm.table_map.clone_from(&old.fpm.table_map);
+        config.kernel.protocol = old.kernel.protocol;
+        config.kernel.metric = old.kernel.metric;
+        config.admin.clone_from(&old.admin);
+        config.log.format = old.log.format;
+        config
+    }
+
+    fn live(&mut self, key: &'static str, differs: bool) {
+        if differs {
+            self.live.push(key);
+        }
+    }
+
+    fn restart(&mut self, key: &'static str, differs: bool) {
+        if differs {
+            self.restart.push(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{MultipathHash, SetUp};
+
+    #[test]
+    fn live_changes_are_applied_and_others_are_said() {
+        let old = Config::default();
+        let mut new = old.clone();
+        assert_eq!(Changes::between(&old, &new), Changes::default());
+        new.setup = SetUp::Takeover;
+        new.kernel.metric = 12;
+        new.kernel.multipath_hash = MultipathHash::L4;
+        let changes = Changes::between(&old, &new);
+        assert_eq!(changes.live, ["kernel.multipath_hash"]);
+        assert_eq!(changes.restart, ["setup", "kernel.metric"]);
+        let applied = Changes::applied(&old, &new);
+        assert_eq!(Changes::between(&old, &applied).restart, Vec::<&str>::new());
+        assert_eq!(applied.kernel.multipath_hash, MultipathHash::L4);
+    }
+}

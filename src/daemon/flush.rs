@@ -1,0 +1,177 @@
+//! `frr-offload flush`: removes everything of ours from the kernel, by our marks, without a daemon.
+//!
+//! The engine does it: it adopts what bears our marks as if it had just started, and then forgets all of it. So the same
+//! order holds as always: routes, then groups and hops, then neighbours; and nothing of others is touched.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use super::lock::NamespaceLock;
+use crate::config::{Config, SetUp};
+use crate::engine::{Engine, Memory};
+use crate::kernel::{DumpSocket, FibWriter, WriterConfig};
+use crate::model::{
+    Event, KernelEvent, KernelNhId, Neighbour, NeighbourState, ObservedNextHop, ObservedRoute,
+    Protocol, TableId, Timestamp,
+};
+use crate::resolve::is_pool_address;
+use crate::wire::kernel_route::RouteMark;
+
+const BATCH: usize = 128;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What was found of ours.
+#[derive(Debug, Clone, Default)]
+struct Ours {
+    routes: Vec<ObservedRoute>,
+    objects: Vec<ObservedNextHop>,
+    neighbours: Vec<Neighbour>,
+}
+
+/// Removes what is ours, or prints the commands that would.
+pub fn run(config: Config, dry_run: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let mut dump = DumpSocket::open().context("can't open a netlink socket")?;
+    let ours = read(&mut dump, &config)?;
+    if dry_run {
+        return print_commands(&mut out, &ours, &config);
+    }
+    let _lock = NamespaceLock::take().context("flush is for when no daemon runs; stop it first")?;
+    if ours.routes.is_empty() && ours.objects.is_empty() && ours.neighbours.is_empty() {
+        writeln!(out, "nothing of ours is in the kernel")?;
+        return Ok(());
+    }
+    remove(&mut dump, config)?;
+    let Ours {
+        routes,
+        objects,
+        neighbours,
+    } = ours;
+    writeln!(
+        out,
+        "removed {} routes, {} next-hop objects, {} neighbours",
+        routes.len(),
+        objects.len(),
+        neighbours.len()
+    )?;
+    Ok(())
+}
+
+fn read(dump: &mut DumpSocket, config: &Config) -> anyhow::Result<Ours> {
+    let mut ours = Ours::default();
+    let metric = config.kernel.metric;
+    dump.routes(Protocol::REDIRECT, |routes| {
+        ours.routes
+            .extend(routes.into_iter().filter(|route| route.metric == metric));
+        true
+    })
+    .map_err(|errno| anyhow::anyhow!("can't list the routes: {errno}"))?;
+    let objects = dump
+        .nexthops()
+        .map_err(|errno| anyhow::anyhow!("can't list the next-hop objects: {errno}"))?;
+    ours.objects.extend(
+        objects
+            .into_iter()
+            .filter(|o| o.protocol == Protocol::REDIRECT.0 && KernelNhId::new(o.id).is_some()),
+    );
+    let neighbours = dump
+        .neighbours()
+        .map_err(|errno| anyhow::anyhow!("can't list the neighbours: {errno}"))?;
+    ours.neighbours
+        .extend(neighbours.into_iter().filter(is_ours));
+    Ok(ours)
+}
+
+fn is_ours(neighbour: &Neighbour) -> bool {
+    let std::net::IpAddr::V4(addr) = neighbour.key.addr else {
+        return false;
+    };
+    neighbour.protocol == Protocol::REDIRECT.0
+        && neighbour.state == NeighbourState::Permanent
+        && is_pool_address(addr)
+}
+
+fn print_commands(out: &mut impl Write, ours: &Ours, config: &Config) -> anyhow::Result<()> {
+    for route in &ours.routes {
+        let family = if route.key.prefix.addr().is_ipv4() {
+            ""
+        } else {
+            "-6 "
+        };
+        let table = if route.key.table == TableId::MAIN {
+            String::new()
+        } else {
+            format!(" table {}", route.key.table)
+        };
+        writeln!(
+            out,
+            "ip {family}route del {}{table} proto redirect metric {}",
+            route.key.prefix, config.kernel.metric
+        )?;
+    }
+    // Groups go before their members.
+    let mut objects: Vec<_> = ours.objects.iter().collect();
+    objects.sort_by_key(|o| matches!(o.content, Some(crate::model::ObservedContent::Hop(_))));
+    for object in objects {
+        writeln!(out, "ip nexthop del id {}", object.id)?;
+    }
+    for neighbour in &ours.neighbours {
+        writeln!(
+            out,
+            "ip neigh del {} dev if{}",
+            neighbour.key.addr, neighbour.key.dev
+        )?;
+    }
+    Ok(())
+}
+
+fn remove(dump: &mut DumpSocket, mut config: Config) -> anyhow::Result<()> {
+    config.setup = SetUp::Beside;
+    let mark = RouteMark {
+        protocol: config.kernel.protocol,
+        metric: config.kernel.metric,
+    };
+    let (events_in, events) = crossbeam_channel::unbounded();
+    let (ops, ops_out) = crossbeam_channel::bounded(1);
+    let writer = FibWriter::start(WriterConfig::new(mark), ops_out, events_in)
+        .context("can't start the kernel writer (it needs CAP_NET_ADMIN)")?;
+    let mut engine = Engine::new(config, Memory::default());
+    let failed =
+        |what: &'static str| move |errno| anyhow::anyhow!("can't list the {what}: {errno}");
+    engine.handle(
+        Timestamp(0),
+        Event::Kernel(vec![
+            KernelEvent::Links(dump.links().map_err(failed("links"))?),
+            KernelEvent::Neighbours(dump.neighbours().map_err(failed("neighbours"))?),
+            KernelEvent::NextHops(dump.nexthops().map_err(failed("next-hop objects"))?),
+        ]),
+    );
+    let started = Instant::now();
+    let mut forgotten = false;
+    while started.elapsed() < PATIENCE {
+        let now = Timestamp(started.elapsed().as_millis() as u64);
+        let mut batch = Vec::new();
+        engine.poll_ops(now, BATCH, &mut batch);
+        if batch.is_empty() {
+            if !forgotten && engine.is_listed() {
+                engine.withdraw_all();
+                forgotten = true;
+                continue;
+            }
+            if forgotten && engine.is_flushed() {
+                drop(ops);
+                return writer
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("the kernel writer panicked"));
+            }
+        } else if ops.send(batch).is_err() {
+            bail!("the kernel writer ended");
+        }
+        if let Ok(event) = events.recv_timeout(Duration::from_millis(200)) {
+            engine.handle(now, event);
+        }
+    }
+    bail!("not everything could be removed within {PATIENCE:?}")
+}

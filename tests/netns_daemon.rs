@@ -1,0 +1,347 @@
+//! The whole daemon on the real kernel, fed by `replay --generate`, in private network namespaces: what the command line
+//! promises about reload, resync, flush and restarts. Real FRR is in `tests/lab`. Skipped aloud without privilege.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may panic, and its helpers too"
+)]
+
+#[path = "common/netns.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod netns;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use netns::{eventually, in_netns, ip, ip_json};
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_frr-offload");
+
+/// A folder, a configuration, a daemon and a zebra that is played.
+struct Lab {
+    dir: PathBuf,
+    daemon: Option<Child>,
+    zebra: Option<Child>,
+}
+
+impl Lab {
+    fn new(name: &str, config: &str) -> Self {
+        ip("link add eth0 type veth peer name p0");
+        for link in ["eth0", "p0"] {
+            ip(&format!("link set {link} up"));
+        }
+        let dir = std::env::temp_dir().join(format!("fo-test-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let lab = Self {
+            dir,
+            daemon: None,
+            zebra: None,
+        };
+        lab.configure(config);
+        lab
+    }
+
+    fn configure(&self, config: &str) {
+        let socket = self.dir.join("admin.sock");
+        let text = format!("[admin]\nsocket = \"{}\"\n{config}", socket.display());
+        fs::write(self.dir.join("config.toml"), text).unwrap();
+    }
+
+    fn command(&self, args: &str) -> Command {
+        let mut command = Command::new(BINARY);
+        command
+            .arg("--config")
+            .arg(self.dir.join("config.toml"))
+            .args(args.split_whitespace());
+        command.env_remove("FRR_OFFLOAD_SOCKET");
+        command
+    }
+
+    fn run(&self, args: &str) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn json(&self, args: &str) -> Option<Value> {
+        let output = self.run(args);
+        output
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    fn start(&mut self) {
+        let log = fs::File::create(self.dir.join("log")).unwrap();
+        self.daemon = Some(self.command("run").stderr(log).spawn().unwrap());
+        eventually("the daemon", || self.json("show status --json"));
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap()
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.daemon.as_ref().unwrap().id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    fn wait(&mut self) -> Option<i32> {
+        self.daemon.take().unwrap().wait().unwrap().code()
+    }
+
+    fn zebra(&mut self, args: &str) {
+        let mut command = self.command(&format!("replay --generate {args} --dev eth0 --hold"));
+        self.zebra = Some(command.stdout(Stdio::null()).spawn().unwrap());
+    }
+
+    fn installed(&self, count: u64) {
+        eventually("all routes", || {
+            let status = self.json("show status --json")?;
+            (status["kernel"]["installed"] == count && status["kernel"]["wanted"] == count)
+                .then_some(())
+        });
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for child in [&mut self.zebra, &mut self.daemon].into_iter().flatten() {
+            // One that has ended already can't be killed.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn ours() -> usize {
+    ip("route show proto redirect")
+        .lines()
+        .filter(|line| !line.starts_with('\t'))
+        .count()
+}
+
+fn hash_policy() -> String {
+    fs::read_to_string("/proc/thread-self/../../sys/net/ipv4/fib_multipath_hash_policy")
+        .unwrap_or_default()
+}
+
+#[test]
+fn reload_applies_what_it_can_and_says_the_rest() {
+    in_netns(|| {
+        let mut lab = Lab::new("reload", "");
+        lab.start();
+        lab.zebra("200 --groups 10");
+        lab.installed(200);
+        let vias = || ip("route show proto redirect").matches("169.254.").count();
+        assert!(vias() >= 200);
+
+        lab.configure(
+            "[kernel]\nipv4_via_ipv6 = \"inet6\"\nmultipath_hash = \"l4\"\nmetric = 12\n",
+        );
+        lab.signal("-HUP");
+        eventually("IPv6 gateways", || (vias() == 0).then_some(()));
+        lab.installed(200);
+        assert!(
+            ip("route show proto redirect").contains("metric 10"),
+            "the metric needs a restart"
+        );
+        eventually("the sysctl", || {
+            (hash_policy().trim() == "1" || hash_policy().is_empty()).then_some(())
+        });
+        assert!(
+            lab.log().contains("this key needs a restart"),
+            "{}",
+            lab.log()
+        );
+
+        lab.configure("[kernel]\nipv4_via_ipv6 = \"inet4\"\n");
+        lab.signal("-HUP");
+        eventually("the fault", || {
+            lab.log().contains("kernel.ipv4_via_ipv6").then_some(())
+        });
+        lab.installed(200);
+        assert_eq!(vias(), 0, "a bad file leaves the running configuration");
+    });
+}
+
+#[test]
+fn what_others_take_away_is_back_at_once() {
+    in_netns(|| {
+        let mut lab = Lab::new("mend", "");
+        lab.start();
+        lab.zebra("300 --groups 20");
+        lab.installed(300);
+        let prefix = lab.json("show routes --json").unwrap()[0]["prefix"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        ip(&format!("route del {prefix} metric 10"));
+        eventually("the route", || {
+            ip(&format!("route show {prefix}"))
+                .contains("redirect")
+                .then_some(())
+        });
+        ip(&format!(
+            "route replace {prefix} dev eth0 metric 10 proto redirect"
+        ));
+        eventually("its next hop", || {
+            ip(&format!("route show {prefix}"))
+                .contains("nhid")
+                .then_some(())
+        });
+
+        // Over ours: never overwritten, and ours comes when it goes.
+        ip(&format!(
+            "route replace {prefix} dev eth0 metric 10 proto static"
+        ));
+        eventually("foreign-route", || {
+            let routes = lab.json(&format!("show routes {prefix} --json"))?;
+            (routes[0]["reason"] == "foreign-route" && routes[0]["kernel"] == "failed")
+                .then_some(())
+        });
+        assert!(ip(&format!("route show {prefix}")).contains("proto static"));
+        ip(&format!("route del {prefix} metric 10"));
+        lab.installed(300);
+
+        let id = ip_json("nexthop show proto 1")
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|object| object["group"].is_array())
+            .unwrap()["id"]
+            .as_u64()
+            .unwrap();
+        ip(&format!("nexthop del id {id}"));
+        eventually("a new object", || {
+            (!ip("nexthop show proto 1").contains(&id.to_string())).then_some(())
+        });
+        eventually("all routes", || (ours() == 300).then_some(()));
+
+        ip("neigh flush nud permanent dev eth0");
+        eventually("the neighbours", || {
+            ip("neigh show nud permanent")
+                .contains("proto redirect")
+                .then_some(())
+        });
+        let compared = lab.json("resync --json").unwrap();
+        assert_eq!(compared["routes"], 0, "{compared}");
+    });
+}
+
+#[test]
+fn a_killed_daemon_is_succeeded_without_a_route_written() {
+    in_netns(|| {
+        let mut lab = Lab::new("restart", "");
+        lab.start();
+        lab.zebra("2000 --groups 50");
+        lab.installed(2000);
+        let mut monitor = Command::new("ip")
+            .args(["monitor", "route", "nexthop"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        for keep_memory in [true, false] {
+            lab.signal("-KILL");
+            lab.wait();
+            if !keep_memory {
+                // What the kernel has tells as much.
+                fs::remove_file(lab.dir.join("state.json")).unwrap();
+            }
+            lab.zebra.take().unwrap().wait().unwrap();
+            lab.start();
+            lab.zebra("2000 --groups 50");
+            eventually("the replay", || {
+                let status = lab.json("show status --json")?;
+                (status["sources"][0]["state"] == "synced").then_some(())
+            });
+            lab.installed(2000);
+            assert_eq!(ours(), 2000);
+        }
+        monitor.kill().unwrap();
+        let heard: Vec<_> = BufReader::new(monitor.stdout.take().unwrap())
+            .lines()
+            .map(Result::unwrap)
+            .collect();
+        monitor.wait().unwrap();
+        assert!(
+            heard.is_empty(),
+            "{} messages, the first: {:?}",
+            heard.len(),
+            heard.first()
+        );
+    });
+}
+
+#[test]
+fn flush_removes_what_is_ours_and_nothing_else() {
+    in_netns(|| {
+        let mut lab = Lab::new("flush", "");
+        ip("route add 198.51.100.0/24 dev eth0 metric 10 proto static");
+        ip("route add 198.51.101.0/24 dev eth0 metric 99 proto redirect");
+        lab.start();
+        lab.zebra("500 --groups 20");
+        lab.installed(500);
+        let refused = lab.run("flush");
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("another frr-offload runs"));
+        assert_eq!(ours(), 501);
+
+        lab.signal("-KILL");
+        lab.wait();
+        let dry = lab.run("flush --dry-run");
+        assert!(dry.status.success());
+        let commands = String::from_utf8(dry.stdout).unwrap();
+        assert_eq!(
+            commands
+                .lines()
+                .filter(|line| line.starts_with("ip route del "))
+                .count(),
+            500
+        );
+        assert_eq!(ours(), 501);
+        assert!(lab.run("flush").status.success());
+        assert_eq!(
+            ip("route show proto redirect").trim_end(),
+            "198.51.101.0/24 dev eth0 scope link metric 99"
+        );
+        assert!(ip("route show 198.51.100.0/24").contains("metric 10"));
+        assert_eq!(ip("nexthop show"), "");
+        assert_eq!(ip("neigh show nud permanent"), "");
+        assert_eq!(
+            String::from_utf8(lab.run("flush").stdout).unwrap(),
+            "nothing of ours is in the kernel\n"
+        );
+    });
+}
+
+#[test]
+fn sigterm_ends_it_with_the_routes_kept_or_removed() {
+    in_netns(|| {
+        let mut lab = Lab::new("exit", "");
+        lab.start();
+        lab.zebra("1000 --groups 20");
+        lab.installed(1000);
+        lab.signal("-TERM");
+        assert_eq!(lab.wait(), Some(0));
+        assert_eq!(ours(), 1000);
+        lab.zebra.take().unwrap().wait().unwrap();
+
+        lab.configure("[kernel]\non_exit = \"flush\"\n");
+        lab.start();
+        lab.zebra("1000 --groups 20");
+        lab.installed(1000);
+        lab.signal("-TERM");
+        assert_eq!(lab.wait(), Some(0), "{}", lab.log());
+        assert_eq!((ours(), ip("nexthop show").as_str()), (0, ""));
+        assert_eq!(ip("neigh show nud permanent"), "");
+    });
+}
