@@ -7,9 +7,10 @@ help:
 	@echo 'make build           release build'
 	@echo 'sudo make demo       three routers with real FRR, our daemon on one; KEEP=1 leaves them up'
 	@echo 'sudo make test       all tests and labs (without sudo: those that need no root)'
-	@echo 'sudo make labs       only the labs; LABS="NAME ..." for some, JOBS=1 to watch'
-	@echo 'sudo make test-full  tests, labs with the FRR of this machine and of each root file system
-	@echo '                     in FRR_TREES="DIR ...", benches and fuzz targets built'
+	@echo 'sudo make labs       only the labs: all with FRR 10.3, some with 8.4 and the newest;'
+	@echo '                     LABS="[SUITE/]NAME ..." for some, JOBS=1 to watch'
+	@echo 'sudo make test-full  tests, all labs with all three FRR and the restarts as often as before'
+	@echo '                     a release, benches and fuzz targets built'
 	@echo 'sudo make bench      routes into the kernel beside the raw limit, ip, BIRD and zebra; ROUTES=N, RUNS=N;'
 	@echo '                     quicker with ONLY=ceiling,daemon,idle,ip,bird,zebra (some of them)'
 	@echo 'make lint            format, clippy, docs, shell scripts, licences of dependencies'
@@ -26,7 +27,8 @@ test:
 	@scripts/test-rust
 	@$(MAKE) --no-print-directory labs
 
-# The labs use the debug build, with its overflow checks.
+# The labs use the debug build, with its overflow checks. FRR comes from cached root file systems,
+# which scripts/frr-tree makes.
 labs:
 	@scripts/setup
 	@[ -n "$$FRR_OFFLOAD" ] || scripts/cargo build --locked
@@ -35,7 +37,8 @@ labs:
 test-full:
 	@scripts/setup
 	@scripts/test-rust
-	@code=0; for tree in / $(FRR_TREES); do FRR_TREE=$$tree $(MAKE) --no-print-directory labs || code=1; done; exit $$code
+	@KILLS=20 ZEBRA_KILLS=10 FRR_RESTARTS=3 LAB_SECONDS=1200 \
+		$(MAKE) --no-print-directory labs LABS='bookworm/all trixie/all sid/all'
 	@scripts/cargo bench --locked --no-run
 	@if [ -f fuzz/Cargo.toml ]; then scripts/cargo check --manifest-path fuzz/Cargo.toml; fi
 

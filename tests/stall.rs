@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use fake::FakeKernel;
 use frr_offload::admin::Question;
 use frr_offload::admin::generate::{GenerateOptions, GeneratedTable};
-use frr_offload::config::{Config, OnExit};
+use frr_offload::config::Config;
 use frr_offload::daemon::engine_loop::{BATCH, EngineLoop, Saver};
 use frr_offload::daemon::{EVENT_QUEUE, OP_QUEUE};
 use frr_offload::engine::report::StatusReport;
@@ -157,7 +157,6 @@ fn a_stalled_writer_neither_stops_the_reading_nor_fills_the_memory() {
         ops,
         saver: Saver::new(state.clone()),
         started: Instant::now(),
-        on_exit: OnExit::Keep,
     };
     let engine = thread::spawn(move || engine_loop.run());
 

@@ -33,6 +33,34 @@ second_spine() {
         -e 's/10\.20\./10.30./; s/2001:db8:20:/2001:db8:30:/; / eth1 /d' "$FRR_CONF/spine.conf"
 }
 
+# steady_r1 [SETUP]: three_routers in that set-up with our daemon on r1, everything in place. Without
+# SETUP it is takeover, or beside where FRR can't do that. $SETUP says which. $OFFLOAD_CONF is added
+# to the daemon's configuration.
+steady_r1() {
+    SETUP=${1:-takeover}
+    [[ $SETUP != takeover || $(frr_major) -ge 10 ]] || SETUP=beside
+    three_routers "$FRR_CONF/daemons.$SETUP"
+    offload_start r1 "setup = \"$SETUP\""$'\n'"${OFFLOAD_CONF:-}"
+    wait_until 60 'BGP has converged' bgp_converged
+    wait_until 20 'the replay is over' synced r1
+    wait_until 20 "everything is in place, set-up $SETUP" steady
+}
+# Nothing left to do, nothing stale, and the routes are those they should be.
+steady() {
+    all_installed r1 && nothing_stale r1 &&
+        ours r1 10.20.1.0/24 'eth0 eth1' && ours r1 10.30.1.0/24 eth2 && ours r1 0.0.0.0/0 'eth0 eth1 eth2' &&
+        ours r1 2001:db8:20::/64 'eth0 eth1' && ours r1 2001:db8:30::/64 eth2
+}
+
+# The networks of r2 and r3 find each other through r1 whatever BGP does: only r1 is tested. With
+# protocol 1, so that FRR over there doesn't see these routes.
+static_ways() {
+    ipr r2 route add 10.30.1.0/24 via inet6 fe80::ff:fe00:100 dev eth0 proto 1 metric 5
+    ipr r2 -6 route add 2001:db8:30::/64 via fe80::ff:fe00:100 dev eth0 proto 1 metric 5
+    ipr r3 route add 10.20.1.0/24 via inet6 fe80::ff:fe00:102 dev eth0 proto 1 metric 5
+    ipr r3 -6 route add 2001:db8:20::/64 via fe80::ff:fe00:102 dev eth0 proto 1 metric 5
+}
+
 # All of BGP is there: r1 has both families over all three links, and the others have r1's.
 bgp_converged() {
     frr_uses r1 10.20.1.0/24 'eth0 eth1' && frr_uses r1 10.30.1.0/24 eth2 &&
@@ -144,6 +172,9 @@ all_installed() {
         jq -e '.kernel | .wanted > 0 and .installed == .wanted and .pending == 0 and .failed == 0'
 }
 
+# nothing_stale ROUTER: zebra has repeated everything that it had before.
+nothing_stale() { offload "$1" show status --json | jq -e '.sources | length > 0 and all(.[]; .state == "synced" and .stale == 0)'; }
+
 # shows ROUTER PREFIX JQ: our own table has one route of that prefix, of which the condition holds.
 shows() {
     local routes
@@ -173,4 +204,56 @@ no_loss() {
     local output
     output=$(on "$1" ping -n -q -c 100 -i 0.01 -W 1 -I "$3" "$2") || true
     [[ $output == *", 0% packet loss"* ]] || { echo "$output"; return 1; }
+}
+
+# stream_start: the same, about 800 a second there and as many back, with a line for each answer, so that it can be
+# said which were lost and when: for what must not lose any.
+stream_start() { spawn "$2/$1" / ping -n -D -i 0.001 -W 1 -I "$4" "$3"; }
+
+# stream_flows NAME ROUTER: answers come at this moment.
+stream_flows() {
+    local log=$LAB/$2/log/$1 before
+    before=$(wc -l <"$log")
+    sleep 0.1
+    (($(wc -l <"$log") > before))
+}
+
+# stream_lost NAME ROUTER: stop it; print how many were lost, and the gaps as "n packets at TIME".
+# What was on its way when it was stopped does not count; but the stream must flow until then.
+stream_lost() {
+    stream_flows "$1" "$2" || echo "$1: nothing arrives any more" >&2
+    signal "$2/$1" INT
+    end "$2/$1"
+    awk -v FS='[][ =]' '
+        /icmp_seq=/ {
+            for (i = 1; i < NF; i++) if ($i == "icmp_seq") number = $(i + 1)
+            # The number has 16 bits; a packet that overtook another is no loss.
+            while (number < last - 32768) number += 65536
+            if (number > last + 1) { lost += number - last - 1; printf "%d packets at %s\n", number - last - 1, $2 > "/dev/stderr" }
+            else if (number <= last) { lost--; next }
+            last = number; seen++
+        }
+        / packets transmitted, / { sent = $1 }
+        # More than a moment of silence at the end.
+        END { if (sent - last > 40) lost += sent - last; if (!seen) lost = sent + 1; print lost + 0 }
+    ' "$LAB/$2/log/$1"
+}
+
+# Two streams from r3 through r1 to r2, IPv4 and IPv6.
+crossing_start() {
+    stream_start crossing4 r3 10.20.1.1 10.30.1.1
+    stream_start crossing6 r3 2001:db8:20::1 2001:db8:30::1
+    wait_until 5 'packets flow through r1' crossing_flows
+}
+crossing_flows() { stream_flows crossing4 r3 && stream_flows crossing6 r3; }
+
+# not_one_lost 'what': ends them; the lab fails if a packet was lost.
+not_one_lost() {
+    local name lost bad=0
+    for name in crossing4 crossing6; do
+        lost=$(stream_lost "$name" r3)
+        say "$name: $lost lost of $(sed -n 's/ packets transmitted.*//p' "$LAB/r3/log/$name")"
+        [[ $lost == 0 ]] || bad=1
+    done
+    check "$1" test "$bad" = 0
 }

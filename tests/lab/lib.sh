@@ -91,7 +91,7 @@ lab_init() {
 newest_build() {
     local target=${CARGO_TARGET_DIR:-$ROOT/target}
     # shellcheck disable=SC2012  # two fixed names
-    ls -t "$target"/release/frr-offload "$target"/debug/frr-offload 2>/dev/null | head -n 1
+    ls -t "$target"/release/frr-offload "$target"/debug/frr-offload 2>/dev/null | head -n 1 || true
 }
 
 lab_error() {
@@ -121,7 +121,12 @@ lab_exit() {
 
 # Ends our processes and removes our namespaces and files, and nothing else.
 lab_remove() {
-    local name router
+    local name router daemon
+    # Before all, who would start others again.
+    for name in "${!PID[@]}"; do
+        [[ $name != */watchfrr ]] || { end "$name" && router=${name%/*} &&
+            for daemon in $(frr_daemons "$LAB/$router/etc/daemons"); do frr_adopt "$router" "$daemon"; done; }
+    done
     # Our daemon first: it shall not log and repair what we take down on purpose.
     for name in "${!PID[@]}"; do [[ $name == */frr-offload ]] && signal "$name" TERM; done
     for name in "${!PID[@]}"; do [[ $name == */frr-offload ]] || signal "$name" TERM; done
@@ -180,11 +185,12 @@ spawn() {
     disown $!
 }
 
-# True while the process we started under this name lives (a zombie does not).
+# True while the process we started under this name lives. A zombie does not, unless its other
+# threads have not ended yet: they hold its sockets.
 alive() {
     local pid=${PID[$1]:-}
     [[ -n $pid && -n ${PID_START[$1]} && $(start_time "$pid") == "${PID_START[$1]}" ]] || return 1
-    [[ $(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null) != Z* ]]
+    [[ $(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null) != Z* || $(find "/proc/$pid/task" -maxdepth 1 2>/dev/null | wc -l) -gt 2 ]]
 }
 
 signal() { ! alive "$1" || kill -s "$2" "${PID[$1]}" 2>/dev/null || true; }
@@ -199,6 +205,16 @@ end() {
         sleep 0.1
     done
     unset "PID[$1]" "PID_START[$1]"
+}
+
+# kill_hard NAME...: kill -9, all at once, and until they are gone.
+kill_hard() {
+    local name
+    for name in "$@"; do signal "$name" KILL; done
+    for name in "$@"; do
+        while alive "$name"; do sleep 0.02; done
+        unset "PID[$name]" "PID_START[$name]"
+    done
 }
 
 # ---- waiting and checking ------------------------------------------------------------------------
@@ -297,7 +313,7 @@ link() {
 }
 
 mac() { ipr "$1" -j link show "$2" | jq -r '.[0].address'; }
-link_local() { ipr "$1" -j -6 addr show dev "$2" scope link | jq -r '[.[0].addr_info[].local][0]'; }
+link_local() { ipr "$1" -j -6 addr show dev "$2" scope link | jq -r '[.[].addr_info[]? | .local // empty][0]'; }
 
 # ---- FRR ---------------------------------------------------------------------------------------
 
@@ -347,6 +363,9 @@ frr_daemon() {
     local router=$1 daemon=$2 options
     # shellcheck disable=SC1090
     options=$(. "$LAB/$router/etc/daemons" && name=${daemon}_options && echo "${!name:-}")
+    # A killed one leaves its sockets behind, and we are about to wait for the new ones.
+    rm -f "$LAB/$router/run/frr/$daemon.vty"
+    [[ $daemon != zebra ]] || rm -f "$LAB/$router/run/frr/zserv.api"
     # shellcheck disable=SC2086  # options are words
     spawn "$router/$daemon" "$FRR_TREE" /usr/lib/frr/"$daemon" $options \
         --log "file:/run/frr/$daemon.log" --log-level informational
@@ -365,6 +384,43 @@ quiet_wait() {
     done
 }
 
+# frr_revive ROUTER DAEMON...: start daemons that ended again, in order, as watchfrr would.
+frr_revive() {
+    local router=$1 daemon
+    shift
+    for daemon in "$@"; do frr_daemon "$router" "$daemon"; done
+    for daemon in "$@"; do
+        frr_on "$router" vtysh -b -d "$daemon" >"$LAB/$router/log/vtysh" 2>&1 ||
+            { cat "$LAB/$router/log/vtysh"; fail "$daemon on $router did not take its configuration"; }
+    done
+}
+
+# watchfrr_start ROUTER: what starts daemons of FRR again that ended. Those that it starts put
+# themselves into the background; frr_adopt finds them.
+watchfrr_start() {
+    local router=$1 daemons
+    mapfile -t daemons < <(frr_daemons "$LAB/$router/etc/daemons")
+    spawn "$router/watchfrr" "$FRR_TREE" /usr/lib/frr/watchfrr -i 1 --min-restart-interval 1 "${daemons[@]}"
+    quiet_wait 20 "$router/watchfrr" test -S "$LAB/$router/run/frr/watchfrr.vty"
+}
+
+# Ends it, and takes over what it has started.
+watchfrr_stop() {
+    local daemon
+    end "$1/watchfrr"
+    for daemon in $(frr_daemons "$LAB/$1/etc/daemons"); do frr_adopt "$1" "$daemon" || fail "no $daemon on $1"; done
+}
+
+# frr_adopt ROUTER DAEMON [OLD-PID]: it runs, as another process than that, and is now ours to end.
+frr_adopt() {
+    local name=$1/$2 pid
+    pid=$(cat "$LAB/$1/run/frr/$2.pid" 2>/dev/null) && [[ $pid != "${3:-}" && -d /proc/$pid ]] || return 1
+    [[ ${PID[$name]:-} != "$pid" ]] || return 0
+    PID[$name]=$pid
+    PID_START[$name]=$(start_time "$pid")
+    echo "$pid ${PID_START[$name]} $name" >>"$LAB/pids"
+}
+
 # vtysh ROUTER 'command'...
 vtysh() {
     local router=$1 arguments=() line
@@ -380,11 +436,20 @@ frr_configure() {
     vtysh "$router" 'configure terminal' "$@"
 }
 
+# frr_stop ROUTER: as the init script of FRR ends it: all at the same moment.
 frr_stop() {
-    local daemon
-    for daemon in bgpd staticd zebra mgmtd; do
-        [[ -z ${PID[$1/$daemon]:-} ]] || end "$1/$daemon"
+    local daemon daemons
+    mapfile -t daemons < <(frr_daemons "$LAB/$1/etc/daemons")
+    for daemon in "${daemons[@]}"; do signal "$1/$daemon" INT; done
+    for daemon in "${daemons[@]}"; do end_slowly "$1/$daemon"; done
+}
+end_slowly() {
+    local tries
+    for ((tries = 0; tries < 200; tries++)); do
+        alive "$1" || break
+        sleep 0.05
     done
+    end "$1"
 }
 
 # ---- our daemon ----------------------------------------------------------------------------------
@@ -398,6 +463,9 @@ offload_start() {
 }
 
 offload_stop() { end "$1/frr-offload"; }
+
+# offload_revive ROUTER: the daemon again, with the configuration it had.
+offload_revive() { offload_start "$1" "$(cat "$LAB/$1/frr-offload.toml")"; }
 
 # offload ROUTER ARGUMENTS...: our command line on that router.
 offload() {
