@@ -32,6 +32,7 @@ mod load;
 mod measure;
 #[allow(dead_code, reason = "tests use more of it")]
 #[path = "../../tests/common/netns.rs"]
+#[allow(clippy::expect_used, clippy::unwrap_used, reason = "a bench may panic")]
 mod netns;
 mod others;
 mod report;

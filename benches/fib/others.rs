@@ -255,7 +255,9 @@ fn updates(routes: &[Route], round: Option<usize>) -> Vec<u8> {
     let Some(round) = round else {
         for part in routes.chunks(800) {
             let mut list = Vec::new();
-            part.iter().for_each(|route| prefix(&mut list, route));
+            for route in part {
+                prefix(&mut list, route);
+            }
             let mut body = (list.len() as u16).to_be_bytes().to_vec();
             body.extend_from_slice(&list);
             body.extend_from_slice(&[0, 0]);
