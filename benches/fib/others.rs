@@ -276,7 +276,9 @@ fn updates(routes: &[Route], round: Option<usize>) -> Vec<u8> {
             ];
             let mut body = vec![0, 0, 0, attributes.len() as u8];
             body.extend_from_slice(&attributes);
-            part.iter().for_each(|route| prefix(&mut body, route));
+            for route in part {
+                prefix(&mut body, route);
+            }
             stream.extend_from_slice(&message(2, &body));
         }
     }
