@@ -400,7 +400,7 @@ frr_revive() {
 watchfrr_start() {
     local router=$1 daemons
     mapfile -t daemons < <(frr_daemons "$LAB/$router/etc/daemons")
-    spawn "$router/watchfrr" "$FRR_TREE" /usr/lib/frr/watchfrr -i 1 --min-restart-interval 1 "${daemons[@]}"
+    spawn "$router/watchfrr" "$FRR_TREE" /usr/lib/frr/watchfrr -i 1 --min-restart-interval 1 --max-restart-interval 1 "${daemons[@]}"
     quiet_wait 20 "$router/watchfrr" test -S "$LAB/$router/run/frr/watchfrr.vty"
 }
 
