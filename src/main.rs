@@ -16,8 +16,13 @@ fn main() -> ExitCode {
         command,
     } = Args::parse();
     let files = || ConfigFiles::read(config.as_deref());
-    if let Some(path) = config.as_deref().filter(|path| !path.exists()) {
-        eprintln!("frr-offload: {}: there is no such file", path.display());
+    // The other commands report every fault of the configuration themselves.
+    let asks = !matches!(
+        command,
+        Command::Run | Command::Check { .. } | Command::Flush { .. }
+    );
+    if let Some(path) = config.as_deref().filter(|path| asks && !path.exists()) {
+        eprintln!("frr-offload: {}: no such file", path.display());
         return Exit::Usage.into();
     }
     let socket_of = || {
