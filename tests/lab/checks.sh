@@ -206,8 +206,10 @@ no_loss() {
     [[ $output == *", 0% packet loss"* ]] || { echo "$output"; return 1; }
 }
 
-# stream_start: the same, about 800 a second there and as many back, with a line for each answer, so that it can be
-# said which were lost and when: for what must not lose any.
+# stream_start NAME ROUTER ADDRESS SOURCE: the same, about 800 a second there and as many back, with a
+# line for each answer, so that it can be said which were lost and when: for what must not lose any.
+# (ping sends slower, 100 a second, while no answers come: the first lost packet counts, a long outage
+# shows as fewer than it cost.)
 stream_start() { spawn "$2/$1" / ping -n -D -i 0.001 -W 1 -I "$4" "$3"; }
 
 # stream_flows NAME ROUTER: answers come at this moment.
