@@ -14,7 +14,7 @@ use crate::engine::report::Severity;
 use crate::model::{Event, KernelNhId, Op, Timestamp};
 use crate::state::{ID_BLOCK, Snapshot};
 
-/// Writes of one batch: past 128 only latency grows (netlink-limits section 1).
+/// Writes of one batch: past 128 only latency grows (docs/evidence.md, "Batches").
 pub const BATCH: usize = 128;
 /// Events that are taken in before the next batch is planned, unless the writer has room before.
 const EVENTS_A_TURN: usize = 64;

@@ -464,7 +464,7 @@ impl Engine {
                         if same_kind && object.protocol == Protocol::REDIRECT.0 {
                             differ.push((id, there));
                         } else {
-                            // Foreign content under an id of ours: the id is lost (kernel-ownership).
+                            // Foreign content under an id of ours: the id is lost (docs/evidence.md, "Next-hop objects").
                             lost.push(id);
                         }
                     }

@@ -13,7 +13,7 @@ use crate::reconcile::{Failure, OpClass, Remedy, remedy};
 use crate::rib::{PathForm, SlotFlags, SlotId};
 
 /// Above this backlog routes are added and deleted in random order: ascending input costs the kernel's IPv4 trie up to
-/// twelve times as much (netlink-limits, "order"), and zebra's replay is ascending. A replace changes no trie, and goes
+/// twelve times as much (docs/evidence.md, "Order"), and zebra's replay is ascending. A replace changes no trie, and goes
 /// fastest in the order of the input, which is that of the kernel's memory and of ours.
 const SHUFFLE_ABOVE: usize = 1024;
 

@@ -101,7 +101,7 @@ impl Engine {
     /// The kernel table for a raw table of the source, or `None` when its routes are not taken.
     ///
     /// A table that another one is mapped to is not taken itself: with `zebra -R 5000` raw table 254 holds echoes of
-    /// what we write (kernel-ownership, "The set-ups").
+    /// what we write (docs/evidence.md, "The set-ups").
     fn kernel_table(&self, raw: TableId) -> Option<TableId> {
         // RT_TABLE_UNSPEC is the main table to the kernel. A route in the local table would decide what is delivered here.
         let raw = match raw {
@@ -258,7 +258,7 @@ impl Engine {
 
     /// FRR 10.3 reads its IPv4-over-IPv6 routes back from the kernel without their gateway after a restart and streams
     /// them so for more than 11 s: written to the kernel that is a black hole. While a route is stale, an
-    /// interface-only next hop never replaces a gateway of the same protocol (kernel-ownership, "A restart of zebra").
+    /// interface-only next hop never replaces a gateway of the same protocol (docs/evidence.md, "A restart of zebra").
     fn loses_gateway(&self, id: SlotId, new: &PathKey) -> bool {
         let slot = self.slots.get(id);
         if slot.generation == self.session.generation

@@ -261,7 +261,7 @@ impl Engine {
     /// What is wanted and not acknowledged yet; whatever rests on it waits.
     ///
     /// A route or hop over 169.254.0.x before its neighbour makes the kernel broadcast "who has 169.254.0.1"
-    /// (kernel-ownership), so that order holds even if the first write fails.
+    /// (docs/evidence.md, "169.254.0.x"), so that order holds even if the first write fails.
     pub(super) fn gates(&self) -> Gates {
         Gates {
             objects: self.object_table.unsettled().collect(),

@@ -93,7 +93,7 @@ impl NhgId {
 /// The id of a kernel next-hop object of ours.
 ///
 /// Ids are one name space for the whole network namespace and zebra listens: with bit 28 or 29 set it takes them for
-/// EVPN objects and leaves them alone (`facts`: 0xB8000000-0xBFFFFFFF, never used twice within a boot).
+/// EVPN objects and leaves them alone (docs/evidence.md: 0xB8000000-0xBFFFFFFF, never used twice within a boot).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KernelNhId(u32);
 

@@ -2,7 +2,7 @@
 //!
 //! Ids are one name space for the network namespace, which zebra listens to: an id that was deleted, flushed by the
 //! kernel or taken by somebody else is never used again within a boot; the object then gets a new one
-//! (kernel-ownership, "Next-hop objects"). Objects left from an earlier run are adopted by content.
+//! (docs/evidence.md, "Next-hop objects"). Objects left from an earlier run are adopted by content.
 
 use std::net::IpAddr;
 

@@ -1,6 +1,6 @@
 //! (operation, errno) -> what to do about it. The only place that judges an errno.
 //!
-//! Evidence: netlink-limits section 3 and kernel-ownership, all executed on Linux 6.18.
+//! Evidence: docs/evidence.md, "Errors" and "Kernel ownership", all executed on Linux 6.18.
 
 use crate::model::Errno;
 

@@ -3,7 +3,7 @@
 //! `link, peer -> 169.254.0.1`, then `.2 - .255` and `169.254.255.0 - .255`: the ranges that RFC 3927 (2.1) reserves,
 //! so no self-configured host answers to them, and clear of 169.254.169.254 of the clouds. zebra itself writes
 //! 169.254.0.1 on links with router advertisements, one for all peers and not always with the right MAC: then that
-//! address is avoided (kernel-ownership, "169.254.0.x"). An address is remembered after its peer went, so that a
+//! address is avoided (docs/evidence.md, "169.254.0.x"). An address is remembered after its peer went, so that a
 //! returning peer, or a restarted daemon, gets the same one.
 
 use std::net::{IpAddr, Ipv4Addr};

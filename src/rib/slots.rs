@@ -1,7 +1,7 @@
 //! The table of routes: a slab of compact records and a hash index that holds slot numbers only.
 //!
 //! Walks go in the index's order, that is by hash: the kernel's IPv4 trie takes bulk deletes twelve times faster so
-//! than in ascending order (netlink-limits, "order").
+//! than in ascending order (docs/evidence.md, "Order").
 
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,7 +1,7 @@
 //! What survives a restart of the daemon: saved beside the admin socket, in a directory that a boot empties.
 //!
 //! - The next next-hop object id. zebra remembers ids even of objects that are gone, so none is used twice within a boot
-//!   (kernel-ownership); ids are saved in blocks, *before* one of a block is given out.
+//!   (docs/evidence.md, "Next-hop objects"); ids are saved in blocks, *before* one of a block is given out.
 //! - Which 169.254 address stood for which neighbour, by the link's name, so that a restart changes no route.
 //!
 //! A file that is missing, damaged or of another boot is no error: it costs a fresh start of both.

@@ -376,7 +376,7 @@ impl FakeKernel {
     }
 
     /// Every gateway of our pool that a route leads to has its permanent neighbour: else the kernel would shout
-    /// "who has 169.254.0.1" (kernel-ownership).
+    /// "who has 169.254.0.1" (docs/evidence.md, "169.254.0.x").
     pub fn assert_neighbours(&self) {
         for key in self.routes.keys() {
             for (hop, _) in self.treatment(*key).unwrap().1 {
