@@ -6,8 +6,13 @@
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
+
+/// The threads of a daemon that was just killed may hold it a moment longer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the lock was not taken.
 #[derive(Debug, Error)]
@@ -28,10 +33,14 @@ impl NamespaceLock {
     /// Takes it.
     pub fn take() -> Result<Self, LockError> {
         let addr = SocketAddr::from_abstract_name("frr-offload")?;
-        match UnixListener::bind_addr(&addr) {
-            Ok(listener) => Ok(Self(listener)),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(LockError::Taken),
-            Err(error) => Err(error.into()),
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match UnixListener::bind_addr(&addr) {
+                Ok(listener) => return Ok(Self(listener)),
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Err(error.into()),
+                Err(_) if Instant::now() >= deadline => return Err(LockError::Taken),
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
         }
     }
 }

@@ -8,7 +8,9 @@
 
 use std::net::IpAddr;
 
-use crate::model::{IfIndex, NextHop, NextHopUpdate, Reason, SourceNextHop, SourceNhId};
+use crate::model::{
+    IfIndex, KernelNhId, NextHop, NextHopUpdate, Protocol, Reason, SourceNextHop, SourceNhId,
+};
 
 use super::netlink::{AttributeError, Attributes, as_u32, u16_at, u32_at};
 
@@ -187,13 +189,18 @@ pub fn decode_nexthop(add: bool, payload: &[u8]) -> Result<NextHopUpdate, BadNex
     if view.damaged && add {
         return Err(bad(Reason::BadAttribute));
     }
+    // FRR 10.7.1 streams what it heard from the kernel, ours too, with a family of 0 that no gateway fits. Nobody follows
+    // such an object, so it is no fault of the stream.
+    let heard = view.protocol == Protocol::KERNEL.0 || KernelNhId::new(known.0).is_some();
+    let content = match content(&view) {
+        _ if !add => None,
+        Ok(content) => Some(content),
+        Err(_) if heard => None,
+        Err(reason) => return Err(bad(reason)),
+    };
     Ok(NextHopUpdate {
         id: known,
-        content: if add {
-            Some(content(&view).map_err(bad)?)
-        } else {
-            None
-        },
+        content,
         protocol: view.protocol,
     })
 }
@@ -350,5 +357,17 @@ mod tests {
         });
         let update = decode_nexthop(false, &bytes).unwrap();
         assert_eq!((update.id, update.content), (SourceNhId(18), None));
+    }
+
+    /// What FRR 10.7.1 streams of an object of ours: family 0, protocol 2, an IPv4 gateway.
+    #[test]
+    fn objects_that_zebra_only_heard_of_are_no_fault() {
+        let bytes = message([0, 0, 2, 0, 4, 0, 0, 0], |m| {
+            m.attr_u32(NHA_ID, 0xb800_0004)
+                .attr(NHA_GATEWAY, &[169, 254, 0, 1])
+                .attr_u32(NHA_OIF, 4);
+        });
+        let update = decode_nexthop(true, &bytes).unwrap();
+        assert_eq!((update.content, update.protocol), (None, 2));
     }
 }
