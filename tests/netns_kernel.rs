@@ -86,7 +86,7 @@ impl Kernel {
                     }
                 }
                 Event::Kernel(events) => self.lists.extend(events),
-                other @ Event::Source(_) => panic!("{other:?}"),
+                other @ (Event::Source(_) | Event::Offload(_)) => panic!("{other:?}"),
             }
         }
         results
@@ -879,7 +879,7 @@ fn a_dump_comes_after_the_outcomes_of_the_writes_before_it() {
                         seen.push(format!("{} routes, {last}", routes.len()));
                     }
                 }
-                Event::Source(_) => unreachable!("there is no source"),
+                Event::Source(_) | Event::Offload(_) => unreachable!("there is neither"),
             }
         }
         assert_eq!(

@@ -232,6 +232,7 @@ impl Engine {
             Event::Source(event) => self.apply_source(event),
             Event::Kernel(events) => self.apply_kernel(events),
             Event::Outcomes(outcomes) => self.apply_outcomes(outcomes),
+            Event::Offload(_) => {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{
     Errno, IfIndex, KernelHop, KernelNhId, KernelRoute, Link, MacAddr, Neighbour, NeighbourKey,
-    NextHopUpdate, Reason, RouteKey, RouteOp, RouteUpdate, SourceId,
+    NextHopUpdate, OffloadEvent, Reason, RouteKey, RouteOp, RouteUpdate, SourceId,
 };
 
 /// Something that the engine is told.
@@ -17,6 +17,8 @@ pub enum Event {
     Kernel(Vec<KernelEvent>),
     /// What became of ops.
     Outcomes(Vec<Outcome>),
+    /// From the offload's side of the kernel.
+    Offload(Vec<OffloadEvent>),
 }
 
 /// What a route source tells.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
-use super::{TableId, prefix::PrefixError};
+use super::{SwitchId, TableId, prefix::PrefixError};
 
 /// A kernel interface index, never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,6 +95,12 @@ pub struct Link {
     pub master: Option<IfIndex>,
     /// For a VRF device: the table it looks up.
     pub vrf_table: Option<TableId>,
+    /// `IFLA_INFO_KIND`: `vlan`, `vrf`, `bridge`, ...; absent for a plain device.
+    pub kind: Option<Box<str>>,
+    /// The switch that it is a port of.
+    pub switch: Option<SwitchId>,
+    /// `IFLA_PHYS_PORT_NAME`: `p0`, `pf0vf1`.
+    pub port_name: Option<Box<str>>,
 }
 
 impl Link {

@@ -8,8 +8,10 @@ mod event;
 mod link;
 mod neighbour;
 mod nexthop;
+mod offload;
 mod prefix;
 mod route;
+mod rule;
 mod time;
 mod verdict;
 
@@ -23,10 +25,18 @@ pub use nexthop::{
     KernelHop, KernelNhId, MAX_GROUP_MEMBERS, NextHop, NextHopSet, NextHopUpdate, NhgId,
     SourceNextHop, SourceNhId,
 };
+pub use offload::{
+    DevlinkInstance, DevlinkPort, ForeignKind, ForeignRoute, IngressQdisc, LinkConf, OffloadEvent,
+    PolicyRule, PortRole, RuleOp, RuleOpKind, RuleOutcome, SwitchId, TcOffloadFeature,
+};
 pub use prefix::{Family, Prefix, PrefixError, RouteKey, TableId};
 pub use route::{
     FormId, KernelMatch, KernelRoute, KernelTarget, MTU_MAX, MatchKind, PathHops, Protocol,
     RouteKind, RouteOp, RoutePath, RouteUpdate, SourceId,
+};
+pub use rule::{
+    Block, Chain, Cookie, EtherProto, FlowerRule, Handle, InHardware, Masked, ObservedRule,
+    PortMatch, Prio, RuleAction, RuleCounters, RuleMatch, RulePlace, Runs, VlanMatch,
 };
 pub use time::Timestamp;
 pub use verdict::{Errno, Reason};

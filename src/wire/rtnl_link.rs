@@ -18,7 +18,7 @@ use super::netlink::{
 use super::rtnl_nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP, address};
 use crate::model::{
     Family, IfIndex, KernelEvent, Link, MacAddr, Neighbour, NeighbourKey, NeighbourState, Protocol,
-    TableId,
+    SwitchId, TableId,
 };
 
 /// `RTM_NEWLINK`.
@@ -42,6 +42,8 @@ const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_EXT_MASK: u16 = 29;
+const IFLA_PHYS_SWITCH_ID: u16 = 36;
+const IFLA_PHYS_PORT_NAME: u16 = 38;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_VRF_TABLE: u16 = 1;
@@ -121,6 +123,9 @@ pub fn decode_link(payload: &[u8]) -> Option<Link> {
         mtu: 0,
         master: None,
         vrf_table: None,
+        kind: None,
+        switch: None,
+        port_name: None,
     };
     for attribute in Attributes::new(payload.get(IFINFOMSG_LEN..)?) {
         match attribute.ok()? {
@@ -128,7 +133,14 @@ pub fn decode_link(payload: &[u8]) -> Option<Link> {
             (IFLA_ADDRESS, value) => link.mac = mac(value),
             (IFLA_MTU, value) => link.mtu = as_u32(value)?,
             (IFLA_MASTER, value) => link.master = as_u32(value).and_then(IfIndex::new),
-            (IFLA_LINKINFO, value) => link.vrf_table = vrf_table(value),
+            (IFLA_LINKINFO, value) => {
+                link.vrf_table = vrf_table(value);
+                link.kind = info_kind(value);
+            }
+            (IFLA_PHYS_SWITCH_ID, value) => link.switch = Some(SwitchId(value.into())),
+            (IFLA_PHYS_PORT_NAME, value) => {
+                link.port_name = Some(String::from_utf8_lossy(until_nul(value)).into());
+            }
             _ => {}
         }
     }
@@ -308,6 +320,13 @@ fn vrf_table(linkinfo: &[u8]) -> Option<TableId> {
     })
 }
 
+fn info_kind(linkinfo: &[u8]) -> Option<Box<str>> {
+    Attributes::new(linkinfo).find_map(|attribute| match attribute {
+        Ok((IFLA_INFO_KIND, value)) => Some(String::from_utf8_lossy(until_nul(value)).into()),
+        _ => None,
+    })
+}
+
 fn mac(bytes: &[u8]) -> Option<MacAddr> {
     let mac = MacAddr(bytes.try_into().ok()?);
     mac.is_usable().then_some(mac)
@@ -382,6 +401,9 @@ mod tests {
                 mtu: 9000,
                 master: IfIndex::new(3),
                 vrf_table: Some(TableId(1001)),
+                kind: Some("vrf".into()),
+                switch: None,
+                port_name: None,
             }
         );
     }

@@ -54,6 +54,9 @@ pub fn link(index: u32, up: bool) -> Link {
         mtu: 1500,
         master: None,
         vrf_table: None,
+        kind: None,
+        switch: None,
+        port_name: None,
     }
 }
 
