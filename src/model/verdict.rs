@@ -75,6 +75,10 @@ reasons! {
     KernelRefused => "kernel-refused", "the kernel refused the write";
     /// The set-up says that zebra writes the kernel.
     NotWanted => "not-wanted", "this set-up does not write routes";
+    /// The hardware table is full.
+    TableFull => "table-full", "the hardware table is full, or the guards this prefix would need don't fit";
+    /// Shares a tc priority with a longer prefix inside it.
+    LengthsMerged => "lengths-merged", "the driver has too few tc priorities, and a longer prefix inside this one shares its priority";
     /// A kernel write is on its way.
     InProgress => "in-progress", "the write is on its way";
     /// Prefix length over the family's.

@@ -1,9 +1,17 @@
 //! What the kernel should have. Pure: routes' paths and resolved next hops in, desired objects and route forms out.
 
+mod ecmp;
 mod fib;
 mod forms;
 mod objects;
+mod offload;
+mod tree;
 
+pub use ecmp::{Buckets, Member, share_out};
 pub use fib::{FibPlan, GroupKey, MAX_WEIGHT, PlanContext, scale_weights};
 pub use forms::Forms;
 pub use objects::{DesiredObjects, ObjectKey, ObjectSpec};
+pub use offload::{
+    Changed, Env, HopId, HopRule, Limits, Lookup, RouteRule, SwitchPlan, Target, Wish,
+};
+pub use tree::PrefixTree;

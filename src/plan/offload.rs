@@ -1,0 +1,801 @@
+//! Which prefixes go to the hardware of one switch, and what stands beside them so that offload never changes where a packet goes.
+//!
+//! Owns the choice: *admitted* prefixes get a rule that forwards (or discards), and every prefix that the kernel would look up right
+//! below an admitted one, and that is not admitted itself, gets a *guard*, a rule that hands its packets to the kernel:
+//!
+//! ```text
+//! looked up by the kernel             wish               admitted   rule
+//! 10.0.0.0/8      bgp                 forward to group 3    yes     goto group 3
+//! 10.1.0.0/16     bgp, other NIC      slow path             no      guard          (its parent is admitted)
+//! 10.1.2.0/24     bgp                 forward to hop 7      yes     goto hop 7
+//! 10.1.3.0/24     connected           slow path             no      none           (10.1.0.0/16's guard has its packets)
+//! ```
+//!
+//! So a guard is needed exactly below an admitted parent, which one look at the tree decides; no route has to know of more than
+//! its parent and its children. Guards, groups and hops count against the capacity. What is in stays in; what waits is tried in the
+//! order of [`Rank`]: longer prefixes first, because they need no guards. Incremental and full plan are the same from the same
+//! memory, which is the set of admitted prefixes (law 2). Knows no tc: `layout` makes rules of this.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::tree::{PrefixTree, last_inside};
+use super::{Buckets, GroupKey, Member, share_out};
+use crate::model::{Family, IfIndex, MacAddr, Prefix, Reason, RouteKey, TableId};
+
+/// What identifies a hop in hardware: a neighbour, and the family of the packets (TTL or hop limit).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HopId {
+    /// Of the packets.
+    pub family: Family,
+    /// The egress port.
+    pub dev: IfIndex,
+    /// The gateway as FRR means it, or the host itself.
+    pub addr: std::net::IpAddr,
+}
+
+/// What a hop does to packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HopRule {
+    /// Rewrites and sends them.
+    Send {
+        /// The egress port's own address.
+        src: MacAddr,
+        /// The neighbour's.
+        dst: MacAddr,
+    },
+    /// Hands them to the kernel: its neighbour or link is lost.
+    Slow,
+}
+
+/// Where a rule of a prefix leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// The only member of its group, or a host.
+    Hop(HopId),
+    /// The buckets of a group.
+    Group(GroupKey),
+}
+
+/// What hardware should do with a prefix, were there no limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Forward.
+    Forward(Target),
+    /// Drop without a word.
+    Discard,
+    /// Leave it to the kernel, because.
+    Slow(Reason),
+}
+
+/// The rule that a prefix has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteRule {
+    /// Forwards.
+    Forward(Target),
+    /// Drops.
+    Discard,
+    /// Hands packets to the kernel.
+    Guard,
+}
+
+impl RouteRule {
+    /// Whether hardware decides itself.
+    pub const fn is_admitted(self) -> bool {
+        !matches!(self, Self::Guard)
+    }
+}
+
+/// Something whose rules must be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Changed {
+    /// The rule of a prefix.
+    Route(RouteKey),
+    /// The buckets of a group.
+    Group(GroupKey),
+    /// The rule of a hop.
+    Hop(HopId),
+}
+
+/// Every prefix that the kernel would look up, by table and family. Shared by all switches.
+#[derive(Debug, Default)]
+pub struct Lookup {
+    trees: FxHashMap<(TableId, Family), PrefixTree>,
+}
+
+impl Lookup {
+    /// The tree of a table and family.
+    pub fn tree(&self, table: TableId, family: Family) -> Option<&PrefixTree> {
+        self.trees.get(&(table, family))
+    }
+
+    /// Adds or removes a prefix; whether that changed anything.
+    pub fn set(&mut self, key: RouteKey, present: bool) -> bool {
+        let at = (key.table, key.prefix.family());
+        if present {
+            return self.trees.entry(at).or_default().insert(key.prefix);
+        }
+        self.trees
+            .get_mut(&at)
+            .is_some_and(|tree| tree.remove(key.prefix))
+    }
+
+    /// Whether the kernel would look it up.
+    pub fn contains(&self, key: RouteKey) -> bool {
+        self.tree(key.table, key.prefix.family())
+            .is_some_and(|tree| tree.contains(key.prefix))
+    }
+
+    /// Everything in a table.
+    pub fn keys(&self) -> impl Iterator<Item = RouteKey> + '_ {
+        self.trees.iter().flat_map(|(&(table, _), tree)| {
+            tree.iter().map(move |prefix| RouteKey { table, prefix })
+        })
+    }
+
+    fn parent(&self, key: RouteKey) -> Option<RouteKey> {
+        let prefix = self
+            .tree(key.table, key.prefix.family())?
+            .parent(key.prefix)?;
+        Some(RouteKey { prefix, ..key })
+    }
+
+    fn children(&self, key: RouteKey) -> impl Iterator<Item = RouteKey> + '_ {
+        self.tree(key.table, key.prefix.family())
+            .into_iter()
+            .flat_map(move |tree| tree.children(key.prefix))
+            .map(move |prefix| RouteKey { prefix, ..key })
+    }
+}
+
+/// What planning reads.
+pub struct Env<'a> {
+    /// The prefixes.
+    pub lookup: &'a Lookup,
+    /// What hardware should do with one of them.
+    pub wish: &'a dyn Fn(RouteKey) -> Wish,
+}
+
+impl std::fmt::Debug for Env<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Env")
+            .field("lookup", &self.lookup)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a switch can hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Rules of ours, all blocks together counted once; `None`: not known.
+    pub capacity: Option<usize>,
+    /// What [`SwitchPlan`] does not see: admission, exceptions.
+    pub overhead: usize,
+    /// The most bits of a group.
+    pub bucket_bits: u8,
+    /// For each prefix length which priority it shares; by length, ascending. Lengths of one class must not overlap.
+    pub classes: Box<[u8]>,
+}
+
+impl Limits {
+    /// A priority for each length and no known capacity.
+    pub fn none() -> Self {
+        Self {
+            capacity: None,
+            overhead: 0,
+            bucket_bits: super::ecmp::MAX_BITS,
+            classes: (0..=128).collect(),
+        }
+    }
+
+    /// Rules that are kept free, for replacing (which holds old and new for a moment) and for new bucket sets.
+    fn headroom(&self) -> usize {
+        self.capacity
+            .map_or(0, |capacity| (capacity / 50).clamp(2, 64))
+    }
+
+    fn usable(&self) -> usize {
+        self.capacity.map_or(usize::MAX, |capacity| {
+            capacity
+                .saturating_sub(self.headroom())
+                .saturating_sub(self.overhead)
+        })
+    }
+
+    fn class(&self, prefix: Prefix) -> u8 {
+        self.classes
+            .get(prefix.len() as usize)
+            .copied()
+            .unwrap_or(prefix.len())
+    }
+}
+
+/// The order in which prefixes are tried: longer first. The last one that is in is the first to go.
+type Rank = (Reverse<u8>, RouteKey);
+
+const fn rank(key: RouteKey) -> Rank {
+    (Reverse(key.prefix.len()), key)
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    /// Live members.
+    members: Box<[(HopId, u16)]>,
+    buckets: Buckets,
+    users: usize,
+}
+
+#[derive(Debug)]
+struct Hop {
+    rule: HopRule,
+    users: usize,
+}
+
+/// Candidates looked at in one call of [`SwitchPlan::refill`].
+const REFILL: usize = 4096;
+
+/// The plan of one switch.
+#[derive(Debug)]
+pub struct SwitchPlan {
+    limits: Limits,
+    rules: FxHashMap<(TableId, Family), BTreeMap<Prefix, RouteRule>>,
+    groups: FxHashMap<GroupKey, Group>,
+    hops: FxHashMap<HopId, Hop>,
+    /// Rules of prefixes, buckets and hops in use.
+    used: usize,
+    admitted: BTreeSet<Rank>,
+    waiting: BTreeSet<Rank>,
+    /// What the driver did not take, with the reason.
+    refused: FxHashMap<RouteKey, Reason>,
+    /// Where the refill goes on; `None`: nothing to do.
+    refill_from: Option<Option<Rank>>,
+    changed: FxHashSet<Changed>,
+}
+
+impl SwitchPlan {
+    /// Nothing admitted yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            rules: FxHashMap::default(),
+            groups: FxHashMap::default(),
+            hops: FxHashMap::default(),
+            used: 0,
+            admitted: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            refused: FxHashMap::default(),
+            refill_from: None,
+            changed: FxHashSet::default(),
+        }
+    }
+
+    /// The rule of a prefix.
+    pub fn rule(&self, key: RouteKey) -> Option<RouteRule> {
+        self.rules
+            .get(&(key.table, key.prefix.family()))?
+            .get(&key.prefix)
+            .copied()
+    }
+
+    /// All rules of prefixes.
+    pub fn rules(&self) -> impl Iterator<Item = (RouteKey, RouteRule)> + '_ {
+        self.rules.iter().flat_map(|(&(table, _), rules)| {
+            rules
+                .iter()
+                .map(move |(&prefix, &rule)| (RouteKey { table, prefix }, rule))
+        })
+    }
+
+    /// The buckets of a group that is in use, as hops; empty when none of its members is live.
+    pub fn buckets(&self, group: GroupKey) -> Option<Vec<HopId>> {
+        let group = self.groups.get(&group).filter(|group| group.users > 0)?;
+        let by_hash: FxHashMap<u64, HopId> = group
+            .members
+            .iter()
+            .map(|(hop, _)| (hop_hash(*hop), *hop))
+            .collect();
+        Some(
+            group
+                .buckets
+                .owners()
+                .iter()
+                .map(|hash| by_hash[hash])
+                .collect(),
+        )
+    }
+
+    /// What a hop that is in use does.
+    pub fn hop(&self, hop: HopId) -> Option<HopRule> {
+        self.hops
+            .get(&hop)
+            .filter(|hop| hop.users > 0)
+            .map(|hop| hop.rule)
+    }
+
+    /// Rules in use, and what may be used.
+    pub fn usage(&self) -> (usize, Option<usize>) {
+        (self.used + self.limits.overhead, self.limits.capacity)
+    }
+
+    /// The limits.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Why a prefix that could be forwarded in hardware is not.
+    pub fn reason(&self, env: &Env<'_>, key: RouteKey) -> Option<Reason> {
+        match (env.wish)(key) {
+            Wish::Slow(reason) => Some(reason),
+            Wish::Forward(_) | Wish::Discard => match self.rule(key) {
+                Some(rule) if rule.is_admitted() => None,
+                _ => Some(self.blocked(env, key).unwrap_or(Reason::TableFull)),
+            },
+        }
+    }
+
+    /// What must be looked at again since the last call.
+    pub fn take_changed(&mut self) -> FxHashSet<Changed> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Whether [`Self::refill`] has work.
+    pub const fn wants_refill(&self) -> bool {
+        self.refill_from.is_some()
+    }
+
+    /// Sets what a hop does.
+    pub fn set_hop(&mut self, id: HopId, rule: HopRule) {
+        let hop = self.hops.entry(id).or_insert(Hop { rule, users: 0 });
+        if hop.rule != rule {
+            hop.rule = rule;
+            self.changed.insert(Changed::Hop(id));
+        }
+    }
+
+    /// Forgets hops and groups that nothing uses.
+    pub fn forget_unused(&mut self) {
+        self.hops.retain(|_, hop| hop.users > 0);
+        self.groups.retain(|_, group| group.users > 0);
+    }
+
+    /// Sets the live members of a group, with weights from 1.
+    pub fn set_group(&mut self, env: &Env<'_>, key: GroupKey, members: &[(HopId, u16)]) {
+        let bits = self.limits.bucket_bits;
+        let group = self.groups.entry(key).or_default();
+        let hashed: Vec<Member> = members
+            .iter()
+            .map(|(hop, weight)| (hop_hash(*hop), *weight))
+            .collect();
+        let buckets = share_out(&group.buckets, &hashed, bits);
+        let (before, after) = (group.cost(), buckets.owners().len().max(1));
+        let old = std::mem::replace(&mut group.members, members.into());
+        if group.buckets == buckets && old == group.members {
+            return;
+        }
+        group.buckets = buckets;
+        if group.users > 0 {
+            self.used = self.used - before + after;
+            for (hop, _) in members {
+                self.hold_hop(*hop);
+            }
+            for (hop, _) in old {
+                self.release_hop(hop);
+            }
+            self.changed.insert(Changed::Group(key));
+            self.fit(env);
+            self.want_refill();
+        }
+    }
+
+    /// A prefix appeared, vanished, or something about its wish may have changed.
+    pub fn update(&mut self, env: &Env<'_>, key: RouteKey) {
+        if !env.lookup.contains(key) {
+            self.remove(env, key);
+        } else {
+            self.refresh(env, key);
+        }
+        // The parent may have to go or may come back: it shares a priority, or needs fewer guards than before.
+        if let Some(parent) = env.lookup.parent(key) {
+            self.refresh(env, parent);
+        }
+        self.fit(env);
+    }
+
+    /// The driver refused the rule of a prefix (or the guard below it); `None`: it may be tried again.
+    pub fn set_refused(&mut self, env: &Env<'_>, key: RouteKey, reason: Option<Reason>) {
+        let before = match reason {
+            Some(reason) => self.refused.insert(key, reason),
+            None => self.refused.remove(&key),
+        };
+        if before == reason {
+            return;
+        }
+        // Without its guard the parent would capture its packets.
+        if self.rule(key) == Some(RouteRule::Guard)
+            && let Some(parent) = env.lookup.parent(key)
+            && let Some(reason) = reason
+        {
+            self.refused.insert(parent, reason);
+            self.refresh(env, parent);
+        }
+        self.update(env, key);
+    }
+
+    /// What the driver refused.
+    pub fn refused(&self) -> impl Iterator<Item = (RouteKey, Reason)> + '_ {
+        self.refused.iter().map(|(key, reason)| (*key, *reason))
+    }
+
+    /// Other limits: what does not fit any more goes, what fits now comes.
+    pub fn set_limits(&mut self, env: &Env<'_>, limits: Limits) {
+        let regroup = limits.bucket_bits != self.limits.bucket_bits;
+        let reclass = limits.classes != self.limits.classes;
+        self.limits = limits;
+        if regroup {
+            let groups: Vec<_> = self
+                .groups
+                .iter()
+                .map(|(key, g)| (*key, g.members.clone()))
+                .collect();
+            for (key, members) in groups {
+                self.set_group(env, key, &members);
+            }
+        }
+        if reclass {
+            self.rebuild(env);
+        }
+        self.fit(env);
+        self.want_refill();
+    }
+
+    /// Everything anew, from what is admitted now as the only memory.
+    pub fn rebuild(&mut self, env: &Env<'_>) {
+        let mut keys: BTreeSet<Rank> = env.lookup.keys().map(rank).collect();
+        keys.extend(self.admitted.iter().copied());
+        keys.extend(self.rules().map(|(key, _)| rank(key)));
+        for (_, key) in keys {
+            if env.lookup.contains(key) {
+                self.refresh(env, key);
+            } else {
+                self.remove(env, key);
+            }
+        }
+        self.fit(env);
+        self.want_refill();
+        while self.wants_refill() {
+            self.refill(env);
+        }
+    }
+
+    /// Tries some of those that wait for room.
+    pub fn refill(&mut self, env: &Env<'_>) {
+        let Some(from) = self.refill_from.take() else {
+            return;
+        };
+        let start = from.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let batch: Vec<Rank> = self
+            .waiting
+            .range((start, std::ops::Bound::Unbounded))
+            .take(REFILL)
+            .copied()
+            .collect();
+        let last = batch.last().copied();
+        for (_, key) in batch {
+            self.refresh(env, key);
+        }
+        // Somebody's leaving may have started it anew meanwhile.
+        if let Some(last) = last
+            && self.refill_from.is_none()
+        {
+            self.refill_from = Some(Some(last));
+        }
+    }
+
+    fn want_refill(&mut self) {
+        self.refill_from = Some(None);
+    }
+
+    fn room(&self) -> usize {
+        self.limits.usable().saturating_sub(self.used)
+    }
+
+    /// What keeps a prefix out whatever room there is.
+    fn blocked(&self, env: &Env<'_>, key: RouteKey) -> Option<Reason> {
+        if let Some(reason) = self.refused.get(&key) {
+            return Some(*reason);
+        }
+        let class = self.limits.class(key.prefix);
+        // Classes are ranges of lengths: if no child shares it, nothing deeper does. Where every length has its own, no look is needed.
+        let alone = self
+            .limits
+            .classes
+            .get(key.prefix.len() as usize + 1)
+            .is_none_or(|next| *next != class);
+        if !alone {
+            let mut children = env.lookup.children(key);
+            if children.any(|child| self.limits.class(child.prefix) == class) {
+                return Some(Reason::LengthsMerged);
+            }
+        }
+        None
+    }
+
+    /// Brings one prefix that is looked up to where its wish and the room allow.
+    fn refresh(&mut self, env: &Env<'_>, key: RouteKey) {
+        let wished = match (env.wish)(key) {
+            Wish::Slow(_) => None,
+            _ if self.blocked(env, key).is_some() => None,
+            Wish::Forward(target) => Some(RouteRule::Forward(target)),
+            Wish::Discard => Some(RouteRule::Discard),
+        };
+        let is = self.rule(key);
+        match wished {
+            None => {
+                self.waiting.remove(&rank(key));
+                self.demote(env, key);
+            }
+            Some(rule) if is == Some(rule) => {}
+            Some(rule) => {
+                if self.try_admit(env, key, rule) {
+                    self.waiting.remove(&rank(key));
+                } else {
+                    self.demote(env, key);
+                    self.waiting.insert(rank(key));
+                }
+            }
+        }
+    }
+
+    /// Gives a prefix a rule that forwards or drops, if it and the guards below it fit.
+    fn try_admit(&mut self, env: &Env<'_>, key: RouteKey, rule: RouteRule) -> bool {
+        let before = self.rule(key);
+        let mut room = self.room();
+        if let RouteRule::Forward(target) = rule {
+            let Some(left) = room.checked_sub(self.cost_of_new_user(target)) else {
+                return false;
+            };
+            room = left;
+        }
+        if before.is_some_and(RouteRule::is_admitted) {
+            self.put(key, Some(rule));
+            return true;
+        }
+        if before.is_none() {
+            let Some(left) = room.checked_sub(1) else {
+                return false;
+            };
+            room = left;
+        }
+        // What lies below is bounded by the room before it is walked: a default route over a full table costs one look too many.
+        let mut unguarded = Vec::new();
+        for child in env.lookup.children(key) {
+            if self.rule(child).is_none() {
+                if unguarded.len() == room {
+                    return false;
+                }
+                unguarded.push(child);
+            }
+        }
+        self.put(key, Some(rule));
+        for child in unguarded {
+            self.put(child, Some(RouteRule::Guard));
+        }
+        true
+    }
+
+    /// Takes a prefix that is looked up out, or makes sure that it is: a guard below an admitted parent, else nothing.
+    fn demote(&mut self, env: &Env<'_>, key: RouteKey) {
+        let guarded = env
+            .lookup
+            .parent(key)
+            .and_then(|parent| self.rule(parent))
+            .is_some_and(RouteRule::is_admitted);
+        self.put(key, guarded.then_some(RouteRule::Guard));
+        self.drop_guards_below(env, key);
+    }
+
+    /// The packets of these prefixes are the kernel's already, by the guard of `key` or by none above.
+    fn drop_guards_below(&mut self, env: &Env<'_>, key: RouteKey) {
+        let Some(rules) = self.rules.get(&(key.table, key.prefix.family())) else {
+            return;
+        };
+        let below: Vec<RouteKey> = rules
+            .range(key.prefix..=last_inside(key.prefix))
+            .filter(|(prefix, rule)| **prefix != key.prefix && **rule == RouteRule::Guard)
+            .map(|(&prefix, _)| RouteKey { prefix, ..key })
+            .collect();
+        for guard in below {
+            if env.lookup.parent(guard) == Some(key) {
+                self.put(guard, None);
+            }
+        }
+    }
+
+    /// A prefix is no longer looked up: what was below it is below its parent now.
+    fn remove(&mut self, env: &Env<'_>, key: RouteKey) {
+        self.waiting.remove(&rank(key));
+        self.refused.remove(&key);
+        self.put(key, None);
+        let parent = env.lookup.parent(key);
+        let guarded = parent
+            .and_then(|parent| self.rule(parent))
+            .is_some_and(RouteRule::is_admitted);
+        if !guarded {
+            let Some(rules) = self.rules.get(&(key.table, key.prefix.family())) else {
+                return;
+            };
+            let below: Vec<RouteKey> = rules
+                .range(key.prefix..=last_inside(key.prefix))
+                .filter(|(_, rule)| **rule == RouteRule::Guard)
+                .map(|(&prefix, _)| RouteKey { prefix, ..key })
+                .collect();
+            for guard in below {
+                if env.lookup.parent(guard) == parent {
+                    self.put(guard, None);
+                }
+            }
+            return;
+        }
+        let mut unguarded = Vec::new();
+        let most = self.limits.usable();
+        for child in env.lookup.children(key) {
+            if self.rule(child).is_none() {
+                unguarded.push(child);
+                if unguarded.len() > most
+                    && let Some(parent) = parent
+                {
+                    self.demote(env, parent);
+                    self.waiting.insert(rank(parent));
+                    return;
+                }
+            }
+        }
+        for child in unguarded {
+            self.put(child, Some(RouteRule::Guard));
+        }
+    }
+
+    /// Makes room, if there is not enough: the last of the order go first.
+    fn fit(&mut self, env: &Env<'_>) {
+        while self.used > self.limits.usable() {
+            let Some((_, key)) = self.admitted.last().copied() else {
+                return;
+            };
+            self.demote(env, key);
+            self.waiting.insert(rank(key));
+        }
+    }
+
+    /// Sets the rule of a prefix and keeps the books.
+    fn put(&mut self, key: RouteKey, rule: Option<RouteRule>) {
+        let rules = self
+            .rules
+            .entry((key.table, key.prefix.family()))
+            .or_default();
+        let before = match rule {
+            Some(rule) => rules.insert(key.prefix, rule),
+            None => rules.remove(&key.prefix),
+        };
+        if before == rule {
+            return;
+        }
+        self.changed.insert(Changed::Route(key));
+        let used = self.used;
+        self.used = self.used + usize::from(rule.is_some()) - usize::from(before.is_some());
+        if rule.is_some_and(RouteRule::is_admitted) {
+            self.admitted.insert(rank(key));
+        } else {
+            self.admitted.remove(&rank(key));
+        }
+        // Hold before release: what stays in use never seems unused between.
+        if let Some(RouteRule::Forward(target)) = rule {
+            self.hold(target);
+        }
+        if let Some(RouteRule::Forward(target)) = before {
+            self.release(target);
+        }
+        if rule.is_none() || self.used < used {
+            self.want_refill();
+        }
+    }
+
+    fn cost_of_new_user(&self, target: Target) -> usize {
+        let hop_cost = |hop: HopId| usize::from(self.hops.get(&hop).is_none_or(|h| h.users == 0));
+        match target {
+            Target::Hop(hop) => hop_cost(hop),
+            Target::Group(key) => match self.groups.get(&key) {
+                Some(group) if group.users == 0 => {
+                    group.cost()
+                        + group
+                            .members
+                            .iter()
+                            .map(|(hop, _)| hop_cost(*hop))
+                            .sum::<usize>()
+                }
+                Some(_) => 0,
+                None => Group::default().cost(),
+            },
+        }
+    }
+
+    fn hold(&mut self, target: Target) {
+        match target {
+            Target::Hop(hop) => self.hold_hop(hop),
+            Target::Group(key) => {
+                let group = self.groups.entry(key).or_default();
+                group.users += 1;
+                if group.users == 1 {
+                    self.used += group.cost();
+                    let members = group.members.clone();
+                    for (hop, _) in members {
+                        self.hold_hop(hop);
+                    }
+                    self.changed.insert(Changed::Group(key));
+                }
+            }
+        }
+    }
+
+    fn release(&mut self, target: Target) {
+        match target {
+            Target::Hop(hop) => self.release_hop(hop),
+            Target::Group(key) => {
+                let Some(group) = self.groups.get_mut(&key) else {
+                    unreachable!("a group that is released was held")
+                };
+                group.users -= 1;
+                if group.users == 0 {
+                    self.used -= group.cost();
+                    let members = group.members.clone();
+                    for (hop, _) in members {
+                        self.release_hop(hop);
+                    }
+                    self.changed.insert(Changed::Group(key));
+                }
+            }
+        }
+    }
+
+    fn hold_hop(&mut self, id: HopId) {
+        let hop = self.hops.entry(id).or_insert(Hop {
+            rule: HopRule::Slow,
+            users: 0,
+        });
+        hop.users += 1;
+        if hop.users == 1 {
+            self.used += 1;
+            self.changed.insert(Changed::Hop(id));
+        }
+    }
+
+    fn release_hop(&mut self, id: HopId) {
+        let Some(hop) = self.hops.get_mut(&id) else {
+            unreachable!("a hop that is released was held")
+        };
+        hop.users -= 1;
+        if hop.users == 0 {
+            self.used -= 1;
+            self.changed.insert(Changed::Hop(id));
+        }
+    }
+}
+
+impl Group {
+    /// Its rules: a bucket each, or one that hands everything to the kernel.
+    fn cost(&self) -> usize {
+        self.buckets.owners().len().max(1)
+    }
+}
+
+/// The same after a restart, and for the same neighbour whatever its Ethernet address.
+fn hop_hash(hop: HopId) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = rustc_hash::FxHasher::default();
+    hop.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;
