@@ -3,6 +3,7 @@
 mod ecmp;
 mod fib;
 mod forms;
+mod layout;
 mod objects;
 mod offload;
 mod tree;
@@ -10,6 +11,10 @@ mod tree;
 pub use ecmp::{Buckets, Member, share_out};
 pub use fib::{FibPlan, GroupKey, MAX_WEIGHT, PlanContext, scale_weights};
 pub use forms::Forms;
+pub use layout::{
+    ChainUse, Chains, Except, LayoutConfig, LayoutContext, Marked, PlannedPort, PlannedRule,
+    RuleKey, fixed_exceptions, read_mark,
+};
 pub use objects::{DesiredObjects, ObjectKey, ObjectSpec};
 pub use offload::{
     Changed, Env, HopId, HopRule, Limits, Lookup, RouteRule, SwitchPlan, Target, Wish,

@@ -1,0 +1,586 @@
+//! What is admitted -> flower rules in chains and priorities (the chained layout).
+//!
+//! ```text
+//! chain 0   prio B    ip                         goto 1              B: the first of our band
+//!           prio B+1  ipv6                       goto 1
+//! chain 1   prio 1    ip,   [indev,] router MAC  goto 2              admission; what is not for the router goes to the kernel
+//!           prio 2    ipv6, [indev,] router MAC  goto 3
+//! chain 2   prio 1    ttl 0..1                   trap                table main, IPv4
+//!           prio 2..  sources that are not routed       trap         a priority a length: one mask each
+//!           prio 35.. destinations that are not routed  trap         own addresses, multicast, link-local, ...
+//!           prio 69   10.1.2.3/32                goto 5              a priority a length, longest first
+//!           prio 77   10.1.2.0/24                goto 4
+//!           prio 85   10.1.0.0/16                trap                a guard
+//!           prio 101  0.0.0.0/0                  goto 5
+//! chain 4   prio 9    src 0.0.0.0/0.0.0.1        goto 5              a group with two buckets; more bits, another priority
+//!           prio 9    src 0.0.0.1/0.0.0.1        goto 6
+//! chain 5   prio 1    any                        set MACs, ttl-1, csum, redirect     a hop
+//! ```
+//!
+//! "trap" stands for the slow path: `pass` in rules that run in software, where `trap` would drop. Chain numbers come from a
+//! book that gives the lowest free one; the first rules that are made get the lowest. Knows no netlink.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rustc_hash::FxHashMap;
+
+use super::{GroupKey, HopId, HopRule, Limits, RouteRule, SwitchPlan, Target};
+use crate::model::{
+    Block, Chain, Cookie, EtherProto, Family, FlowerRule, IfIndex, IfName, MacAddr, Masked, Prefix,
+    Prio, RouteKey, RuleAction, RuleMatch, Runs, TableId,
+};
+
+/// What identifies a rule of ours within a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RuleKey {
+    /// In chain 0: on to admission.
+    Entry(EtherProto),
+    /// What comes in by this port for the router.
+    Admit(IfIndex, Family),
+    /// What is never routed in hardware.
+    Except(TableId, Family, Except),
+    /// A prefix.
+    Route(RouteKey),
+    /// One bucket of a set: the group, its bits, which.
+    Bucket(GroupKey, u8, u16),
+    /// A hop.
+    Hop(HopId),
+}
+
+/// Packets that the kernel must see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Except {
+    /// A TTL or hop limit of 0 or 1.
+    Expiring,
+    /// From these addresses.
+    From(Prefix),
+    /// To these addresses.
+    To(Prefix),
+}
+
+/// A port as rules see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedPort {
+    /// The interface.
+    pub dev: IfIndex,
+    /// Its name.
+    pub name: IfName,
+    /// The address that packets for the router bear.
+    pub mac: MacAddr,
+    /// Where the kernel looks up what comes in.
+    pub table: TableId,
+    /// Where its rules hang.
+    pub block: Block,
+    /// The families that it forwards.
+    pub families: [bool; 2],
+}
+
+/// What a chain is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChainUse {
+    /// Admission.
+    Admission,
+    /// A table.
+    Table(TableId, Family),
+    /// A group.
+    Group(GroupKey),
+    /// A hop.
+    Hop(HopId),
+}
+
+/// Who has which chain.
+#[derive(Debug)]
+pub struct Chains {
+    first: Chain,
+    by_use: FxHashMap<ChainUse, Chain>,
+    by_number: FxHashMap<Chain, ChainUse>,
+    next: u32,
+    free: std::collections::BTreeSet<u32>,
+}
+
+impl Chains {
+    /// From this number on; never 0, which is where packets begin.
+    pub fn new(first: Chain) -> Self {
+        Self {
+            first,
+            by_use: FxHashMap::default(),
+            by_number: FxHashMap::default(),
+            next: first.get(),
+            free: std::collections::BTreeSet::new(),
+        }
+    }
+
+    /// The chain of something, if it has one.
+    pub fn get(&self, of: ChainUse) -> Option<Chain> {
+        self.by_use.get(&of).copied()
+    }
+
+    /// What a chain is for.
+    pub fn use_of(&self, chain: Chain) -> Option<ChainUse> {
+        self.by_number.get(&chain).copied()
+    }
+
+    /// The chain of something, given out when it is asked for first. `None`: there are no more.
+    pub fn of(&mut self, of: ChainUse) -> Option<Chain> {
+        if let Some(chain) = self.get(of) {
+            return Some(chain);
+        }
+        let number = match self.free.pop_first() {
+            Some(number) => number,
+            None => {
+                while self.by_number.contains_key(&Chain::new(self.next)?) {
+                    self.next += 1;
+                }
+                self.next += 1;
+                self.next - 1
+            }
+        };
+        let chain = Chain::new(number)?;
+        self.by_use.insert(of, chain);
+        self.by_number.insert(chain, of);
+        Some(chain)
+    }
+
+    /// Takes over a chain of an earlier run; whether it was free and its user without one.
+    pub fn adopt(&mut self, of: ChainUse, chain: Chain) -> bool {
+        let free = chain >= self.first
+            && !self.by_number.contains_key(&chain)
+            && !self.by_use.contains_key(&of);
+        if free {
+            self.free.remove(&chain.get());
+            self.by_use.insert(of, chain);
+            self.by_number.insert(chain, of);
+        }
+        free
+    }
+
+    /// Nothing stands in it any more.
+    pub fn release(&mut self, of: ChainUse) {
+        if let Some(chain) = self.by_use.remove(&of) {
+            self.by_number.remove(&chain);
+            self.free.insert(chain.get());
+        }
+    }
+}
+
+/// How rules are written on a switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayoutConfig {
+    /// Where they run.
+    pub runs: Runs,
+    /// The first priority of our band in chain 0.
+    pub first_prio: Prio,
+    /// `::/0` and `0.0.0.0/0` can't be matched; `2000::/3` stands for the first.
+    pub no_match_any: bool,
+}
+
+/// A rule and where it stands but for its handle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedRule {
+    /// The chain.
+    pub chain: Chain,
+    /// The priority.
+    pub prio: Prio,
+    /// The rule.
+    pub rule: FlowerRule,
+}
+
+/// What rendering a rule reads.
+#[derive(Debug)]
+pub struct LayoutContext<'a> {
+    /// How.
+    pub config: &'a LayoutConfig,
+    /// What is admitted.
+    pub plan: &'a SwitchPlan,
+    /// The ports of the block.
+    pub ports: &'a [PlannedPort],
+    /// Who has which chain; extended where needed.
+    pub chains: &'a mut Chains,
+}
+
+impl LayoutContext<'_> {
+    /// The rule of a key; `None` when there should be none (any more).
+    pub fn render(&mut self, key: RuleKey) -> Option<PlannedRule> {
+        let slow = match self.config.runs {
+            Runs::Hardware => RuleAction::Trap,
+            Runs::Software | Runs::Either => RuleAction::Pass,
+        };
+        let (of, prio, protocol, matches, actions) = match key {
+            RuleKey::Entry(protocol) => {
+                let admission = self.chains.of(ChainUse::Admission)?;
+                let at = protocol_rank(protocol);
+                let prio = Prio::new(self.config.first_prio.get().checked_add(at)?)?;
+                let goto = vec![RuleAction::Goto(admission)];
+                return Some(PlannedRule {
+                    chain: Chain::ENTRY,
+                    prio,
+                    rule: self.rule(key, protocol, RuleMatch::default(), goto),
+                });
+            }
+            RuleKey::Admit(dev, family) => {
+                let port = self.ports.iter().find(|port| port.dev == dev)?;
+                if !port.families[family as usize] {
+                    return None;
+                }
+                let table = self.chains.of(ChainUse::Table(port.table, family))?;
+                let matches = RuleMatch {
+                    indev: matches!(port.block, Block::Shared(_)).then(|| port.name.clone()),
+                    dst_mac: Some(port.mac),
+                    ..RuleMatch::default()
+                };
+                let prio = 1 + family as u16;
+                (
+                    ChainUse::Admission,
+                    prio,
+                    EtherProto::of(family),
+                    matches,
+                    vec![RuleAction::Goto(table)],
+                )
+            }
+            RuleKey::Except(table, family, except) => {
+                let max = u16::from(family.max_len());
+                let merged = is_merged(self.plan.limits(), family);
+                let (prio, matches) = match except {
+                    Except::Expiring => (
+                        1,
+                        RuleMatch {
+                            ttl: Some((0, 0xfe)),
+                            ..RuleMatch::default()
+                        },
+                    ),
+                    Except::From(prefix) => (
+                        2 + u16::from(prefix.len()),
+                        RuleMatch {
+                            src: Some(Masked::prefix(prefix)),
+                            ..RuleMatch::default()
+                        },
+                    ),
+                    Except::To(prefix) => (
+                        3 + max + u16::from(prefix.len()),
+                        RuleMatch {
+                            dst: Some(Masked::prefix(prefix)),
+                            ..RuleMatch::default()
+                        },
+                    ),
+                };
+                let prio = if merged { 1 } else { prio };
+                (
+                    ChainUse::Table(table, family),
+                    prio,
+                    EtherProto::of(family),
+                    matches,
+                    vec![slow],
+                )
+            }
+            RuleKey::Route(route) => {
+                let family = route.prefix.family();
+                let action = match self.plan.rule(route)? {
+                    RouteRule::Forward(Target::Hop(hop)) => {
+                        RuleAction::Goto(self.chains.of(ChainUse::Hop(hop))?)
+                    }
+                    RouteRule::Forward(Target::Group(group)) => {
+                        RuleAction::Goto(self.chains.of(ChainUse::Group(group))?)
+                    }
+                    RouteRule::Discard => RuleAction::Drop,
+                    RouteRule::Guard => slow,
+                };
+                let prio = route_prio(self.plan.limits(), route.prefix);
+                let matches = RuleMatch {
+                    dst: self.destination(route.prefix),
+                    ..RuleMatch::default()
+                };
+                (
+                    ChainUse::Table(route.table, family),
+                    prio,
+                    EtherProto::of(family),
+                    matches,
+                    vec![action],
+                )
+            }
+            RuleKey::Bucket(group, bits, n) => {
+                let buckets = self.plan.buckets(group)?;
+                let family = group.1;
+                let (of_bits, action) = match buckets.get(n as usize) {
+                    Some(hop) => {
+                        let chain = self.chains.of(ChainUse::Hop(*hop))?;
+                        (
+                            buckets.len().trailing_zeros() as u8,
+                            RuleAction::Goto(chain),
+                        )
+                    }
+                    // No live member: one rule for all packets.
+                    None if buckets.is_empty() && n == 0 => (0, slow),
+                    None => return None,
+                };
+                if of_bits != bits {
+                    return None;
+                }
+                let mask = (1_u32 << bits) - 1;
+                let src = (bits > 0).then(|| match family {
+                    Family::V4 => Masked::v4(u32::from(n), mask),
+                    Family::V6 => Masked::v6(u128::from(n), u128::from(mask)),
+                });
+                let prio = 10 - u16::from(bits);
+                let matches = RuleMatch {
+                    src,
+                    ..RuleMatch::default()
+                };
+                (
+                    ChainUse::Group(group),
+                    prio,
+                    EtherProto::of(family),
+                    matches,
+                    vec![action],
+                )
+            }
+            RuleKey::Hop(hop) => {
+                let actions = match self.plan.hop(hop)? {
+                    HopRule::Slow => vec![slow],
+                    HopRule::Send { src, dst } => {
+                        let mut actions = vec![RuleAction::Rewrite {
+                            src,
+                            dst,
+                            hop_limit: Some(hop.family),
+                        }];
+                        if hop.family == Family::V4 {
+                            actions.push(RuleAction::CsumIpv4);
+                        }
+                        actions.push(RuleAction::Redirect(hop.dev));
+                        actions
+                    }
+                };
+                (
+                    ChainUse::Hop(hop),
+                    1,
+                    EtherProto::of(hop.family),
+                    RuleMatch::default(),
+                    actions,
+                )
+            }
+        };
+        Some(PlannedRule {
+            chain: self.chains.of(of)?,
+            prio: Prio::new(prio)?,
+            rule: self.rule(key, protocol, matches, actions),
+        })
+    }
+
+    fn rule(
+        &self,
+        key: RuleKey,
+        protocol: EtherProto,
+        matches: RuleMatch,
+        actions: Vec<RuleAction>,
+    ) -> FlowerRule {
+        FlowerRule {
+            protocol,
+            matches,
+            actions: actions.into(),
+            runs: self.config.runs,
+            cookie: mark(key),
+        }
+    }
+
+    fn destination(&self, prefix: Prefix) -> Option<Masked> {
+        if prefix.len() > 0 {
+            return Some(Masked::prefix(prefix));
+        }
+        match prefix.family() {
+            // All that is routed on the Internet; the rest of ::/0 stays with the kernel.
+            Family::V6 if self.config.no_match_any => {
+                Some(Masked::v6(0x2000 << 112, 0xe000 << 112))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How many different priorities a family's routes use, and which one a prefix has. Longest first.
+fn route_prio(limits: &Limits, prefix: Prefix) -> u16 {
+    let family = prefix.family();
+    let max = family.max_len();
+    if is_merged(limits, family) {
+        let class = |len: u8| u16::from(limits.classes.get(len as usize).copied().unwrap_or(len));
+        2 + class(max) - class(prefix.len())
+    } else {
+        5 + 2 * u16::from(max) + u16::from(max - prefix.len())
+    }
+}
+
+fn is_merged(limits: &Limits, family: Family) -> bool {
+    limits
+        .classes
+        .windows(2)
+        .take(family.max_len() as usize)
+        .any(|pair| pair[0] == pair[1])
+}
+
+const fn protocol_rank(protocol: EtherProto) -> u16 {
+    match protocol {
+        EtherProto::Ipv4 => 0,
+        EtherProto::Ipv6 => 1,
+        EtherProto::Vlan => 2,
+    }
+}
+
+/// What no router forwards, whatever its table says, and what expires here.
+pub fn fixed_exceptions(family: Family) -> impl Iterator<Item = Except> {
+    let v4 = |a, b, len| prefix(IpAddr::V4(Ipv4Addr::new(a, b, 0, 0)), len);
+    let v6 = |a, len| prefix(IpAddr::V6(Ipv6Addr::new(a, 0, 0, 0, 0, 0, 0, 0)), len);
+    let host = |addr| prefix(addr, family.max_len());
+    let list: Vec<Except> = match family {
+        Family::V4 => {
+            let limited_broadcast = host(IpAddr::V4(Ipv4Addr::BROADCAST));
+            let both = [v4(0, 0, 8), v4(127, 0, 8), v4(169, 254, 16), v4(224, 0, 4)];
+            let to = both.into_iter().chain([limited_broadcast]).map(Except::To);
+            both.into_iter().map(Except::From).chain(to).collect()
+        }
+        Family::V6 => {
+            let nobody = [
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ]
+            .map(host);
+            // The kernel answers a link-local source with ICMPv6 "beyond scope" instead of forwarding it.
+            let both = [v6(0xfe80, 10), v6(0xff00, 8)];
+            let from = nobody.into_iter().chain(both).map(Except::From);
+            from.chain(both.into_iter().map(Except::To)).collect()
+        }
+    };
+    std::iter::once(Except::Expiring).chain(list)
+}
+
+fn prefix(addr: IpAddr, len: u8) -> Prefix {
+    match Prefix::masked(addr, len) {
+        Ok(prefix) => prefix,
+        Err(_) => unreachable!("a constant of this file"),
+    }
+}
+
+const MAGIC: [u8; 4] = *b"frro";
+const VERSION: u8 = 1;
+
+/// What a rule of ours says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marked {
+    /// [`RuleKey::Entry`].
+    Entry,
+    /// [`RuleKey::Admit`].
+    Admit(Family),
+    /// [`RuleKey::Except`].
+    Except(TableId, Family),
+    /// [`RuleKey::Route`].
+    Route(TableId, Family),
+    /// [`RuleKey::Bucket`].
+    Bucket(Family),
+    /// [`RuleKey::Hop`].
+    Hop(Family),
+}
+
+/// The mark of a rule: who we are, what kind it is, the family and the table. The rest is in the rule itself.
+fn mark(key: RuleKey) -> Cookie {
+    let (kind, family, table) = match key {
+        RuleKey::Entry(protocol) => (0, protocol_rank(protocol) as u8, 0),
+        RuleKey::Admit(_, family) => (1, family as u8, 0),
+        RuleKey::Except(table, family, _) => (2, family as u8, table.0),
+        RuleKey::Route(route) => (3, route.prefix.family() as u8, route.table.0),
+        RuleKey::Bucket(group, ..) => (4, group.1 as u8, 0),
+        RuleKey::Hop(hop) => (5, hop.family as u8, 0),
+    };
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&MAGIC);
+    bytes[4..7].copy_from_slice(&[VERSION, kind, family]);
+    bytes[8..12].copy_from_slice(&table.to_be_bytes());
+    Cookie(bytes)
+}
+
+/// Reads a mark; `None` when it is not one of ours.
+pub fn read_mark(cookie: Cookie) -> Option<Marked> {
+    let [
+        m0,
+        m1,
+        m2,
+        m3,
+        VERSION,
+        kind,
+        family,
+        0,
+        t0,
+        t1,
+        t2,
+        t3,
+        0,
+        0,
+        0,
+        0,
+    ] = cookie.0
+    else {
+        return None;
+    };
+    if [m0, m1, m2, m3] != MAGIC {
+        return None;
+    }
+    let table = TableId(u32::from_be_bytes([t0, t1, t2, t3]));
+    let of_family = match family {
+        0 => Some(Family::V4),
+        1 => Some(Family::V6),
+        _ => None,
+    };
+    Some(match kind {
+        0 => Marked::Entry,
+        1 => Marked::Admit(of_family?),
+        2 => Marked::Except(table, of_family?),
+        3 => Marked::Route(table, of_family?),
+        4 => Marked::Bucket(of_family?),
+        5 => Marked::Hop(of_family?),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_read_as_written_and_others_are_not() {
+        let route = RouteKey {
+            table: TableId(1001),
+            prefix: "10.0.0.0/8".parse().unwrap(),
+        };
+        assert_eq!(
+            read_mark(mark(RuleKey::Route(route))),
+            Some(Marked::Route(TableId(1001), Family::V4))
+        );
+        assert_eq!(read_mark(Cookie([0; 16])), None);
+    }
+
+    #[test]
+    fn a_released_chain_is_given_out_again_and_an_adopted_one_is_not() {
+        let mut chains = Chains::new(Chain::new(1).unwrap());
+        let table = |n| ChainUse::Table(TableId(n), Family::V4);
+        assert!(chains.adopt(table(7), Chain::new(2).unwrap()));
+        assert_eq!(chains.of(table(1)).map(Chain::get), Some(1));
+        assert_eq!(chains.of(table(2)).map(Chain::get), Some(3));
+        chains.release(table(1));
+        assert_eq!(chains.of(table(3)).map(Chain::get), Some(1));
+        assert!(!chains.adopt(table(8), Chain::new(2).unwrap()));
+    }
+
+    #[test]
+    fn priorities_go_from_long_to_short() {
+        let prio = |text: &str| route_prio(&Limits::none(), text.parse().unwrap());
+        assert_eq!(
+            (prio("10.1.2.3/32"), prio("10.1.2.0/24"), prio("0.0.0.0/0")),
+            (69, 77, 101)
+        );
+        let merged = Limits {
+            classes: (0..=128).map(|len| len / 8).collect(),
+            ..Limits::none()
+        };
+        let prio = |text: &str| route_prio(&merged, text.parse().unwrap());
+        assert_eq!(
+            (prio("10.1.2.3/32"), prio("10.1.2.0/24"), prio("0.0.0.0/0")),
+            (2, 3, 6)
+        );
+    }
+}
