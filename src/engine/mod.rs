@@ -19,6 +19,7 @@ mod query;
 pub mod report;
 mod routes;
 mod sources;
+pub mod switch;
 mod turn;
 
 use std::collections::VecDeque;

@@ -116,6 +116,7 @@ impl Engine {
             Remedy::NewId if count == 2 => self.lose_objects(vec![done.key]),
             Remedy::NewId | Remedy::Wait | Remedy::Refused => self.set_object_refused(key, true),
             Remedy::Retry | Remedy::Done | Remedy::ReadBack => {}
+            Remedy::Recreate | Remedy::Full => unreachable!("only of rules"),
         }
     }
 

@@ -77,6 +77,8 @@ reasons! {
     NotWanted => "not-wanted", "this set-up does not write routes";
     /// The hardware table is full.
     TableFull => "table-full", "the hardware table is full, or the guards this prefix would need don't fit";
+    /// The driver refused the rule.
+    DriverRefused => "driver-refused", "the driver refused the rule; its words are in `explain`";
     /// Shares a tc priority with a longer prefix inside it.
     LengthsMerged => "lengths-merged", "the driver has too few tc priorities, and a longer prefix inside this one shares its priority";
     /// A kernel write is on its way.

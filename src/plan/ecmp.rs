@@ -34,6 +34,15 @@ pub struct Buckets {
 }
 
 impl Buckets {
+    /// As found; nothing when that is no power of two.
+    pub fn of(owners: Vec<u64>) -> Self {
+        if owners.len().is_power_of_two() {
+            Self { owners }
+        } else {
+            Self::default()
+        }
+    }
+
     /// The owners by bucket.
     pub fn owners(&self) -> &[u64] {
         &self.owners

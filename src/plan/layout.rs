@@ -86,6 +86,8 @@ pub enum ChainUse {
     Group(GroupKey),
     /// A hop.
     Hop(HopId),
+    /// Rules of an earlier run that are to go.
+    Stray(Chain),
 }
 
 /// Who has which chain.

@@ -19,4 +19,4 @@ pub use objects::{DesiredObjects, ObjectKey, ObjectSpec};
 pub use offload::{
     Changed, Env, HopId, HopRule, Limits, Lookup, RouteRule, SwitchPlan, Target, Wish,
 };
-pub use tree::PrefixTree;
+pub use tree::{PrefixTree, last_inside};

@@ -314,6 +314,22 @@ impl SwitchPlan {
             .map(|hop| hop.rule)
     }
 
+    /// The hops that something leads to.
+    pub fn hops_in_use(&self) -> impl Iterator<Item = HopId> + '_ {
+        self.hops
+            .iter()
+            .filter(|(_, hop)| hop.users > 0)
+            .map(|(id, _)| *id)
+    }
+
+    /// The groups that something leads to.
+    pub fn groups_in_use(&self) -> impl Iterator<Item = GroupKey> + '_ {
+        self.groups
+            .iter()
+            .filter(|(_, group)| group.users > 0)
+            .map(|(key, _)| *key)
+    }
+
     /// Rules in use, and what may be used.
     pub fn usage(&self) -> (usize, Option<usize>) {
         (self.used + self.limits.overhead, self.limits.capacity)
@@ -343,6 +359,11 @@ impl SwitchPlan {
     /// Whether [`Self::refill`] has work.
     pub const fn wants_refill(&self) -> bool {
         self.refill_from.is_some()
+    }
+
+    /// Whether a prefix waits for room.
+    pub fn waits(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Sets what a hop does.
@@ -387,6 +408,30 @@ impl SwitchPlan {
             self.fit(env);
             self.want_refill();
         }
+    }
+
+    /// Who had the buckets of a group in an earlier run: what can stay, stays.
+    pub fn adopt_buckets(&mut self, env: &Env<'_>, key: GroupKey, owners: &[HopId]) {
+        let Some(group) = self.groups.get_mut(&key) else {
+            return;
+        };
+        let before = group.cost();
+        group.buckets = Buckets::of(owners.iter().map(|hop| hop_hash(*hop)).collect());
+        let after = group.cost();
+        if group.users > 0 {
+            self.used = self.used - before + after;
+        }
+        let members = group.members.clone();
+        self.set_group(env, key, &members);
+        self.fit(env);
+    }
+
+    /// The live members of a group that is in use.
+    pub fn members(&self, group: GroupKey) -> impl Iterator<Item = HopId> + '_ {
+        let group = self.groups.get(&group).filter(|group| group.users > 0);
+        group
+            .into_iter()
+            .flat_map(|group| group.members.iter().map(|(hop, _)| *hop))
     }
 
     /// A prefix appeared, vanished, or something about its wish may have changed.

@@ -5,8 +5,10 @@
 
 mod remedy;
 mod retry;
+mod rules;
 mod table;
 
 pub use remedy::{OpClass, Remedy, remedy};
 pub use retry::{Failure, backoff};
+pub use rules::{Item, RuleCompleted, RuleEntry, RuleTable, RuleWrite, RuleWriteKind};
 pub use table::{Action, Completed, Entry, Table};

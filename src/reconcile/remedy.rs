@@ -25,6 +25,14 @@ pub enum OpClass {
     Solicit,
     /// A sysctl.
     Setting,
+    /// A new rule of tc.
+    RuleCreate,
+    /// A rule of tc in place.
+    RuleReplace,
+    /// The removal of a rule of tc.
+    RuleDelete,
+    /// A qdisc, or a switch of a port.
+    PortSetting,
 }
 
 /// What to do about a refusal.
@@ -42,6 +50,10 @@ pub enum Remedy {
     NewId,
     /// The kernel has no next-hop objects: write next hops inline.
     NoObjects,
+    /// What should be replaced is not there: make it.
+    Recreate,
+    /// The hardware table is full.
+    Full,
     /// It will not be taken; a person should know. Tried again rarely.
     Refused,
 }
@@ -56,6 +68,7 @@ const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
+const ENOSPC: i32 = 28;
 const EOPNOTSUPP: i32 = 95;
 const EADDRNOTAVAIL: i32 = 99;
 const ENETDOWN: i32 = 100;
@@ -93,6 +106,17 @@ pub const fn remedy(op: OpClass, errno: Errno) -> Remedy {
         // EEXIST: a permanent entry of somebody else's; when the monitor tells of it another address is taken.
         (Op::NeighbourPut, ENODEV | ENXIO | ENETDOWN | ENOENT | EEXIST) => Remedy::Wait,
         (Op::Solicit, _) => Remedy::Wait,
+
+        (Op::RuleCreate | Op::RuleReplace, ENOSPC) => Remedy::Full,
+        (Op::RuleCreate, EEXIST) => Remedy::ReadBack,
+        (Op::RuleReplace, ENOENT) => Remedy::Recreate,
+        (Op::RuleDelete, ENOENT | ENODEV) => Remedy::Done,
+        // "Parent Qdisc doesn't exist": the monitor tells that the block is gone. Never taken for done: a rule that stays would forward.
+        (Op::RuleDelete, _) => Remedy::Wait,
+        (Op::RuleCreate | Op::RuleReplace | Op::PortSetting, ENODEV | ENOENT | ENXIO) => {
+            Remedy::Wait
+        }
+        (Op::PortSetting, EEXIST) => Remedy::Done,
         _ => Remedy::Refused,
     }
 }

@@ -1,0 +1,760 @@
+//! The rules of one block: desired, applied and sent, and in which order they may be written.
+//!
+//! Every step is safe by itself (law 1), whatever fails, because a write waits for the acknowledgement of what it rests on:
+//!
+//! | write | waits for |
+//! | --- | --- |
+//! | a bucket | the hop it leads to |
+//! | a prefix that forwards or drops | its target, the exceptions of its table, and every rule that is wished inside of it |
+//! | a guard, an exception, a hop, admission, the entry | nothing |
+//! | removal of a prefix | the next shorter prefix that has a rule: that one must be as it is wished |
+//! | removal of a hop, bucket or stray | that no rule leads there; a bucket set of a group that lives, that the new set is complete |
+//! | removal of an exception of a table that goes | the table's prefixes |
+//!
+//! A table that is full in the middle of a change (a replacement needs a free slot, a new bucket set stands beside the old one) is
+//! relieved by taking out the shortest prefix, whose packets go to the kernel then, until the rest is done.
+//!
+//! So rules appear from long to short prefixes and vanish from short to long. Known capacity is kept at every moment, what is on its
+//! way included (law 4); a replacement counts twice while it is. Knows what rules are for ([`RuleKey`]) and nothing of tc.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::Failure;
+use super::remedy::{OpClass, Remedy, remedy};
+use crate::model::{
+    Block, Chain, EtherProto, Family, Handle, InHardware, Prefix, Prio, Refusal, RouteKey,
+    RuleAction, RuleCounters, RulePlace, TableId, Timestamp,
+};
+use crate::plan::{ChainUse, Chains, Except, GroupKey, PlannedRule, RuleKey, last_inside};
+
+/// What stands, or should stand, in the block. A rule that bears our mark but that nothing here has made is a stray.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Item {
+    /// A rule with a meaning.
+    Rule(RuleKey),
+    /// Found in the block; to be removed.
+    Stray(Chain, Prio, Handle),
+}
+
+/// A write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleWrite {
+    /// Its entry.
+    pub index: u32,
+    /// Its revision.
+    pub revision: u32,
+    /// Where.
+    pub place: RulePlace,
+    /// What.
+    pub kind: RuleWriteKind,
+}
+
+/// What is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleWriteKind {
+    /// A rule, new or in place.
+    Put {
+        /// The rule.
+        rule: Arc<PlannedRule>,
+        /// Over one of ours.
+        replace: bool,
+    },
+    /// A removal.
+    Delete(EtherProto),
+}
+
+/// What came of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleCompleted {
+    /// Of what.
+    pub item: Item,
+    /// What to do about a refusal.
+    pub refused: Option<(Remedy, Refusal)>,
+}
+
+/// A rule and its states.
+#[derive(Debug, Clone, Default)]
+pub struct RuleEntry {
+    /// What we want.
+    pub desired: Option<Arc<PlannedRule>>,
+    /// What is there, as far as we know.
+    pub applied: Option<Arc<PlannedRule>>,
+    /// What the write on its way brings.
+    pub sent: Option<Option<Arc<PlannedRule>>>,
+    /// The last refusal.
+    pub failure: Option<Failure>,
+    /// What the driver said of the applied one.
+    pub hardware: InHardware,
+    /// As last read.
+    pub counters: RuleCounters,
+    /// Its number.
+    pub handle: Option<Handle>,
+    revision: u32,
+}
+
+impl RuleEntry {
+    fn is_settled(&self) -> bool {
+        self.sent.is_none() && self.desired == self.applied
+    }
+
+    fn is_missing(&self) -> bool {
+        self.desired.is_some() && self.applied.is_none()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.desired.is_none() && self.applied.is_none() && self.sent.is_none()
+    }
+
+    /// What is, or may be, in the block.
+    fn present(&self) -> impl Iterator<Item = &Arc<PlannedRule>> {
+        let sent = self.sent.as_ref().and_then(Option::as_ref);
+        self.applied.iter().chain(sent)
+    }
+}
+
+type TableKey = (TableId, Family);
+
+/// The order in which writes are tried: what others rest on first, long prefixes before short.
+type Order = (u8, std::cmp::Reverse<u8>, Item);
+
+fn order(item: Item) -> Order {
+    let (phase, len) = match item {
+        Item::Rule(RuleKey::Hop(_)) => (0, 0),
+        Item::Rule(RuleKey::Bucket(..)) => (1, 0),
+        Item::Rule(RuleKey::Except(..)) => (2, 0),
+        Item::Rule(RuleKey::Route(key)) => (3, key.prefix.len()),
+        Item::Rule(RuleKey::Admit(..)) => (4, 0),
+        Item::Rule(RuleKey::Entry(_)) => (5, 0),
+        Item::Stray(..) => (6, 0),
+    };
+    (phase, std::cmp::Reverse(len), item)
+}
+
+/// The rules of a block.
+#[derive(Debug)]
+pub struct RuleTable {
+    block: Block,
+    entries: Vec<Option<(Item, RuleEntry)>>,
+    free: Vec<u32>,
+    index: FxHashMap<Item, u32>,
+    dirty: BTreeSet<Order>,
+    failing: BTreeSet<Item>,
+    /// Taken out to make room, and not put back before nothing else lacks room.
+    held_back: BTreeSet<Item>,
+    /// A replacement was refused for want of a slot.
+    tight: bool,
+    in_flight: usize,
+    revision: u32,
+    next_handle: u32,
+    // Books that follow from the entries; `leave` and `enter` keep them.
+    held: usize,
+    leading_to: FxHashMap<Chain, usize>,
+    standing_in: FxHashMap<Chain, usize>,
+    routes: FxHashMap<TableKey, BTreeMap<Prefix, u32>>,
+    missing_routes: FxHashMap<TableKey, BTreeSet<Prefix>>,
+    missing_exceptions: FxHashMap<TableKey, usize>,
+    /// Of each group: wished buckets, and those of them that are not there yet.
+    buckets: FxHashMap<GroupKey, (usize, usize)>,
+}
+
+impl RuleTable {
+    /// Of a block in which nothing of ours is known yet.
+    pub fn new(block: Block) -> Self {
+        Self {
+            block,
+            entries: Vec::new(),
+            free: Vec::new(),
+            index: FxHashMap::default(),
+            dirty: BTreeSet::new(),
+            failing: BTreeSet::new(),
+            held_back: BTreeSet::new(),
+            tight: false,
+            in_flight: 0,
+            revision: 0,
+            next_handle: 1,
+            held: 0,
+            leading_to: FxHashMap::default(),
+            standing_in: FxHashMap::default(),
+            routes: FxHashMap::default(),
+            missing_routes: FxHashMap::default(),
+            missing_exceptions: FxHashMap::default(),
+            buckets: FxHashMap::default(),
+        }
+    }
+
+    /// The block.
+    pub const fn block(&self) -> Block {
+        self.block
+    }
+
+    /// A rule's states.
+    pub fn get(&self, key: RuleKey) -> Option<&RuleEntry> {
+        self.find(Item::Rule(key))
+    }
+
+    /// Everything.
+    pub fn iter(&self) -> impl Iterator<Item = (Item, &RuleEntry)> {
+        self.entries
+            .iter()
+            .flatten()
+            .map(|(item, entry)| (*item, entry))
+    }
+
+    /// Rules that are there or on their way, replacements counted twice.
+    pub const fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether everything is as wished.
+    pub fn is_settled(&self) -> bool {
+        self.dirty.is_empty() && self.iter().all(|(_, entry)| entry.is_settled())
+    }
+
+    /// Whether something is to be written.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Whether no rule stands in a chain or leads to it, nor is wished to stand there.
+    pub fn is_idle(&self, chain: Chain) -> bool {
+        !self.leading_to.contains_key(&chain) && !self.standing_in.contains_key(&chain)
+    }
+
+    /// Sets the wish for a rule.
+    pub fn want(&mut self, key: RuleKey, desired: Option<PlannedRule>) {
+        let item = Item::Rule(key);
+        if desired.is_none() && !self.index.contains_key(&item) {
+            return;
+        }
+        let at = self.entry(item);
+        let same = self.states(at).desired.as_deref() == desired.as_ref();
+        if !same {
+            self.change(at, |entry| {
+                entry.desired = desired.map(Arc::new);
+                entry.failure = None;
+            });
+            self.failing.remove(&item);
+            self.dirty.insert(order(item));
+        }
+    }
+
+    /// Takes over what an earlier run, or another hand, has left in the block.
+    pub fn observe(
+        &mut self,
+        item: Item,
+        handle: Handle,
+        rule: PlannedRule,
+        hardware: InHardware,
+        counters: RuleCounters,
+    ) {
+        let at = self.entry(item);
+        self.next_handle = self.next_handle.max(handle.get().saturating_add(1));
+        self.change(at, |entry| {
+            entry.counters = counters;
+            if entry.sent.is_none() {
+                entry.applied = Some(Arc::new(rule));
+                entry.handle = Some(handle);
+                entry.hardware = hardware;
+            }
+        });
+        self.dirty.insert(order(item));
+    }
+
+    /// Somebody removed it.
+    pub fn lose(&mut self, item: Item) -> bool {
+        let Some(&at) = self.index.get(&item) else {
+            return false;
+        };
+        let lost = self.states(at).sent.is_none() && self.states(at).applied.is_some();
+        if lost {
+            self.change(at, |entry| entry.applied = None);
+            self.dirty.insert(order(item));
+        }
+        lost
+    }
+
+    /// The block is gone with everything in it, whatever is on its way.
+    pub fn lose_all(&mut self) {
+        for at in 0..self.entries.len() as u32 {
+            if self.entries[at as usize].is_none() {
+                continue;
+            }
+            self.change(at, |entry| {
+                entry.applied = None;
+                entry.sent = None;
+                entry.failure = None;
+                entry.hardware = InHardware::default();
+            });
+            self.revision = self.revision.wrapping_add(1);
+            if let Some((item, entry)) = &mut self.entries[at as usize] {
+                // What is on its way was for the old block.
+                entry.revision = self.revision;
+                self.failing.remove(item);
+                self.dirty.insert(order(*item));
+            }
+        }
+    }
+
+    /// The item at a place, as far as it is known.
+    pub fn item_at(&self, place: RulePlace) -> Option<Item> {
+        self.iter()
+            .find(|(_, entry)| {
+                entry.handle == Some(place.handle)
+                    && entry
+                        .present()
+                        .any(|rule| (rule.chain, rule.prio) == (place.chain, place.prio))
+            })
+            .map(|(item, _)| item)
+    }
+
+    /// Tries again what is due.
+    pub fn poll_retries(&mut self, now: Timestamp) {
+        for item in &self.failing {
+            if let Some(entry) = self.find(*item)
+                && entry
+                    .failure
+                    .as_ref()
+                    .is_some_and(|failure| failure.due <= now)
+            {
+                self.dirty.insert(order(*item));
+            }
+        }
+    }
+
+    /// When [`Self::poll_retries`] has something to do.
+    pub fn next_retry(&self) -> Option<Timestamp> {
+        let due = |item: &Item| Some(self.find(*item)?.failure.as_ref()?.due);
+        self.failing.iter().filter_map(due).min()
+    }
+
+    /// Hands out writes, at most `budget`, while no more than `most` rules are held.
+    pub fn poll(
+        &mut self,
+        now: Timestamp,
+        chains: &Chains,
+        budget: usize,
+        most: usize,
+        out: &mut Vec<RuleWrite>,
+    ) {
+        let candidates: Vec<Order> = self.dirty.iter().copied().collect();
+        let (mut handed, mut lacks_room) = (0, self.tight);
+        for candidate in candidates {
+            if handed == budget {
+                break;
+            }
+            let item = candidate.2;
+            let Some(&at) = self.index.get(&item) else {
+                self.dirty.remove(&candidate);
+                continue;
+            };
+            let entry = self.states(at);
+            let waits = entry
+                .failure
+                .as_ref()
+                .is_some_and(|failure| failure.due > now);
+            // A write on its way makes it dirty again when it comes back, a retry when it is due.
+            if entry.sent.is_some() || waits {
+                self.dirty.remove(&candidate);
+                continue;
+            }
+            if entry.desired == entry.applied {
+                let empty = entry.is_empty();
+                self.dirty.remove(&candidate);
+                if empty {
+                    self.forget(at);
+                }
+                continue;
+            }
+            let moved = match (&entry.desired, &entry.applied) {
+                (Some(desired), Some(applied)) => {
+                    (desired.chain, desired.prio) != (applied.chain, applied.prio)
+                }
+                _ => false,
+            };
+            let write = match entry.desired.clone().filter(|_| !moved) {
+                Some(rule) => {
+                    if self.held_back.contains(&item) || !self.may_put(item, &rule, chains) {
+                        continue;
+                    }
+                    if self.held >= most {
+                        lacks_room = true;
+                        continue;
+                    }
+                    Some(rule)
+                }
+                None => {
+                    if !self.may_delete(item, chains) {
+                        continue;
+                    }
+                    None
+                }
+            };
+            self.dirty.remove(&candidate);
+            let Some(write) = self.send(at, write) else {
+                continue;
+            };
+            out.push(write);
+            handed += 1;
+        }
+        if handed == 0 && self.in_flight == 0 {
+            if !lacks_room {
+                self.held_back.clear();
+            } else if let Some(write) = self.relieve() {
+                out.push(write);
+            }
+        }
+    }
+
+    /// Takes out the shortest prefix: nothing shorter can capture its packets.
+    fn relieve(&mut self) -> Option<RuleWrite> {
+        self.tight = false;
+        let applied = |at: &u32| self.states(*at).applied.is_some();
+        let (_, at) = self
+            .routes
+            .values()
+            .flatten()
+            .filter(|(_, at)| applied(at))
+            .map(|(prefix, at)| ((prefix.len(), *prefix), *at))
+            .min()?;
+        let (item, _) = self.entries[at as usize].as_ref()?;
+        self.held_back.insert(*item);
+        self.send(at, None)
+    }
+
+    /// A write came back. `None` when it belongs to something that was forgotten or lost.
+    pub fn complete(
+        &mut self,
+        at: u32,
+        revision: u32,
+        result: Result<InHardware, Refusal>,
+        now: Timestamp,
+    ) -> Option<RuleCompleted> {
+        let (item, entry) = self.entries.get(at as usize)?.as_ref()?;
+        if entry.revision != revision {
+            return None;
+        }
+        let item = *item;
+        let sent = entry.sent.clone()?;
+        let class = match (&sent, &entry.applied) {
+            (Some(_), None) => OpClass::RuleCreate,
+            (Some(_), Some(_)) => OpClass::RuleReplace,
+            (None, _) => OpClass::RuleDelete,
+        };
+        let result = match result {
+            Err(refusal) => match remedy(class, refusal.errno) {
+                Remedy::Done => Ok(InHardware::default()),
+                other => Err((other, refusal)),
+            },
+            Ok(hardware) => Ok(hardware),
+        };
+        let refused = result.as_ref().err().cloned();
+        self.tight |= class == OpClass::RuleReplace
+            && refused
+                .as_ref()
+                .is_some_and(|(remedy, _)| *remedy == Remedy::Full);
+        self.change(at, |entry| {
+            entry.sent = None;
+            match result {
+                Ok(hardware) => {
+                    entry.applied = sent;
+                    entry.hardware = hardware;
+                    entry.failure = None;
+                }
+                Err((remedy, refusal)) => {
+                    // What should be replaced is not there: the next write makes it.
+                    if remedy == Remedy::Recreate {
+                        entry.applied = None;
+                    }
+                    entry.failure = Some(Failure::next(entry.failure.as_ref(), refusal, now));
+                }
+            }
+        });
+        if refused.is_some() {
+            self.failing.insert(item);
+        } else {
+            self.failing.remove(&item);
+        }
+        self.dirty.insert(order(item));
+        Some(RuleCompleted { item, refused })
+    }
+
+    fn may_put(&self, item: Item, rule: &PlannedRule, chains: &Chains) -> bool {
+        let Item::Rule(key) = item else {
+            return false;
+        };
+        let target = match rule.rule.actions.last() {
+            Some(RuleAction::Goto(chain)) => Some(*chain),
+            _ => None,
+        };
+        match key {
+            RuleKey::Hop(_) | RuleKey::Except(..) | RuleKey::Admit(..) | RuleKey::Entry(_) => true,
+            RuleKey::Bucket(..) => target.is_none_or(|chain| self.is_ready(chain, chains)),
+            RuleKey::Route(route) => {
+                let guard = matches!(
+                    rule.rule.actions.last(),
+                    Some(RuleAction::Trap | RuleAction::Pass)
+                );
+                guard
+                    || (target.is_none_or(|chain| self.is_ready(chain, chains))
+                        && self.has_exceptions(route)
+                        && !self.misses_inside(route))
+            }
+        }
+    }
+
+    fn may_delete(&self, item: Item, chains: &Chains) -> bool {
+        let leads_nowhere = |item| {
+            let chain = self
+                .find(item)
+                .and_then(|entry| entry.applied.as_ref())
+                .map(|rule| rule.chain);
+            chain.is_none_or(|chain| !self.leading_to.contains_key(&chain))
+        };
+        match item {
+            // In a chain that is in use again it only doubles what stands there.
+            Item::Stray(chain, ..) => {
+                chain == Chain::ENTRY || leads_nowhere(item) || self.is_ready(chain, chains)
+            }
+            Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)) => true,
+            Item::Rule(RuleKey::Hop(_)) => leads_nowhere(item),
+            Item::Rule(RuleKey::Bucket(group, ..)) => match self.buckets.get(&group) {
+                Some((wished, missing)) if *wished > 0 => *missing == 0,
+                _ => leads_nowhere(item),
+            },
+            Item::Rule(RuleKey::Except(table, family, _)) => {
+                let stays = self
+                    .get(RuleKey::Except(table, family, Except::Expiring))
+                    .is_some_and(|entry| entry.desired.is_some());
+                stays || !self.routes.contains_key(&(table, family))
+            }
+            Item::Rule(RuleKey::Route(route)) => {
+                self.shorter(route).is_none_or(|entry| entry.is_settled())
+            }
+        }
+    }
+
+    /// Whether everything that is wished in a chain stands there.
+    fn is_ready(&self, chain: Chain, chains: &Chains) -> bool {
+        let applied = |key| self.get(key).is_some_and(|entry| entry.applied.is_some());
+        match chains.use_of(chain) {
+            Some(ChainUse::Hop(hop)) => applied(RuleKey::Hop(hop)),
+            Some(ChainUse::Group(group)) => self
+                .buckets
+                .get(&group)
+                .is_some_and(|(wished, missing)| *wished > 0 && *missing == 0),
+            Some(ChainUse::Admission | ChainUse::Table(..)) => true,
+            Some(ChainUse::Stray(_)) | None => false,
+        }
+    }
+
+    fn has_exceptions(&self, route: RouteKey) -> bool {
+        let table = (route.table, route.prefix.family());
+        let expiring = self.get(RuleKey::Except(table.0, table.1, Except::Expiring));
+        expiring.is_some_and(|entry| entry.applied.is_some())
+            && !self.missing_exceptions.contains_key(&table)
+    }
+
+    fn misses_inside(&self, route: RouteKey) -> bool {
+        let prefix = route.prefix;
+        self.missing_routes
+            .get(&(route.table, prefix.family()))
+            .is_some_and(|missing| {
+                missing
+                    .range(prefix..=last_inside(prefix))
+                    .any(|inner| *inner != prefix)
+            })
+    }
+
+    /// The next shorter prefix that has, or should have, a rule.
+    fn shorter(&self, route: RouteKey) -> Option<&RuleEntry> {
+        let routes = self.routes.get(&(route.table, route.prefix.family()))?;
+        (0..route.prefix.len()).rev().find_map(|len| {
+            let prefix = Prefix::masked(route.prefix.addr(), len).ok()?;
+            let at = routes.get(&prefix)?;
+            Some(self.states(*at))
+        })
+    }
+
+    fn send(&mut self, at: u32, write: Option<Arc<PlannedRule>>) -> Option<RuleWrite> {
+        let handle = match self.states(at).handle {
+            Some(handle) => handle,
+            None => self.new_handle(),
+        };
+        self.revision = self.revision.wrapping_add(1);
+        let revision = self.revision;
+        let applied = self.states(at).applied.clone();
+        let stands = write.as_ref().or(applied.as_ref())?.clone();
+        let (chain, prio) = match &applied {
+            Some(applied) => (applied.chain, applied.prio),
+            None => (stands.chain, stands.prio),
+        };
+        self.change(at, |entry| {
+            entry.sent = Some(write.clone());
+            entry.handle = Some(handle);
+            entry.revision = revision;
+        });
+        let kind = match write {
+            Some(rule) => RuleWriteKind::Put {
+                rule,
+                replace: applied.is_some(),
+            },
+            None => RuleWriteKind::Delete(stands.rule.protocol),
+        };
+        let place = RulePlace {
+            block: self.block,
+            chain,
+            prio,
+            handle,
+        };
+        Some(RuleWrite {
+            index: at,
+            revision,
+            place,
+            kind,
+        })
+    }
+
+    fn new_handle(&mut self) -> Handle {
+        loop {
+            let number = self.next_handle;
+            self.next_handle = self.next_handle.checked_add(1).unwrap_or(1);
+            if let Some(handle) = Handle::new(number) {
+                return handle;
+            }
+        }
+    }
+
+    fn find(&self, item: Item) -> Option<&RuleEntry> {
+        let at = *self.index.get(&item)?;
+        self.entries[at as usize].as_ref().map(|(_, entry)| entry)
+    }
+
+    fn states(&self, at: u32) -> &RuleEntry {
+        match &self.entries[at as usize] {
+            Some((_, entry)) => entry,
+            None => unreachable!("the index names used entries only"),
+        }
+    }
+
+    fn entry(&mut self, item: Item) -> u32 {
+        if let Some(&at) = self.index.get(&item) {
+            return at;
+        }
+        let fresh = Some((item, RuleEntry::default()));
+        let at = if let Some(at) = self.free.pop() {
+            self.entries[at as usize] = fresh;
+            at
+        } else {
+            self.entries.push(fresh);
+            self.entries.len() as u32 - 1
+        };
+        self.index.insert(item, at);
+        at
+    }
+
+    fn forget(&mut self, at: u32) {
+        if let Some((item, _)) = self.entries[at as usize].take() {
+            self.index.remove(&item);
+            self.free.push(at);
+        }
+    }
+
+    /// Changes an entry and keeps the books.
+    fn change(&mut self, at: u32, change: impl FnOnce(&mut RuleEntry)) {
+        self.book(at, false);
+        if let Some((_, entry)) = &mut self.entries[at as usize] {
+            change(entry);
+        }
+        self.book(at, true);
+    }
+
+    fn book(&mut self, at: u32, enter: bool) {
+        let Some((item, entry)) = &self.entries[at as usize] else {
+            return;
+        };
+        let item = *item;
+        let count = |map: &mut FxHashMap<Chain, usize>, chain| book_one(map, chain, enter);
+        for rule in entry.present() {
+            if let Some(RuleAction::Goto(chain)) = rule.rule.actions.last() {
+                count(&mut self.leading_to, *chain);
+            }
+            if enter {
+                self.held += 1;
+            } else {
+                self.held -= 1;
+            }
+        }
+        for rule in entry.present().chain(&entry.desired) {
+            count(&mut self.standing_in, rule.chain);
+        }
+        if entry.sent.is_some() {
+            if enter {
+                self.in_flight += 1;
+            } else {
+                self.in_flight -= 1;
+            }
+        }
+        let (missing, empty, wished) = (
+            entry.is_missing(),
+            entry.is_empty(),
+            entry.desired.is_some(),
+        );
+        match item {
+            Item::Rule(RuleKey::Route(route)) => {
+                let table = (route.table, route.prefix.family());
+                if !empty {
+                    let routes = self.routes.entry(table).or_default();
+                    if enter {
+                        routes.insert(route.prefix, at);
+                    } else {
+                        routes.remove(&route.prefix);
+                        if routes.is_empty() {
+                            self.routes.remove(&table);
+                        }
+                    }
+                }
+                if missing {
+                    let set = self.missing_routes.entry(table).or_default();
+                    if enter {
+                        set.insert(route.prefix);
+                    } else {
+                        set.remove(&route.prefix);
+                    }
+                }
+            }
+            Item::Rule(RuleKey::Except(table, family, _)) if missing => {
+                book_one(&mut self.missing_exceptions, (table, family), enter);
+            }
+            Item::Rule(RuleKey::Bucket(group, ..)) if wished => {
+                let counts = self.buckets.entry(group).or_default();
+                if enter {
+                    counts.0 += 1;
+                    counts.1 += usize::from(missing);
+                } else {
+                    counts.0 -= 1;
+                    counts.1 -= usize::from(missing);
+                    if counts.0 == 0 {
+                        self.buckets.remove(&group);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn book_one<K: std::hash::Hash + Eq>(map: &mut FxHashMap<K, usize>, key: K, enter: bool) {
+    if enter {
+        *map.entry(key).or_default() += 1;
+        return;
+    }
+    if let std::collections::hash_map::Entry::Occupied(mut count) = map.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
+    }
+}

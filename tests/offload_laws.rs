@@ -1,0 +1,683 @@
+//! The laws of the offload (DESIGN 8), over random tables, ports, neighbours, capacities and failures, with a packet simulator: after
+//! every single write each packet gets the treatment of a table that was wished since all was quiet, or goes to the kernel.
+//!
+//! Law 1: `Run::check_packets`. Law 2: in `plan::offload::tests`. Law 3: `a restart writes nothing`. Law 4: the fake has exactly the
+//! room that was promised and never runs out. Law 6: with failures everything still becomes as wished.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may panic"
+)]
+
+#[path = "fake/tc.rs"]
+mod tc;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use frr_offload::engine::switch::Switch;
+use frr_offload::model::{
+    Block, Family, IfIndex, MacAddr, NextHop, NhgId, Prefix, Prio, Reason, RouteKey, Runs, TableId,
+    Timestamp,
+};
+use frr_offload::plan::{
+    Env, GroupKey, HopId, HopRule, LayoutConfig, Limits, Lookup, PlannedPort, RouteRule, Target,
+    Wish,
+};
+use frr_offload::reconcile::{RuleWrite, RuleWriteKind};
+use frr_offload::rib::Groups;
+use proptest::prelude::*;
+use tc::{FakeTc, Fate, Packet};
+
+const PORTS: u8 = 3;
+const TABLES: [TableId; 2] = [TableId::MAIN, TableId(100)];
+const EBUSY: i32 = 16;
+const EOPNOTSUPP: i32 = 95;
+
+fn dev(n: u8) -> IfIndex {
+    IfIndex::new(u32::from(n) + 10).unwrap()
+}
+
+fn port_mac(n: u8) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, n])
+}
+
+fn hop(n: u8) -> HopId {
+    let addr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, n));
+    HopId {
+        family: Family::V4,
+        dev: dev(n % PORTS),
+        addr,
+    }
+}
+
+/// Ids of groups come from the interner alone.
+static IDS: LazyLock<Vec<NhgId>> = LazyLock::new(|| {
+    let mut groups = Groups::default();
+    let mut intern = |n| {
+        let next_hop = NextHop {
+            via: Some(hop(n).addr),
+            dev: Some(dev(n)),
+            weight: 1,
+            onlink: false,
+            encap: false,
+        };
+        groups.intern(&[next_hop]).unwrap()
+    };
+    (0..3).map(&mut intern).collect()
+});
+
+fn group(n: u8) -> GroupKey {
+    (IDS[n as usize], Family::V4)
+}
+
+/// What is wished: the kernel's tables and what hardware should do with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct World {
+    routes: BTreeMap<RouteKey, Wish>,
+    hops: BTreeMap<HopId, HopRule>,
+    groups: BTreeMap<GroupKey, Vec<(HopId, u16)>>,
+    /// The table of each port, if it is one.
+    ports: Vec<Option<TableId>>,
+    locals: BTreeSet<Prefix>,
+    shared: bool,
+}
+
+impl World {
+    fn new(shared: bool) -> Self {
+        let send = |n| HopRule::Send {
+            src: port_mac(n % PORTS),
+            dst: MacAddr([2, 1, 0, 0, 0, n]),
+        };
+        Self {
+            routes: BTreeMap::new(),
+            hops: (0..6).map(|n| (hop(n), send(n))).collect(),
+            groups: (0..3)
+                .map(|n| (group(n), vec![(hop(n), 1), (hop(n + 1), 1)]))
+                .collect(),
+            ports: vec![Some(TableId::MAIN); PORTS as usize],
+            locals: BTreeSet::new(),
+            shared,
+        }
+    }
+
+    fn block(&self, n: u8) -> Block {
+        if self.shared {
+            Block::Shared(NonZeroU32::new(7).unwrap())
+        } else {
+            Block::Port(dev(n))
+        }
+    }
+
+    fn planned_ports(&self) -> Vec<PlannedPort> {
+        (0..PORTS)
+            .filter_map(|n| {
+                Some(PlannedPort {
+                    dev: dev(n),
+                    name: format!("p{n}").into(),
+                    mac: port_mac(n),
+                    table: self.ports[n as usize]?,
+                    block: self.block(n),
+                    families: [true, false],
+                })
+            })
+            .collect()
+    }
+
+    /// The route that the kernel would choose.
+    fn longest_match(&self, table: TableId, dst: u32) -> Option<RouteKey> {
+        let addr = IpAddr::V4(Ipv4Addr::from_bits(dst));
+        self.routes
+            .keys()
+            .filter(|key| key.table == table && key.prefix.contains(addr))
+            .max_by_key(|key| key.prefix.len())
+            .copied()
+    }
+
+    fn is_local(&self, dst: u32) -> bool {
+        let addr = IpAddr::V4(Ipv4Addr::from_bits(dst));
+        self.locals.iter().any(|prefix| prefix.contains(addr))
+    }
+
+    /// What this table says about a packet: where it leads, or that it is dropped; `None`: the kernel's.
+    fn treatment(&self, table: Option<TableId>, port: u8, packet: Packet) -> Option<Wish> {
+        if packet.dst_mac != port_mac(port) || packet.ttl < 2 {
+            return None;
+        }
+        let route = self.longest_match(table?, packet.dst)?;
+        Some(self.routes[&route]).filter(|wish| !matches!(wish, Wish::Slow(_)))
+    }
+
+    fn members(&self, target: Target) -> Vec<HopId> {
+        match target {
+            Target::Hop(hop) => vec![hop],
+            Target::Group(group) => self.groups[&group].iter().map(|(hop, _)| *hop).collect(),
+        }
+    }
+
+    fn sends(&self, hop: HopId, packet: Packet) -> Option<Fate> {
+        match self.hops[&hop] {
+            HopRule::Send { src, dst } => Some(Fate::Send {
+                dev: hop.dev,
+                src,
+                dst,
+                ttl: packet.ttl - 1,
+            }),
+            HopRule::Slow => None,
+        }
+    }
+}
+
+/// Whether hardware may do that with a packet, if all these worlds were wished since all was quiet. Which table a port is in, what is
+/// in that table, what is local, who is in a group and what a hop does are things that change one after the other: each is old or new.
+fn allows<'a>(
+    worlds: impl Iterator<Item = &'a World> + Clone,
+    port: u8,
+    packet: Packet,
+    fate: Fate,
+) -> bool {
+    let treatments = worlds
+        .clone()
+        .map(|world| world.ports[port as usize])
+        .flat_map(|table| {
+            worlds
+                .clone()
+                .map(move |world| world.treatment(table, port, packet))
+        });
+    let mut treatments = treatments.flatten();
+    let foreign = |world: &World| !world.is_local(packet.dst) && !world.is_local(packet.src);
+    match fate {
+        Fate::Slow => true,
+        _ if !worlds.clone().any(foreign) => false,
+        Fate::Drop => treatments.any(|wish| wish == Wish::Discard),
+        Fate::Send { .. } => treatments.any(|wish| {
+            let Wish::Forward(target) = wish else {
+                return false;
+            };
+            let mut hops = worlds.clone().flat_map(|world| world.members(target));
+            hops.any(|hop| {
+                worlds
+                    .clone()
+                    .any(|world| world.sends(hop, packet) == Some(fate))
+            })
+        }),
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Route(RouteKey, Wish),
+    Gone(RouteKey),
+    Mac(u8, u8),
+    HopLost(u8),
+    Members(u8, Vec<(u8, u16)>),
+    PortTable(u8, Option<usize>),
+    Local(Prefix, bool),
+    Capacity(Option<usize>),
+    /// So many writes go through.
+    Work(usize),
+    Quiet,
+    Fail(Vec<Option<i32>>),
+    Restart,
+    BlockLost(u8),
+    RuleLost(usize),
+}
+
+fn key() -> impl Strategy<Value = RouteKey> {
+    let len = prop_oneof![Just(0_u8), Just(8), Just(16), Just(24), Just(25), Just(32)];
+    (any::<u32>(), len, prop::bool::weighted(0.2)).prop_map(|(addr, len, other)| RouteKey {
+        table: TABLES[usize::from(other)],
+        prefix: Prefix::masked(
+            IpAddr::V4(Ipv4Addr::from_bits(addr & 0x0101_0183 | 0x0a00_0000)),
+            len,
+        )
+        .unwrap(),
+    })
+}
+
+fn wish() -> impl Strategy<Value = Wish> {
+    prop_oneof![
+        4 => (0_u8..3).prop_map(|n| Wish::Forward(Target::Group(group(n)))),
+        3 => (0_u8..6).prop_map(|n| Wish::Forward(Target::Hop(hop(n)))),
+        1 => Just(Wish::Discard),
+        3 => Just(Wish::Slow(Reason::NextHopUnresolved)),
+    ]
+}
+
+fn steps(failures: bool) -> impl Strategy<Value = Steps> {
+    let calm = prop_oneof![
+        20 => (key(), wish()).prop_map(|(k, w)| Step::Route(k, w)),
+        8 => key().prop_map(Step::Gone),
+        3 => (0_u8..6, 0_u8..4).prop_map(|(h, m)| Step::Mac(h, m)),
+        2 => (0_u8..6).prop_map(Step::HopLost),
+        3 => (0_u8..3, proptest::collection::vec((0_u8..6, 1_u16..4), 0..4)).prop_map(|(g, m)| Step::Members(g, m)),
+        2 => (0..PORTS, proptest::option::weighted(0.8, 0_usize..2)).prop_map(|(p, t)| Step::PortTable(p, t)),
+        2 => (key(), any::<bool>()).prop_map(|(k, on)| Step::Local(k.prefix, on)),
+        12 => (1_usize..12).prop_map(Step::Work),
+        3 => Just(Step::Quiet),
+        1 => Just(Step::Restart),
+    ];
+    let wild = prop_oneof![
+        4 => proptest::collection::vec(
+            prop_oneof![Just(None), Just(Some(EBUSY)), Just(Some(tc::ENOSPC)), Just(Some(EOPNOTSUPP))], 1..6)
+            .prop_map(Step::Fail),
+        1 => (0..PORTS).prop_map(Step::BlockLost),
+        2 => any::<usize>().prop_map(Step::RuleLost),
+        1 => proptest::option::of(20_usize..80).prop_map(Step::Capacity),
+    ];
+    let step = if failures {
+        prop_oneof![6 => calm, 1 => wild].boxed()
+    } else {
+        calm.boxed()
+    };
+    proptest::collection::vec(step, 1..60).prop_map(Steps)
+}
+
+struct Run {
+    world: World,
+    /// Every world since all was quiet, that one included.
+    since: Vec<World>,
+    lookup: Lookup,
+    switch: Switch,
+    tc: FakeTc,
+    now: Timestamp,
+    capacity: Option<usize>,
+    /// Packets are not looked at.
+    mending: bool,
+}
+
+impl Run {
+    fn new(shared: bool, capacity: Option<usize>) -> Self {
+        let world = World::new(shared);
+        let mut run = Self {
+            since: vec![world.clone()],
+            world,
+            lookup: Lookup::default(),
+            switch: new_switch(capacity),
+            tc: FakeTc {
+                room: capacity,
+                ..FakeTc::default()
+            },
+            now: Timestamp(0),
+            capacity,
+            mending: false,
+        };
+        run.feed_all();
+        run.with_env(|switch, env, _| switch.start(env));
+        run
+    }
+
+    fn with_env<T>(&mut self, act: impl FnOnce(&mut Switch, &Env<'_>, &World) -> T) -> T {
+        let world = &self.world;
+        let wish = |key: RouteKey| world.routes[&key];
+        let env = Env {
+            lookup: &self.lookup,
+            wish: &wish,
+        };
+        act(&mut self.switch, &env, world)
+    }
+
+    fn feed_all(&mut self) {
+        self.with_env(|switch, env, world| {
+            for (hop, rule) in &world.hops {
+                switch.set_hop(*hop, *rule);
+            }
+            for (group, members) in &world.groups {
+                switch.set_group(env, *group, members);
+            }
+            switch.set_ports(env, world.planned_ports());
+            for table in TABLES {
+                switch.set_locals(env, (table, Family::V4), world.locals.clone());
+            }
+            for key in world.routes.keys() {
+                switch.update(env, *key);
+            }
+        });
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Route(key, wish) => {
+                self.world.routes.insert(*key, *wish);
+                self.lookup.set(*key, true);
+                self.with_env(|switch, env, _| switch.update(env, *key));
+            }
+            Step::Gone(key) => {
+                self.world.routes.remove(key);
+                self.lookup.set(*key, false);
+                self.with_env(|switch, env, _| switch.update(env, *key));
+            }
+            Step::Mac(n, mac) => {
+                let rule = HopRule::Send {
+                    src: port_mac(n % PORTS),
+                    dst: MacAddr([2, 1, 0, 0, *mac, *n]),
+                };
+                self.world.hops.insert(hop(*n), rule);
+                self.with_env(|switch, _, _| switch.set_hop(hop(*n), rule));
+            }
+            Step::HopLost(n) => {
+                self.world.hops.insert(hop(*n), HopRule::Slow);
+                self.with_env(|switch, _, _| switch.set_hop(hop(*n), HopRule::Slow));
+            }
+            Step::Members(n, members) => {
+                let members: BTreeMap<HopId, u16> =
+                    members.iter().map(|(h, w)| (hop(*h), *w)).collect();
+                let members: Vec<_> = members.into_iter().collect();
+                self.world.groups.insert(group(*n), members.clone());
+                self.with_env(|switch, env, _| switch.set_group(env, group(*n), &members));
+            }
+            Step::PortTable(n, table) => {
+                self.world.ports[*n as usize] = table.map(|t| TABLES[t]);
+                self.with_env(|switch, env, world| switch.set_ports(env, world.planned_ports()));
+            }
+            Step::Local(prefix, on) => {
+                if *on {
+                    self.world.locals.insert(*prefix);
+                } else {
+                    self.world.locals.remove(prefix);
+                }
+                self.with_env(|switch, env, world| {
+                    for table in TABLES {
+                        switch.set_locals(env, (table, Family::V4), world.locals.clone());
+                    }
+                });
+            }
+            Step::Capacity(room) => {
+                self.tc.room = *room;
+            }
+            Step::Work(writes) => self.work(*writes),
+            Step::Quiet => self.quiet(),
+            Step::Fail(failures) => self.tc.failures.clone_from(failures),
+            Step::Restart => self.restart(),
+            Step::BlockLost(n) => {
+                let block = self.world.block(*n);
+                self.tc.blocks.remove(&block);
+                self.switch.lose_block(block);
+            }
+            Step::RuleLost(n) => {
+                let places: Vec<_> = self
+                    .tc
+                    .blocks
+                    .keys()
+                    .flat_map(|block| self.tc.dump(*block))
+                    .map(|rule| rule.place)
+                    .collect();
+                // Somebody deletes a rule by hand; what that does to packets until we know is not ours to answer for.
+                if !places.is_empty() {
+                    let place = places[n % places.len()];
+                    let rules = self.tc.blocks.get_mut(&place.block).unwrap();
+                    rules.remove(&(place.chain, place.prio, place.handle));
+                    self.switch.lose(place);
+                    self.mending = true;
+                    self.quiet();
+                    self.mending = false;
+                }
+            }
+        }
+        if self.since.last() != Some(&self.world) {
+            self.since.push(self.world.clone());
+        }
+    }
+
+    /// Hands out and carries out writes, each checked.
+    fn work(&mut self, mut budget: usize) {
+        loop {
+            let mut writes = Vec::new();
+            self.with_env(|switch, env, _| {
+                if switch.plan().wants_refill() {
+                    switch.refill(env);
+                }
+            });
+            self.switch.poll(self.now, budget.min(8), &mut writes);
+            if writes.is_empty() {
+                return;
+            }
+            // They are on their way together; the answers come one by one.
+            let results: Vec<_> = writes
+                .iter()
+                .map(|write| {
+                    let result = self.tc.write(write);
+                    self.check_packets(&story(write, result.is_ok()));
+                    result
+                })
+                .collect();
+            for (write, result) in writes.iter().zip(results) {
+                let now = self.now;
+                self.with_env(|switch, env, _| {
+                    switch.complete(
+                        env,
+                        write.place.block,
+                        (write.index, write.revision),
+                        result,
+                        now,
+                    )
+                });
+            }
+            budget = budget.saturating_sub(writes.len());
+            if budget == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Until nothing is left to do; then everything is exactly as wished.
+    fn quiet(&mut self) {
+        for _ in 0..200 {
+            self.work(10_000);
+            if self.switch.is_settled() {
+                self.check_exactly();
+                self.since = vec![self.world.clone()];
+                return;
+            }
+            self.now = self.now + Duration::from_secs(20);
+            self.with_env(|switch, env, _| switch.retry_refused(env));
+        }
+        let open: Vec<_> = self
+            .switch
+            .tables()
+            .flat_map(|(table, _)| table.iter())
+            .filter(|(_, entry)| entry.desired != entry.applied || entry.sent.is_some())
+            .map(|(item, entry)| {
+                format!(
+                    "{item:?}: wished {} there {} sent {} {:?}",
+                    entry.desired.is_some(),
+                    entry.applied.is_some(),
+                    entry.sent.is_some(),
+                    entry.failure
+                )
+            })
+            .collect();
+        panic!("never quiet, {:?}: {open:#?}", self.switch.plan().usage());
+    }
+
+    /// The daemon is killed in the middle of whatever, and started again.
+    fn restart(&mut self) {
+        let settled = self.switch.is_settled();
+        self.switch = new_switch(self.capacity);
+        self.feed_all();
+        let blocks: Vec<Block> = self.tc.blocks.keys().copied().collect();
+        for block in blocks {
+            self.switch.find(block, self.tc.dump(block));
+        }
+        self.with_env(|switch, env, _| switch.start(env));
+        let writes = self.tc.writes;
+        if settled && self.capacity.is_none() && self.tc.failures.is_empty() {
+            self.quiet();
+            // Bucket owners are memory: a group whose members came and went may be shared out otherwise by somebody who did not see it.
+            let regrouped = self.tc.writes - writes;
+            let most = self
+                .world
+                .groups
+                .values()
+                .filter(|members| members.len() > 1)
+                .count()
+                * 3
+                * 64;
+            assert!(
+                regrouped <= most,
+                "{regrouped} writes after a restart over what was settled"
+            );
+        }
+    }
+
+    fn packets(&self) -> impl Iterator<Item = (u8, Packet)> {
+        let mut dsts: BTreeSet<u32> = BTreeSet::from([0x0b00_0001]);
+        for world in [&self.world, &self.since[0]] {
+            for key in world.routes.keys() {
+                let IpAddr::V4(addr) = key.prefix.addr() else {
+                    panic!("IPv4 only")
+                };
+                dsts.extend([addr.to_bits(), addr.to_bits() | 0x3d]);
+            }
+        }
+        let dsts: Vec<_> = dsts.into_iter().collect();
+        (0..PORTS).flat_map(move |port| {
+            let dsts = dsts.clone();
+            dsts.into_iter().enumerate().map(move |(n, dst)| {
+                let ttl = if n % 7 == 3 { 1 } else { 64 };
+                let packet = Packet {
+                    dst_mac: port_mac(port),
+                    src: 0xc633_6400 + n as u32 * 5,
+                    dst,
+                    ttl,
+                };
+                (port, packet)
+            })
+        })
+    }
+
+    fn check_packets(&self, after: &str) {
+        if self.mending {
+            return;
+        }
+        for (port, packet) in self.packets() {
+            let fate = self
+                .tc
+                .fate(self.world.block(port), &format!("p{port}"), packet);
+            let worlds = self.since.iter().chain([&self.world]);
+            assert!(
+                allows(worlds, port, packet, fate),
+                "{packet:x?} by p{port} to {} : {fate:?} after {after}",
+                Ipv4Addr::from_bits(packet.dst),
+            );
+        }
+    }
+
+    fn check_exactly(&self) {
+        for (port, packet) in self.packets() {
+            let fate = self
+                .tc
+                .fate(self.world.block(port), &format!("p{port}"), packet);
+            assert!(
+                allows([&self.world].into_iter(), port, packet, fate),
+                "{packet:?} by p{port}: {fate:?}"
+            );
+            let Some(table) = self.world.ports[port as usize] else {
+                continue;
+            };
+            let special = packet.dst >> 24 == 0
+                || packet.ttl < 2
+                || self.world.is_local(packet.dst)
+                || self.world.is_local(packet.src);
+            let rule = self
+                .world
+                .longest_match(table, packet.dst)
+                .and_then(|key| self.switch.plan().rule(key));
+            let live = |target| match target {
+                Target::Hop(hop) => self.world.hops[&hop] != HopRule::Slow,
+                Target::Group(group) => {
+                    let members = &self.world.groups[&group];
+                    !members.is_empty()
+                        && members
+                            .iter()
+                            .all(|(hop, _)| self.world.hops[hop] != HopRule::Slow)
+                }
+            };
+            match rule {
+                Some(RouteRule::Forward(target)) if !special && live(target) => {
+                    assert_ne!(
+                        fate,
+                        Fate::Slow,
+                        "{packet:?} by p{port} should be forwarded"
+                    );
+                }
+                Some(RouteRule::Discard) if !special => assert_eq!(fate, Fate::Drop),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn story(write: &RuleWrite, done: bool) -> String {
+    let place = write.place;
+    let what = match &write.kind {
+        RuleWriteKind::Put { rule, replace } => {
+            let to = rule
+                .rule
+                .matches
+                .dst
+                .map(|dst| dst.to_string())
+                .unwrap_or_default();
+            let verb = if *replace { "replace" } else { "add" };
+            format!("{verb} {to} {:?}", rule.rule.actions)
+        }
+        RuleWriteKind::Delete(_) => "delete".to_owned(),
+    };
+    format!(
+        "{:?} chain {} prio {} handle {}: {what} {done}",
+        place.block, place.chain, place.prio, place.handle
+    )
+}
+
+/// One step a line.
+struct Steps(Vec<Step>);
+
+impl std::fmt::Debug for Steps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|step| writeln!(f, "{step:?}"))
+    }
+}
+
+fn new_switch(capacity: Option<usize>) -> Switch {
+    let config = LayoutConfig {
+        runs: Runs::Hardware,
+        first_prio: Prio::new(1).unwrap(),
+        no_match_any: false,
+    };
+    Switch::new(
+        config,
+        Limits {
+            capacity,
+            ..Limits::none()
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn every_step_is_safe_and_the_end_is_as_wished(
+        steps in steps(false), shared in any::<bool>(), capacity in proptest::option::of(30_usize..120),
+    ) {
+        let mut run = Run::new(shared, capacity);
+        for step in &steps.0 {
+            run.step(step);
+        }
+        run.quiet();
+        prop_assert_eq!(run.tc.refusals, 0, "a known capacity was exceeded");
+    }
+
+    #[test]
+    fn with_failures_every_step_is_safe_and_the_end_is_as_wished(steps in steps(true), shared in any::<bool>()) {
+        let mut run = Run::new(shared, None);
+        for step in &steps.0 {
+            run.step(step);
+        }
+        run.tc.failures.clear();
+        run.quiet();
+    }
+}
