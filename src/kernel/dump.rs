@@ -120,11 +120,11 @@ impl DumpSocket {
     }
 
     /// All that `decode` makes of a dump's messages of one type; read again while it changes.
-    pub(super) fn list<T>(
+    pub(super) fn list<T, I: IntoIterator<Item = T>>(
         &mut self,
         encode: impl Fn(Envelope<'_>),
         kind: u16,
-        decode: impl Fn(&[u8]) -> Option<T>,
+        decode: impl Fn(&[u8]) -> I,
     ) -> Result<Vec<T>, Errno> {
         let interrupted = Errno(OsErrno::EINTR as i32);
         for _ in 0..ATTEMPTS {

@@ -3,6 +3,7 @@
 pub mod devlink;
 pub mod ethtool;
 pub mod feedback;
+pub mod foreign_route;
 pub mod fpm;
 pub mod fpm_zebra;
 pub mod genl;
