@@ -2,9 +2,9 @@
 //! hardware may not hide one of them.
 //!
 //! Fed by `kernel::mirror_watch`; several routes of a prefix (metrics, TOS, links) are all kept, because the kernel keeps
-//! them. One ordered set, 48 bytes a route: an order by table, family and prefix gives all that is asked. May hold a route that is gone (IPv4
-//! says nothing when a link goes down), never for longer than to the next complete list, and what is hidden too little is
-//! hidden on the safe side.
+//! them. One set ordered by table, family and prefix, 48 bytes a route, gives all that is asked. It may hold a route that is
+//! gone (IPv4 says nothing when a link goes down), but not longer than to the next complete list: then a prefix is guarded
+//! that need not be, which costs a rule and misleads no packet.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

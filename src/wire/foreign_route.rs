@@ -97,7 +97,7 @@ fn decode(payload: &[u8], into: &mut Vec<ForeignRoute>) -> Option<()> {
     };
     let kind = kind_of(rtm[7])?;
     match (object, multipath) {
-        // The object's hops come expanded beside its id, and change with it without a word.
+        // The object's hops come expanded beside its id; when they change it is still the same route.
         (Some(id), _) => put(kind, &|hasher| id.hash(hasher)),
         (None, Some(hops)) => {
             for hop in decode_hops(hops) {
