@@ -28,7 +28,7 @@ use crate::wire::rtnl_route::RTM_NEWROUTE;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_DUMP_INTR: u16 = 0x10;
-const RECEIVE_BUFFER: usize = 1 << 20;
+pub(super) const RECEIVE_BUFFER: usize = 1 << 20;
 const TIMEOUT: Duration = Duration::from_secs(30);
 const ATTEMPTS: usize = 10;
 const ROUTES_IN_CHUNK: usize = 4096;
@@ -44,7 +44,11 @@ pub struct DumpSocket {
 impl DumpSocket {
     /// Opens a socket.
     pub fn open() -> io::Result<Self> {
-        let socket = RtnlSocket::open(RECEIVE_BUFFER)?;
+        Self::over(RtnlSocket::open(RECEIVE_BUFFER)?)
+    }
+
+    /// Over a socket of its own.
+    pub(super) fn over(socket: RtnlSocket) -> io::Result<Self> {
         socket.set_timeout(TIMEOUT)?;
         Ok(Self {
             socket,
@@ -115,11 +119,12 @@ impl DumpSocket {
         Ok(())
     }
 
-    fn list<T>(
+    /// All that `decode` makes of a dump's messages of one type; read again while it changes.
+    pub(super) fn list<T, I: IntoIterator<Item = T>>(
         &mut self,
         encode: impl Fn(Envelope<'_>),
         kind: u16,
-        decode: impl Fn(&[u8]) -> Option<T>,
+        decode: impl Fn(&[u8]) -> I,
     ) -> Result<Vec<T>, Errno> {
         let interrupted = Errno(OsErrno::EINTR as i32);
         for _ in 0..ATTEMPTS {
@@ -138,8 +143,9 @@ impl DumpSocket {
         Err(interrupted)
     }
 
-    /// One dump: asks, hands out the messages, and ends at `NLMSG_DONE`. `EINTR` says that it was not consistent.
-    fn dump(
+    /// One dump, or one question with `NLM_F_ACK`: asks, hands out the messages, and ends at `NLMSG_DONE` or the
+    /// acknowledgement. `EINTR` says that it was not consistent.
+    pub(super) fn dump(
         &mut self,
         encode: impl FnOnce(Envelope<'_>),
         mut each: impl FnMut(&Message<'_>),

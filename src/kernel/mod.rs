@@ -3,18 +3,24 @@
 //!
 //! [`FibWriter`] is the one thread that writes, with blocking sockets: the kernel does the work of a batch inside `send`, so
 //! no window is needed and a second writer only waits for the same lock. [`Monitor`] is the thread that listens, on its own
-//! socket. [`DumpSocket`] reads complete lists back. Measurements: the numbers in [`batch`] and [`monitor`].
+//! socket; [`PortWatch`] and [`MirrorWatch`] do so for what only the offload needs. [`DumpSocket`] reads complete lists back. Measurements: the numbers in [`batch`] and [`monitor`].
 
 pub mod batch;
 mod dump;
 mod fib_writer;
 mod lookup;
+mod mirror_watch;
 pub mod monitor;
+mod port_lists;
+mod port_watch;
 mod route_watch;
 mod socket;
+mod watch;
 
 pub use dump::DumpSocket;
 pub use fib_writer::{FibWriter, WriterConfig};
 pub use lookup::lookup;
+pub use mirror_watch::MirrorWatch;
 pub use monitor::Monitor;
+pub use port_watch::PortWatch;
 pub use route_watch::RouteWatch;

@@ -2,10 +2,11 @@
 //! Knows no message types. A receive buffer larger than the host allows is taken by force where we may.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno as OsErrno;
 use nix::libc::MSG_DONTWAIT;
@@ -17,7 +18,7 @@ use crate::model::Errno;
 /// The kernel never fills more in a dump; a notification of a group with 1024 members is 8 KiB.
 const BUFFER_LEN: usize = 64 << 10;
 
-/// A rtnetlink socket.
+/// A netlink socket: of rtnetlink, or of the generic families.
 #[derive(Debug)]
 pub(super) struct RtnlSocket {
     socket: Arc<Socket>,
@@ -36,7 +37,16 @@ pub(super) enum Wait {
 impl RtnlSocket {
     /// Opens and binds. Options that an old kernel lacks are left out: all filters are applied again by the reader.
     pub(super) fn open(receive_buffer: usize) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        Self::of(NETLINK_ROUTE, receive_buffer)
+    }
+
+    /// The same for generic netlink.
+    pub(super) fn generic(receive_buffer: usize) -> io::Result<Self> {
+        Self::of(NETLINK_GENERIC, receive_buffer)
+    }
+
+    fn of(protocol: isize, receive_buffer: usize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         // Only better texts and shorter answers are lost without these.
         for option in [
@@ -82,6 +92,11 @@ impl RtnlSocket {
     /// Another handle for sending.
     pub(super) fn sender(&self) -> Sender {
         Sender(Arc::clone(&self.socket))
+    }
+
+    /// For waiting on several sockets.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Sends to the kernel; an interrupted send has done nothing and is repeated.

@@ -9,6 +9,7 @@ mod link;
 mod neighbour;
 mod nexthop;
 mod offload;
+mod port_filter;
 mod prefix;
 mod route;
 mod rule;
@@ -29,6 +30,7 @@ pub use offload::{
     DevlinkInstance, DevlinkPort, ForeignKind, ForeignRoute, IngressQdisc, LinkConf, OffloadEvent,
     PolicyRule, PortRole, RuleOp, RuleOpKind, RuleOutcome, SwitchId, TcOffloadFeature,
 };
+pub use port_filter::{PortFilter, PortFilterError};
 pub use prefix::{Family, Prefix, PrefixError, RouteKey, TableId};
 pub use route::{
     FormId, KernelMatch, KernelRoute, KernelTarget, MTU_MAX, MatchKind, PathHops, Protocol,

@@ -68,7 +68,8 @@ pub struct TcOffloadFeature {
     pub changeable: bool,
 }
 
-/// What the kernel does with packets that come in by a link (`RTM_NEWNETCONF`).
+/// What the kernel does with packets that come in by a link, or `all` (`RTM_NEWNETCONF`). Neither alone says what
+/// counts: see [`OffloadEvent::ConfAll`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkConf {
     /// The family.
@@ -91,7 +92,7 @@ pub struct IngressQdisc {
 }
 
 /// What a route of the kernel that is not ours does with packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ForeignKind {
     /// `local`, `broadcast`, `anycast` or `multicast`: to this host.
     Local,
@@ -106,7 +107,8 @@ pub enum ForeignKind {
 }
 
 /// A route of the kernel that neither we nor FRR have written: connected, DHCP, router advertisement, by hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Ordered by key, then as the kernel prefers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ForeignRoute {
     /// Its key.
     pub key: RouteKey,
@@ -118,6 +120,9 @@ pub struct ForeignRoute {
     pub protocol: u8,
     /// What it does.
     pub kind: ForeignKind,
+    /// Tells apart routes that are else the same (`fe80::/64` of every link, default routes of two routers): a number made
+    /// of links, gateways, next-hop object and source prefix. It has no other meaning.
+    pub way: u64,
 }
 
 /// A rule of `ip rule` that is none of the kernel's own three (local, main, default) or the l3mdev rule.
@@ -147,6 +152,9 @@ pub enum OffloadEvent {
     Feature(IfIndex, TcOffloadFeature),
     /// A link's configuration. What is absent in it has not changed.
     Conf(IfIndex, LinkConf),
+    /// The configuration of `all`, likewise. IPv4 forwards by what the link says and takes the larger `rp_filter` of link
+    /// and `all`; IPv6 forwards by what `all` says, whatever the link says (seen on Linux 6.18).
+    ConfAll(LinkConf),
     /// An ingress qdisc appeared or changed.
     Qdisc(IngressQdisc),
     /// A link lost its ingress qdisc.
@@ -166,8 +174,10 @@ pub enum OffloadEvent {
         /// Whether the list is complete now.
         last: bool,
     },
-    /// A foreign route appeared or changed.
+    /// A foreign route appeared or was told again.
     Foreign(ForeignRoute),
+    /// A foreign route took the place of the one with its key, metric and TOS.
+    ForeignReplaced(ForeignRoute),
     /// A foreign route is gone.
     ForeignGone(ForeignRoute),
     /// A part of the complete list of foreign routes; `last` closes it.
@@ -177,7 +187,7 @@ pub enum OffloadEvent {
         /// Whether the list is complete now.
         last: bool,
     },
-    /// All rules of `ip rule` that matter, after each change.
+    /// All rules of `ip rule` that matter, after each change of any.
     PolicyRules(Vec<PolicyRule>),
     /// The kernel dropped notifications; full lists follow.
     Overrun,

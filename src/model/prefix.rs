@@ -196,6 +196,8 @@ pub struct TableId(pub u32);
 impl TableId {
     /// `RT_TABLE_MAIN`.
     pub const MAIN: Self = Self(254);
+    /// `RT_TABLE_LOCAL`.
+    pub const LOCAL: Self = Self(255);
 }
 
 impl fmt::Display for TableId {

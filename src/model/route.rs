@@ -33,6 +33,11 @@ impl Protocol {
     /// `RTPROT_KERNEL`: zebra's kernel, connected and local routes.
     pub const KERNEL: Self = Self(2);
 
+    /// Whether FRR writes routes with this number: those of `rt_protos` that are nobody else's.
+    pub const fn is_frr(self) -> bool {
+        matches!(self.0, 11 | 42 | 186..=198)
+    }
+
     /// The name in FRR's `rt_protos`, if it has one.
     pub const fn name(self) -> Option<&'static str> {
         Some(match self.0 {

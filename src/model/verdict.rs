@@ -103,6 +103,22 @@ reasons! {
     BadMultipath => "bad-multipath", "a multipath member is malformed";
     /// A next-hop message without id or with an impossible group.
     BadNextHop => "bad-nexthop", "a next-hop message is malformed";
+    /// The configuration leaves the port out.
+    PortExcluded => "port-excluded", "`offload.ports` leaves this port out";
+    /// The port has no Ethernet address that frames to be routed could bear.
+    PortWithoutMac => "port-without-mac", "the port has no Ethernet address";
+    /// The port is in a bridge, bond or other device that is no VRF.
+    PortEnslaved => "port-enslaved", "the port belongs to a bridge, bond or other device, which forwards in its own way";
+    /// The kernel does not forward what comes in by the port.
+    NotForwarding => "not-forwarding", "the kernel does not forward packets that come in by this port (sysctl forwarding)";
+    /// The kernel checks sources strictly, which hardware does not.
+    StrictRpFilter => "strict-rp-filter", "reverse-path filtering is strict (sysctl rp_filter = 1), which hardware would not do";
+    /// `ip rule` has a rule that may send packets of the port to another table.
+    PolicyRule => "policy-rule", "an `ip rule` may treat packets of this port in another way";
+    /// `hw-tc-offload` is off and can't be switched on.
+    TcOffloadOff => "tc-offload-off", "hw-tc-offload is off on this port and can't be switched on";
+    /// The switch is not in switchdev mode.
+    EswitchLegacy => "eswitch-legacy", "the eswitch is in legacy mode (devlink dev eswitch set ... mode switchdev)";
 }
 
 impl Reason {

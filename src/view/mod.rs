@@ -4,6 +4,9 @@
 //! `RTNLGRP_LINK`, `_NEIGH` and `_IPV4/6_IFADDR`; an overrun is mended by complete lists, which are compared with what
 //! is known so that only differences become dirty.
 
+pub mod mirror;
+pub mod ports;
+
 use std::net::IpAddr;
 
 use rustc_hash::{FxHashMap, FxHashSet};

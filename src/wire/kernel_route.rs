@@ -28,10 +28,10 @@ use crate::model::{
     Protocol, RouteKey, RouteKind, RouteOp, TableId,
 };
 
-const RTM_GETROUTE: u16 = 26;
+pub(super) const RTM_GETROUTE: u16 = 26;
 const RTA_CACHEINFO: u16 = 12;
 const RTA_PREF: u16 = 20;
-const RTM_F_CLONED: u32 = 0x200;
+pub(super) const RTM_F_CLONED: u32 = 0x200;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
 const RT_SCOPE_NOWHERE: u8 = 255;
@@ -381,7 +381,7 @@ pub(super) const fn af(family: Family) -> u8 {
     }
 }
 
-const fn unspecified(family: Family) -> IpAddr {
+pub(super) const fn unspecified(family: Family) -> IpAddr {
     match family {
         Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),

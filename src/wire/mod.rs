@@ -1,11 +1,16 @@
 //! Bytes to model and back. Netlink and protobuf types stay inside; nothing here does I/O.
 
+pub mod devlink;
+pub mod ethtool;
 pub mod feedback;
+pub mod foreign_route;
 pub mod fpm;
 pub mod fpm_zebra;
+pub mod genl;
 pub mod kernel_nexthop;
 pub mod kernel_route;
 pub mod netlink;
+pub mod rtnl_conf;
 pub mod rtnl_link;
 pub mod rtnl_nexthop;
 pub mod rtnl_route;

@@ -11,6 +11,8 @@ pub const HEADER_LEN: usize = 16;
 const ATTR_HEADER_LEN: usize = 4;
 /// Masks `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` off an attribute type: zebra sends `RTA_MULTIPATH` as 0x8009.
 pub const NLA_TYPE_MASK: u16 = 0x3fff;
+/// `NLA_F_NESTED`, which newer families insist on.
+pub const NLA_F_NESTED: u16 = 0x8000;
 
 /// `NLM_F_REQUEST`.
 pub const NLM_F_REQUEST: u16 = 0x1;
@@ -164,6 +166,11 @@ pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 #[inline]
 pub fn as_u32(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// The bytes of a string attribute, which ends in a zero byte.
+pub fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or(bytes)
 }
 
 /// Where the next message goes, and the sequence number that its answer will bear.

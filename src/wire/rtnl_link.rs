@@ -14,6 +14,7 @@ use super::kernel_nexthop::decode_nexthop;
 use super::kernel_route::{af, attr_addr};
 use super::netlink::{
     Attributes, Envelope, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, as_u32, u16_at, u32_at,
+    until_nul,
 };
 use super::rtnl_nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP, address};
 use crate::model::{
@@ -345,10 +346,6 @@ const fn neighbour_state(nud: u16) -> NeighbourState {
         // The kernel never sets two; what is unknown may not be relied on.
         _ => NeighbourState::None,
     }
-}
-
-fn until_nul(bytes: &[u8]) -> &[u8] {
-    bytes.split(|byte| *byte == 0).next().unwrap_or(bytes)
 }
 
 #[cfg(test)]

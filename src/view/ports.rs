@@ -1,0 +1,369 @@
+//! The ports that hardware could route for, put together from what devlink, ethtool, netconf, tc and `ip rule` say and from
+//! the links of [`KernelView`]. Answers for the planner: which switches there are, which ports they have, and why a port
+//! may not admit packets.
+//!
+//! Owns no links: they are read when [`Ports::switches`] is asked, so its answer is to be asked for again after a change of
+//! a link too, and compared with the last one. Names are never looked at but by the configuration's globs: a port is known
+//! by its switch id and by devlink.
+//!
+//! What decides whether the kernel forwards (seen on Linux 6.18): IPv4 the link's own `forwarding`, and the larger
+//! `rp_filter` of link and `all`; IPv6 the `forwarding` of `all`, whatever the link's.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+
+use super::KernelView;
+use crate::model::{
+    DevlinkInstance, DevlinkPort, Family, IfIndex, IfName, IngressQdisc, Link, LinkConf, MacAddr,
+    OffloadEvent, PolicyRule, PortFilter, PortRole, Reason, SwitchId, TableId, TcOffloadFeature,
+};
+
+/// `rp_filter` of strict checking.
+const STRICT: u8 = 1;
+
+/// What the kernel last told about ports.
+#[derive(Debug, Default)]
+pub struct Ports {
+    instances: Vec<DevlinkInstance>,
+    ports: FxHashMap<IfIndex, DevlinkPort>,
+    features: FxHashMap<IfIndex, TcOffloadFeature>,
+    confs: FxHashMap<IfIndex, Confs>,
+    all: Confs,
+    qdiscs: FxHashMap<IfIndex, IngressQdisc>,
+    rules: Vec<PolicyRule>,
+}
+
+/// What netconf says of a link, or of `all`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Confs {
+    forwarding_v4: bool,
+    forwarding_v6: bool,
+    rp_filter: u8,
+}
+
+impl Confs {
+    /// Takes in what is present; whether that changed anything.
+    fn apply(&mut self, conf: LinkConf) -> bool {
+        let old = *self;
+        if let Some(forwarding) = conf.forwarding {
+            match conf.family {
+                Family::V4 => self.forwarding_v4 = forwarding,
+                Family::V6 => self.forwarding_v6 = forwarding,
+            }
+        }
+        if let Some(rp_filter) = conf.rp_filter {
+            self.rp_filter = rp_filter;
+        }
+        *self != old
+    }
+}
+
+/// A switch, or for plain links in software what stands for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Switch {
+    /// Its id; `None` in legacy mode, and for plain links.
+    pub id: Option<SwitchId>,
+    /// Its devlink instances: one, or several that share the switch.
+    pub instances: Vec<DevlinkInstance>,
+    /// Its ports, by index.
+    pub ports: Vec<Port>,
+}
+
+/// A port, and all that decides about what it may admit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its link.
+    pub dev: IfIndex,
+    /// The link's name.
+    pub name: IfName,
+    /// What it is to its switch.
+    pub role: PortRole,
+    /// The address that frames to be routed bear.
+    pub mac: Option<MacAddr>,
+    /// The table that its packets are looked up in: its VRF's, or `main`.
+    pub table: TableId,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Up and with carrier.
+    pub usable: bool,
+    /// Left out by the configuration.
+    pub excluded: bool,
+    /// Its eswitch is known to be in legacy mode.
+    pub legacy: bool,
+    /// The kind of a master that is no VRF (`bridge`, `bond`, `openvswitch`); empty if unknown.
+    pub master: Option<Box<str>>,
+    /// `hw-tc-offload`; `None` where nobody can say, and for plain links, where it does not matter.
+    pub tc_offload: Option<TcOffloadFeature>,
+    /// Its ingress qdisc.
+    pub qdisc: Option<IngressQdisc>,
+    /// What the kernel does with its IPv4 packets.
+    pub ipv4: Treatment,
+    /// What the kernel does with its IPv6 packets.
+    pub ipv6: Treatment,
+}
+
+/// What the kernel does with packets of one family that come in by a port, beside routing them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Treatment {
+    /// They are forwarded.
+    pub forwarding: bool,
+    /// Their sources are checked strictly (IPv4 only).
+    pub strict_rp_filter: bool,
+    /// A rule of `ip rule` may treat them in another way.
+    pub policy_rule: bool,
+}
+
+impl Switch {
+    /// The driver's name, where devlink says it.
+    pub fn driver(&self) -> Option<&str> {
+        self.instances.iter().find_map(|i| i.driver.as_deref())
+    }
+}
+
+impl Port {
+    /// Why packets of a family may not be admitted by this port; nothing if they may. Two of the reasons the operator may
+    /// overrule: [`Reason::StrictRpFilter`] and [`Reason::PolicyRule`].
+    pub fn refusals(&self, family: Family) -> Vec<Reason> {
+        let treatment = match family {
+            Family::V4 => self.ipv4,
+            Family::V6 => self.ipv6,
+        };
+        let off = TcOffloadFeature {
+            on: false,
+            changeable: false,
+        };
+        let reasons = [
+            (self.excluded, Reason::PortExcluded),
+            (self.legacy, Reason::EswitchLegacy),
+            (self.tc_offload == Some(off), Reason::TcOffloadOff),
+            (self.mac.is_none(), Reason::PortWithoutMac),
+            (self.master.is_some(), Reason::PortEnslaved),
+            (!treatment.forwarding, Reason::NotForwarding),
+            (treatment.strict_rp_filter, Reason::StrictRpFilter),
+            (treatment.policy_rule, Reason::PolicyRule),
+        ];
+        let holding = reasons.into_iter().filter(|(holds, _)| *holds);
+        holding.map(|(_, reason)| reason).collect()
+    }
+}
+
+/// A glob of the configuration that matches no port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnmatchedGlob {
+    /// As it was written.
+    pub glob: String,
+    /// The ports that there are.
+    pub ports: Vec<IfName>,
+}
+
+impl std::fmt::Display for UnmatchedGlob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { glob, ports } = self;
+        match &**ports {
+            [] => write!(
+                f,
+                "`offload.ports`: {glob:?} matches nothing; there are no ports"
+            ),
+            ports => write!(
+                f,
+                "`offload.ports`: {glob:?} matches nothing; there are {}",
+                ports.join(", ")
+            ),
+        }
+    }
+}
+
+impl Ports {
+    /// Takes in what the kernel told; whether that changed what [`Self::switches`] answers. Rules, routes and outcomes are
+    /// not its own and passed over.
+    pub fn apply(&mut self, event: &OffloadEvent) -> bool {
+        match event {
+            OffloadEvent::Devlink { instances, ports } => {
+                let ports: FxHashMap<_, _> = ports.iter().map(|p| (p.dev, p.clone())).collect();
+                let same = self.instances == *instances && self.ports == ports;
+                self.instances.clone_from(instances);
+                self.ports = ports;
+                !same
+            }
+            OffloadEvent::Feature(dev, feature) => {
+                self.features.insert(*dev, *feature) != Some(*feature)
+            }
+            OffloadEvent::Conf(dev, conf) => self.confs.entry(*dev).or_default().apply(*conf),
+            OffloadEvent::ConfAll(conf) => self.all.apply(*conf),
+            OffloadEvent::Qdisc(qdisc) => self.qdiscs.insert(qdisc.dev, *qdisc) != Some(*qdisc),
+            OffloadEvent::QdiscGone(dev) => self.qdiscs.remove(dev).is_some(),
+            OffloadEvent::Qdiscs(list) => {
+                let qdiscs = list.iter().map(|qdisc| (qdisc.dev, *qdisc)).collect();
+                let same = self.qdiscs == qdiscs;
+                self.qdiscs = qdiscs;
+                !same
+            }
+            OffloadEvent::PolicyRules(rules) => {
+                let same = self.rules == *rules;
+                self.rules.clone_from(rules);
+                !same
+            }
+            OffloadEvent::Outcomes(_)
+            | OffloadEvent::Rule(_)
+            | OffloadEvent::RuleGone(_)
+            | OffloadEvent::Rules { .. }
+            | OffloadEvent::Foreign(_)
+            | OffloadEvent::ForeignReplaced(_)
+            | OffloadEvent::ForeignGone(_)
+            | OffloadEvent::Foreigns { .. }
+            | OffloadEvent::Overrun
+            | OffloadEvent::DumpFailed(_) => false,
+        }
+    }
+
+    /// A link is gone; its index may come again in another network namespace's link.
+    pub fn link_gone(&mut self, dev: IfIndex) {
+        self.features.remove(&dev);
+        self.confs.remove(&dev);
+        self.qdiscs.remove(&dev);
+    }
+
+    /// The rules of `ip rule` that matter.
+    pub fn policy_rules(&self) -> &[PolicyRule] {
+        &self.rules
+    }
+
+    /// All switches: those with an id first, in its order, then eswitches that have none (in legacy mode).
+    pub fn switches(&self, links: &KernelView, filter: &PortFilter) -> Vec<Switch> {
+        let mut by_id: BTreeMap<&SwitchId, Vec<&Link>> = BTreeMap::new();
+        for link in links.links() {
+            if let Some(id) = &link.switch {
+                by_id.entry(id).or_default().push(link);
+            }
+        }
+        let mut switches: Vec<_> = by_id
+            .into_iter()
+            .map(|(id, members)| {
+                let instances = self.instances.iter().filter(|instance| {
+                    let of_it = |link: &&Link| self.handle_of(link.index) == Some(&instance.handle);
+                    members.iter().any(of_it)
+                });
+                Switch {
+                    id: Some(id.clone()),
+                    instances: instances.cloned().collect(),
+                    ports: self.ports_of(links, filter, members),
+                }
+            })
+            .collect();
+        for instance in self.instances.iter().filter(|i| i.switchdev.is_some()) {
+            if switches
+                .iter()
+                .any(|known| known.instances.contains(instance))
+            {
+                continue;
+            }
+            let members = links
+                .links()
+                .filter(|link| self.handle_of(link.index) == Some(&instance.handle));
+            switches.push(Switch {
+                id: None,
+                instances: vec![instance.clone()],
+                ports: self.ports_of(links, filter, members.collect()),
+            });
+        }
+        switches
+    }
+
+    /// The plain links that the configuration names, as one switch in software (the lab mode).
+    pub fn plain(&self, links: &KernelView, filter: &PortFilter) -> Switch {
+        let members = links.links().filter(|link| is_plain(link));
+        let mut ports = self.ports_of(links, filter, members.collect());
+        for port in &mut ports {
+            port.tc_offload = None;
+            port.legacy = false;
+        }
+        Switch {
+            id: None,
+            instances: Vec::new(),
+            ports,
+        }
+    }
+
+    /// The configuration's globs that match none of these switches' ports.
+    pub fn unmatched(switches: &[Switch], filter: &PortFilter) -> Vec<UnmatchedGlob> {
+        let ports = switches.iter().flat_map(|switch| &switch.ports);
+        let ports: Vec<IfName> = ports.map(|port| port.name.clone()).collect();
+        let globs = filter.unmatched(&ports).into_iter();
+        globs
+            .map(|glob| UnmatchedGlob {
+                glob,
+                ports: ports.clone(),
+            })
+            .collect()
+    }
+
+    fn handle_of(&self, dev: IfIndex) -> Option<&str> {
+        self.ports.get(&dev).map(|port| &*port.handle)
+    }
+
+    fn ports_of(&self, links: &KernelView, filter: &PortFilter, members: Vec<&Link>) -> Vec<Port> {
+        let ports = members.into_iter();
+        let mut ports: Vec<_> = ports.map(|link| self.port(links, filter, link)).collect();
+        ports.sort_unstable_by_key(|port| port.dev);
+        ports
+    }
+
+    fn port(&self, links: &KernelView, filter: &PortFilter, link: &Link) -> Port {
+        let dev = link.index;
+        let (table, master) = match link.master {
+            None => (TableId::MAIN, None),
+            Some(master) => match links.link(master) {
+                Some(Link {
+                    vrf_table: Some(table),
+                    ..
+                }) => (*table, None),
+                Some(master) => (TableId::MAIN, Some(master.kind.clone().unwrap_or_default())),
+                None => (TableId::MAIN, Some("".into())),
+            },
+        };
+        let devlink = self.ports.get(&dev);
+        let legacy = devlink.is_some_and(|port| {
+            let mut instances = self.instances.iter();
+            instances.any(|i| i.handle == port.handle && i.switchdev == Some(false))
+        });
+        let conf = self.confs.get(&dev).copied().unwrap_or_default();
+        Port {
+            dev,
+            name: link.name.clone(),
+            role: devlink.map_or(PortRole::Other, |port| port.role),
+            mac: link.mac,
+            table,
+            mtu: link.mtu,
+            usable: link.usable(),
+            excluded: !filter.wants(&link.name),
+            legacy,
+            master,
+            tc_offload: self.features.get(&dev).copied(),
+            qdisc: self.qdiscs.get(&dev).copied(),
+            ipv4: Treatment {
+                forwarding: conf.forwarding_v4,
+                strict_rp_filter: conf.rp_filter.max(self.all.rp_filter) == STRICT,
+                policy_rule: self.has_policy(Family::V4, &link.name),
+            },
+            ipv6: Treatment {
+                forwarding: self.all.forwarding_v6,
+                strict_rp_filter: false,
+                policy_rule: self.has_policy(Family::V6, &link.name),
+            },
+        }
+    }
+
+    fn has_policy(&self, family: Family, name: &str) -> bool {
+        let mut rules = self.rules.iter().filter(|rule| rule.family == family);
+        rules.any(|rule| rule.iif.as_deref().is_none_or(|iif| iif == name))
+    }
+}
+
+/// Whether a link carries frames of its own: no VRF, bridge, bond, sub-interface or tunnel, and not `lo`.
+fn is_plain(link: &Link) -> bool {
+    link.mac.is_some() && matches!(link.kind.as_deref(), None | Some("veth" | "tun" | "dummy"))
+}
+
+#[cfg(test)]
+mod tests;
