@@ -268,7 +268,7 @@ fn steps(failures: bool) -> impl Strategy<Value = Steps> {
             .prop_map(Step::Fail),
         1 => (0..PORTS).prop_map(Step::BlockLost),
         2 => any::<usize>().prop_map(Step::RuleLost),
-        1 => proptest::option::of(20_usize..80).prop_map(Step::Capacity),
+        1 => proptest::option::of(36_usize..90).prop_map(Step::Capacity),
     ];
     let step = if failures {
         prop_oneof![6 => calm, 1 => wild].boxed()
@@ -475,7 +475,8 @@ impl Run {
                 return;
             }
             self.now = self.now + Duration::from_secs(20);
-            self.with_env(|switch, env, _| switch.retry_refused(env));
+            let now = self.now;
+            self.with_env(|switch, env, _| switch.retry_refused(env, now));
         }
         let open: Vec<_> = self
             .switch
@@ -510,14 +511,10 @@ impl Run {
             self.quiet();
             // Bucket owners are memory: a group whose members came and went may be shared out otherwise by somebody who did not see it.
             let regrouped = self.tc.writes - writes;
-            let most = self
-                .world
-                .groups
-                .values()
-                .filter(|members| members.len() > 1)
-                .count()
-                * 3
-                * 64;
+            let groups = self.world.groups.values();
+            let most: usize = groups
+                .map(|members| if members.len() == 1 { 0 } else { 3 * 64 })
+                .sum();
             assert!(
                 regrouped <= most,
                 "{regrouped} writes after a restart over what was settled"

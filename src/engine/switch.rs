@@ -389,13 +389,17 @@ impl Switch {
     }
 
     /// What the driver refused may be tried again, and a table that was full be a little larger.
-    pub fn retry_refused(&mut self, env: &Env<'_>) {
+    pub fn retry_refused(&mut self, env: &Env<'_>, now: Timestamp) {
         let most = self.capacity.unwrap_or(usize::MAX);
         if let Some(learned) = self
             .plan
             .limits()
             .capacity
             .filter(|learned| *learned < most)
+            && self
+                .blocks
+                .values()
+                .all(|state| !state.table.waits_to_retry(now))
             && (self.plan.waits() || self.blocks.values().any(|state| state.table.has_dirty()))
         {
             let capacity = Some(most.min(learned + (learned / 10).max(1)));

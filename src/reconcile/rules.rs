@@ -7,7 +7,7 @@
 //! | a bucket | the hop it leads to |
 //! | a prefix that forwards or drops | its target, the exceptions of its table, and every rule that is wished inside of it |
 //! | a guard, an exception, a hop, admission, the entry | nothing |
-//! | removal of a prefix | the next shorter prefix that has a rule: that one must be as it is wished |
+//! | removal of a prefix | the next shorter prefix that has a rule, which must be as it is wished, and what is wished inside of it |
 //! | removal of a hop, bucket or stray | that no rule leads there; a bucket set of a group that lives, that the new set is complete |
 //! | removal of an exception of a table that goes | the table's prefixes |
 //!
@@ -216,6 +216,15 @@ impl RuleTable {
     /// Whether something is to be written.
     pub fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()
+    }
+
+    /// Whether a refused write is not due again yet.
+    pub fn waits_to_retry(&self, now: Timestamp) -> bool {
+        let failure = |item: &Item| self.find(*item)?.failure.as_ref();
+        self.failing
+            .iter()
+            .filter_map(failure)
+            .any(|failure| failure.due > now)
     }
 
     /// Whether no rule stands in a chain or leads to it, nor is wished to stand there.
@@ -531,7 +540,9 @@ impl RuleTable {
                 stays || !self.routes.contains_key(&(table, family))
             }
             Item::Rule(RuleKey::Route(route)) => {
-                self.shorter(route).is_none_or(|entry| entry.is_settled())
+                let inside = || !self.misses_inside(route);
+                self.shorter(route)
+                    .is_none_or(|entry| entry.is_settled() && inside())
             }
         }
     }
