@@ -1,6 +1,8 @@
 //! Bytes to model and back. Netlink and protobuf types stay inside; nothing here does I/O.
 
+pub mod ethtool;
 pub mod feedback;
+pub mod flower;
 pub mod fpm;
 pub mod fpm_zebra;
 pub mod kernel_nexthop;
@@ -9,3 +11,6 @@ pub mod netlink;
 pub mod rtnl_link;
 pub mod rtnl_nexthop;
 pub mod rtnl_route;
+pub mod tc;
+mod tc_actions;
+pub mod tc_qdisc;

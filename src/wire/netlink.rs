@@ -12,10 +12,15 @@ const ATTR_HEADER_LEN: usize = 4;
 /// Masks `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` off an attribute type: zebra sends `RTA_MULTIPATH` as 0x8009.
 pub const NLA_TYPE_MASK: u16 = 0x3fff;
 
+/// `NLA_F_NESTED`, which generic netlink insists on.
+pub const NLA_F_NESTED: u16 = 0x8000;
+
 /// `NLM_F_REQUEST`.
 pub const NLM_F_REQUEST: u16 = 0x1;
 /// `NLM_F_ACK`.
 pub const NLM_F_ACK: u16 = 0x4;
+/// `NLM_F_ECHO`: answer with what was made of the request.
+pub const NLM_F_ECHO: u16 = 0x8;
 /// `NLM_F_REPLACE`.
 pub const NLM_F_REPLACE: u16 = 0x100;
 /// `NLM_F_EXCL`.
