@@ -3,18 +3,25 @@
 //!
 //! [`FibWriter`] is the one thread that writes, with blocking sockets: the kernel does the work of a batch inside `send`, so
 //! no window is needed and a second writer only waits for the same lock. [`Monitor`] is the thread that listens, on its own
-//! socket. [`DumpSocket`] reads complete lists back. Measurements: the numbers in [`batch`] and [`monitor`].
+//! socket. [`DumpSocket`] reads complete lists back. [`TcWriter`] and [`TcWatch`] are the same two for hardware rules: a slow
+//! NIC must not keep routes waiting. Measurements: the numbers in [`batch`] and [`monitor`].
 
 pub mod batch;
 mod dump;
 mod fib_writer;
+mod genl;
+mod listener;
 mod lookup;
 pub mod monitor;
 mod route_watch;
 mod socket;
+mod tc_watch;
+mod tc_writer;
 
 pub use dump::DumpSocket;
 pub use fib_writer::{FibWriter, WriterConfig};
 pub use lookup::lookup;
 pub use monitor::Monitor;
 pub use route_watch::RouteWatch;
+pub use tc_watch::TcWatch;
+pub use tc_writer::{RECEIVE_BUFFER as TC_RECEIVE_BUFFER, TcWriter};

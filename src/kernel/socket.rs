@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno as OsErrno;
 use nix::libc::MSG_DONTWAIT;
@@ -36,7 +36,16 @@ pub(super) enum Wait {
 impl RtnlSocket {
     /// Opens and binds. Options that an old kernel lacks are left out: all filters are applied again by the reader.
     pub(super) fn open(receive_buffer: usize) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        Self::open_protocol(NETLINK_ROUTE, receive_buffer)
+    }
+
+    /// The same for generic netlink.
+    pub(super) fn open_generic(receive_buffer: usize) -> io::Result<Self> {
+        Self::open_protocol(NETLINK_GENERIC, receive_buffer)
+    }
+
+    fn open_protocol(protocol: isize, receive_buffer: usize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         // Only better texts and shorter answers are lost without these.
         for option in [
