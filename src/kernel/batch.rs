@@ -124,7 +124,7 @@ impl BatchSocket {
 
     /// Opens a socket for generic netlink.
     pub fn open_generic(receive_buffer: usize) -> io::Result<Self> {
-        Self::over(RtnlSocket::open_generic(receive_buffer)?)
+        Self::over(RtnlSocket::generic(receive_buffer)?)
     }
 
     fn over(socket: RtnlSocket) -> io::Result<Self> {

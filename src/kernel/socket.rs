@@ -36,15 +36,15 @@ pub(super) enum Wait {
 impl RtnlSocket {
     /// Opens and binds. Options that an old kernel lacks are left out: all filters are applied again by the reader.
     pub(super) fn open(receive_buffer: usize) -> io::Result<Self> {
-        Self::open_protocol(NETLINK_ROUTE, receive_buffer)
+        Self::of(NETLINK_ROUTE, receive_buffer)
     }
 
     /// The same for generic netlink.
-    pub(super) fn open_generic(receive_buffer: usize) -> io::Result<Self> {
-        Self::open_protocol(NETLINK_GENERIC, receive_buffer)
+    pub(super) fn generic(receive_buffer: usize) -> io::Result<Self> {
+        Self::of(NETLINK_GENERIC, receive_buffer)
     }
 
-    fn open_protocol(protocol: isize, receive_buffer: usize) -> io::Result<Self> {
+    fn of(protocol: isize, receive_buffer: usize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         // Only better texts and shorter answers are lost without these.

@@ -24,7 +24,7 @@ use crate::model::{
     Block, Errno, Event, IfIndex, InHardware, OffloadEvent, Refusal, RuleOp, RuleOpKind,
     RuleOutcome, Ticket,
 };
-use crate::wire::ethtool::{self, came_out_other, encode_feature_on};
+use crate::wire::ethtool_set::{self, came_out_other, encode_feature_on};
 use crate::wire::flower::{
     ShownFilter, WritableRule, decode_filter, encode_delete_rule, encode_put_rule,
 };
@@ -338,11 +338,11 @@ fn settle(how: How, refusal: Refusal) -> Result<InHardware, Refusal> {
 /// Rare, so a socket is opened for each.
 fn switch_on_feature(dev: IfIndex) -> Result<(), Refusal> {
     let mut socket = GenlSocket::open().map_err(|error| plain(errno(&error)))?;
-    let family = socket.family(ethtool::FAMILY)?;
+    let family = socket.family(ethtool_set::FAMILY)?;
     let mut refused = false;
     socket.request(
-        |envelope| encode_feature_on(envelope, family, dev, ethtool::HW_TC_OFFLOAD),
-        |message| refused |= came_out_other(message.payload, ethtool::HW_TC_OFFLOAD),
+        |envelope| encode_feature_on(envelope, family, dev, ethtool_set::HW_TC_OFFLOAD),
+        |message| refused |= came_out_other(message.payload, ethtool_set::HW_TC_OFFLOAD),
     )?;
     if refused {
         return Err(Refusal {

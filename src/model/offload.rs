@@ -230,7 +230,7 @@ pub enum RuleOpKind {
         /// The block to bind.
         block: Option<NonZeroU32>,
     },
-    /// `RTM_DELQDISC` of a link's `clsact`.
+    /// `RTM_DELQDISC` of a link's `clsact`; absent is `EINVAL`.
     DeleteQdisc {
         /// The link.
         dev: IfIndex,

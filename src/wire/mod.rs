@@ -1,6 +1,6 @@
 //! Bytes to model and back. Netlink and protobuf types stay inside; nothing here does I/O.
 
-pub mod ethtool;
+pub mod ethtool_set;
 pub mod feedback;
 pub mod flower;
 pub mod fpm;

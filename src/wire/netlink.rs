@@ -11,8 +11,7 @@ pub const HEADER_LEN: usize = 16;
 const ATTR_HEADER_LEN: usize = 4;
 /// Masks `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` off an attribute type: zebra sends `RTA_MULTIPATH` as 0x8009.
 pub const NLA_TYPE_MASK: u16 = 0x3fff;
-
-/// `NLA_F_NESTED`, which generic netlink insists on.
+/// `NLA_F_NESTED`, which newer families insist on.
 pub const NLA_F_NESTED: u16 = 0x8000;
 
 /// `NLM_F_REQUEST`.

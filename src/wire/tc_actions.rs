@@ -27,6 +27,8 @@ const TCA_ACT_USED_HW_STATS: u16 = 9;
 const TCA_ACT_IN_HW_COUNT: u16 = 10;
 const ACT_ATTRIBUTES: usize = 16;
 const TCA_ACT_FLAGS_NO_PERCPU_STATS: u32 = 1;
+/// With `SKIP_HW` and `SKIP_SW`, which the kernel (6.12) gives an action of the filter's own flags.
+const ACT_FLAGS_OF_NO_MATTER: u32 = 7;
 
 const TC_ACT_OK: u32 = 0;
 const TC_ACT_SHOT: u32 = 2;
@@ -303,7 +305,7 @@ fn plain(act: &mut Nest<'_, ACT_ATTRIBUTES>) -> bool {
     let flags = act
         .take(TCA_ACT_FLAGS)
         .map_or(Some(0), |flags| u32_at(flags, 0));
-    act.understood() && flags.is_some_and(|flags| flags & !TCA_ACT_FLAGS_NO_PERCPU_STATS == 0)
+    act.understood() && flags.is_some_and(|flags| flags & !ACT_FLAGS_OF_NO_MATTER == 0)
 }
 
 fn decode_options(kind: &[u8], bytes: &[u8]) -> Option<RuleAction> {
@@ -366,15 +368,13 @@ fn decode_vlan(options: &mut Nest<'_, 8>) -> Option<RuleAction> {
     let id = options.u16(TCA_VLAN_PUSH_VLAN_ID);
     let protocol = options.be16(TCA_VLAN_PUSH_VLAN_PROTOCOL);
     let priority = options.u8(TCA_VLAN_PUSH_VLAN_PRIORITY);
-    match (what, id, protocol, priority) {
-        (TCA_VLAN_ACT_POP, None, None, None) => Some(RuleAction::PopVlan),
+    // Without a protocol, as `tc` asks for it, it is 802.1Q.
+    let tagged = matches!(protocol, None | Some(ETH_P_8021Q));
+    match (what, id, priority) {
+        (TCA_VLAN_ACT_POP, None, None) if protocol.is_none() => Some(RuleAction::PopVlan),
         // A pushed tag has a priority; one that is changed keeps its own unless a priority is named.
-        (TCA_VLAN_ACT_PUSH, Some(id), Some(ETH_P_8021Q), None | Some(0)) => {
-            Some(RuleAction::PushVlan(id))
-        }
-        (TCA_VLAN_ACT_MODIFY, Some(id), Some(ETH_P_8021Q), None) => {
-            Some(RuleAction::ModifyVlan(id))
-        }
+        (TCA_VLAN_ACT_PUSH, Some(id), None | Some(0)) if tagged => Some(RuleAction::PushVlan(id)),
+        (TCA_VLAN_ACT_MODIFY, Some(id), None) if tagged => Some(RuleAction::ModifyVlan(id)),
         _ => None,
     }
 }

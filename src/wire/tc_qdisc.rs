@@ -35,7 +35,7 @@ pub fn encode_add_qdisc(envelope: Envelope<'_>, dev: IfIndex, block: Option<NonZ
     message.finish();
 }
 
-/// Deletes a `clsact`; an `ingress` in its place is refused by the kernel.
+/// Deletes a `clsact`. In its place an `ingress`, or nothing, is `EINVAL`: the kernel (6.12) looks at kind and handle first.
 pub fn encode_delete_qdisc(envelope: Envelope<'_>, dev: IfIndex) {
     let mut message = envelope.request(RTM_DELQDISC, 0);
     message.fixed(&on(dev).encode());
