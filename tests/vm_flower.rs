@@ -789,7 +789,8 @@ fn ping(ns: &str, to: &str) {
 fn answers_that_got_lost_are_asked_for_again() {
     on_veth(|| {
         let mut kernel = Tc::with_receive_buffer(1);
-        let at = |handle| place(own("va"), 0, 1, handle);
+        let block = own("va");
+        let at = |handle| place(block, 0, 1, handle);
         let rules = 1..=200;
         let puts = rules.clone().map(|n| {
             let dst = format!("10.0.0.{n}/32");
@@ -871,6 +872,11 @@ fn the_watch_hears_what_others_do_and_not_what_we_do() {
             [OffloadEvent::QdiscGone(a), OffloadEvent::Qdisc(qdisc(b))]
         );
         assert_eq!(kernel.rules(own("va")), []);
+        // A qdisc goes with its link, without a word.
+        ip("link del va");
+        ip("link add vc type dummy");
+        tc("qdisc add dev vc clsact").unwrap();
+        assert_eq!(heard(1), [OffloadEvent::Qdisc(qdisc(ifindex("vc")))]);
     });
 }
 
@@ -1142,7 +1148,7 @@ fn the_writer_beside_tc() {
     on_switch(|| {
         let mut kernel = Tc::new();
         assert!(kernel.one(clsact("pf0vf0", None)).is_ok());
-        let to = ifindex("pf0vf1");
+        let (block, to) = (own("pf0vf0"), ifindex("pf0vf1"));
         let dst = |n: usize| format!("10.{}.{}.0", 1 + n / 250, n % 250);
         let puts: Vec<_> = (0..1000)
             .map(|n| {
@@ -1153,7 +1159,7 @@ fn the_writer_beside_tc() {
                     RuleAction::Redirect(to),
                 ]
                 .into();
-                put(place(own("pf0vf0"), 0, 1, n as u32 + 1), &rule)
+                put(place(block, 0, 1, n as u32 + 1), &rule)
             })
             .collect();
         for round in 1..=3 {
@@ -1165,7 +1171,10 @@ fn the_writer_beside_tc() {
             let begin = Instant::now();
             assert_eq!(kernel.rules(own("pf0vf0")).len(), 1000);
             let dump = begin.elapsed();
-            tc("filter del dev pf0vf0 ingress").unwrap();
+            let deletes = (1..=1000).map(|n| delete(place(block, 0, 1, n))).collect();
+            let begin = Instant::now();
+            assert!(kernel.write(deletes).iter().all(Result::is_ok));
+            let gone = begin.elapsed();
             let tcs = batch(|n| {
                 format!(
                     "filter add dev pf0vf0 ingress protocol ip prio 1 handle {} flower skip_sw dst_ip {}/24 action pedit ex munge eth dst set 02:00:00:00:00:02 munge eth src set 02:00:00:00:00:01 munge ip ttl dec pipe csum ip pipe mirred egress redirect dev pf0vf1",
@@ -1175,7 +1184,7 @@ fn the_writer_beside_tc() {
             });
             tc("filter del dev pf0vf0 ingress").unwrap();
             eprintln!(
-                "round {round}: 1,000 rules: writer {ours:.2?} ({parts} parts), tc -batch {tcs:.2?}, our dump {dump:.2?}"
+                "round {round}: 1,000 rules: writer {ours:.2?} ({parts} parts), tc -batch {tcs:.2?}, our dump {dump:.2?}, deleted in {gone:.2?}"
             );
         }
     });

@@ -5,7 +5,9 @@
 //! take milliseconds for a rule. The kernel asks the driver for each message of a send before `send` returns, so a send has
 //! only as many messages as were done in [`SEND_TIME`] before, and outcomes are handed over after each.
 //!
-//! Whether a rule is in hardware is what the kernel echoes; without an echo it is not.
+//! Whether a rule is in hardware is what the kernel echoes; without an echo it is not. The echo costs as much as half of the
+//! write: 1,000 rules into a simulated switch (6.12 in an emulated machine) took 87-104 ms with it and 49-55 ms without,
+//! `tc -batch` 203-219 ms, 1,000 deletions 8-17 ms.
 //!
 //! A send whose answers got lost (`ENOBUFS`) is repeated, one by one: every op is idempotent but a new rule and a new qdisc,
 //! whose `EEXIST` then may be our own success or a foreign one. It is reported as `ENOBUFS`, to be read back.
