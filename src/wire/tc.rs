@@ -1,7 +1,7 @@
 //! What all tc messages share: `struct tcmsg`, where a filter or qdisc hangs, and a nest of attributes to be taken apart.
 //!
 //! Knows no rules (`flower`), no actions (`tc_actions`) and no qdiscs (`tc_qdisc`). Formats: `linux/rtnetlink.h`,
-//! `linux/pkt_sched.h`. A filter of a shared block has no link: `tcm_ifindex` is [`TCM_IFINDEX_MAGIC_BLOCK`] and
+//! `linux/pkt_sched.h`. A filter of a shared block has no link: `tcm_ifindex` is `TCM_IFINDEX_MAGIC_BLOCK` and
 //! `tcm_parent` the block. A filter of a port's ingress hangs on its `clsact` by the minor number of the ingress side; on
 //! an old `ingress` qdisc by no minor number.
 
