@@ -9,9 +9,12 @@ use std::path::PathBuf;
 use frr_offload::admin::decode::{Answer, DecodeOptions, run};
 use frr_offload::model::{PathHops, SourceUpdate, TableId};
 use frr_offload::wire::feedback::OffloadState;
+use frr_offload::wire::flower::{ShownFilter, decode_filter};
 use frr_offload::wire::fpm::{FpmBatch, FpmConnection, FpmError, FrameDecoder};
-use frr_offload::wire::netlink::{Message, u16_at, u32_at};
+use frr_offload::wire::netlink::{Message, Messages, u16_at, u32_at};
 use frr_offload::wire::rtnl_route::{Dialect, RouteView, decode_common_route, decode_route};
+use frr_offload::wire::tc::{RTM_NEWQDISC, RTM_NEWTFILTER};
+use frr_offload::wire::tc_qdisc::decode_qdisc;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMetric, RouteVia};
@@ -855,6 +858,54 @@ proptest! {
             message.extend([0; 10]);
             message.extend(&noise);
             take_anything(&message);
+        }
+    }
+}
+
+/// The messages of tc, by name.
+fn tc_messages() -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<_> = fs::read_dir(golden(""))
+        .unwrap()
+        .filter_map(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let name = name.strip_suffix(".bin")?.to_owned();
+            let bytes = fs::read(golden(&format!("{name}.bin"))).unwrap();
+            Some((name, bytes))
+        })
+        .collect();
+    all.sort();
+    assert_eq!(all.len(), 9);
+    all
+}
+
+#[test]
+fn messages_of_tc_read_as_their_text() {
+    for (name, bytes) in tc_messages() {
+        let mut text = String::new();
+        for message in Messages::new(&bytes).map(Result::unwrap) {
+            text += &match message.kind {
+                RTM_NEWTFILTER => format!("{:?}\n", decode_filter(message.payload)),
+                RTM_NEWQDISC => format!("{:?}\n", decode_qdisc(message.payload)),
+                other => panic!("{name}: {other}"),
+            };
+        }
+        let file = golden(&format!("{name}.txt"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&file, &text).unwrap();
+        }
+        assert_eq!(text, fs::read_to_string(file).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn messages_of_tc_may_be_cut_anywhere() {
+    for (_, bytes) in tc_messages() {
+        for message in Messages::new(&bytes).map(Result::unwrap) {
+            for len in 0..message.payload.len() {
+                let cut = &message.payload[..len];
+                let _: Option<ShownFilter> = decode_filter(cut);
+                decode_qdisc(cut);
+            }
         }
     }
 }

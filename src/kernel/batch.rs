@@ -119,7 +119,15 @@ pub struct BatchSocket {
 impl BatchSocket {
     /// Opens a socket with this receive buffer.
     pub fn open(receive_buffer: usize) -> io::Result<Self> {
-        let socket = RtnlSocket::open(receive_buffer)?;
+        Self::over(RtnlSocket::open(receive_buffer)?)
+    }
+
+    /// Opens a socket for generic netlink.
+    pub fn open_generic(receive_buffer: usize) -> io::Result<Self> {
+        Self::over(RtnlSocket::generic(receive_buffer)?)
+    }
+
+    fn over(socket: RtnlSocket) -> io::Result<Self> {
         socket.set_timeout(ACK_TIMEOUT)?;
         Ok(Self {
             socket,
@@ -133,7 +141,7 @@ impl BatchSocket {
     }
 
     /// Sends a batch and waits until all of it is answered. The refused messages come back by their index; `on_reply` gets
-    /// what a request asked for. The batch is as before and can be sent again.
+    /// what a request asked for, with its index as `seq`. The batch is as before and can be sent again.
     pub fn exchange(
         &mut self,
         batch: &mut Batch,
@@ -164,7 +172,10 @@ impl BatchSocket {
                     continue;
                 }
                 if message.kind != NLMSG_ERROR {
-                    on_reply(&message);
+                    on_reply(&Message {
+                        seq: index as u32,
+                        ..message
+                    });
                     continue;
                 }
                 if let Some(refusal) = refusal(&message) {

@@ -1,8 +1,8 @@
-//! Complete lists read back from the kernel: links, addresses, neighbours, next-hop objects, our routes.
+//! Complete lists read back from the kernel: links, addresses, neighbours, next-hop objects, our routes, rules, qdiscs.
 //!
 //! Route dumps are filtered by protocol in the kernel (strict checking, since Linux 4.20: 0.15 us for each route of others)
 //! and again here. A list that changed while it was read (`NLM_F_DUMP_INTR`) may lack what was there all the time and is
-//! read again; routes are handed out in chunks and not repeated, the caller is told.
+//! read again; routes and rules are handed out in chunks and not repeated, the caller is told.
 
 use std::io;
 use std::time::Duration;
@@ -12,8 +12,10 @@ use nix::errno::Errno as OsErrno;
 use super::batch::refusal;
 use super::socket::{RtnlSocket, Wait, errno};
 use crate::model::{
-    Errno, Family, KernelEvent, Link, Neighbour, ObservedNextHop, ObservedRoute, Protocol,
+    Block, Errno, Family, IngressQdisc, KernelEvent, Link, Neighbour, ObservedNextHop,
+    ObservedRoute, ObservedRule, Protocol,
 };
+use crate::wire::flower::{ShownFilter, decode_filter, encode_rule_dump};
 use crate::wire::kernel_nexthop::{decode_nexthop, encode_nexthop_dump};
 use crate::wire::kernel_route::{decode_route, encode_route_dump};
 use crate::wire::netlink::{Envelope, Message, Messages, u32_at};
@@ -24,6 +26,8 @@ use crate::wire::rtnl_link::{
 
 use crate::wire::rtnl_nexthop::RTM_NEWNEXTHOP;
 use crate::wire::rtnl_route::RTM_NEWROUTE;
+use crate::wire::tc::{RTM_NEWQDISC, RTM_NEWTFILTER};
+use crate::wire::tc_qdisc::{decode_qdisc, encode_qdisc_dump};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -32,6 +36,7 @@ pub(super) const RECEIVE_BUFFER: usize = 1 << 20;
 const TIMEOUT: Duration = Duration::from_secs(30);
 const ATTEMPTS: usize = 10;
 const ROUTES_IN_CHUNK: usize = 4096;
+const RULES_IN_CHUNK: usize = 1024;
 
 /// A socket for reading lists.
 #[derive(Debug)]
@@ -115,6 +120,41 @@ impl DumpSocket {
             if !wanted {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// All ingress qdiscs, anybody's.
+    pub fn qdiscs(&mut self) -> Result<Vec<IngressQdisc>, Errno> {
+        self.list(encode_qdisc_dump, RTM_NEWQDISC, decode_qdisc)
+    }
+
+    /// The rules of a block, anybody's, all chains, in chunks; `each` says whether to go on. A block that is not there has
+    /// none; nor has a port whose ingress is bound to a shared block.
+    pub fn rules(
+        &mut self,
+        block: Block,
+        mut each: impl FnMut(Vec<ObservedRule>) -> bool,
+    ) -> Result<(), Errno> {
+        let mut chunk = Vec::new();
+        let mut wanted = true;
+        self.dump(
+            |envelope| encode_rule_dump(envelope, block),
+            |message| {
+                if message.kind != RTM_NEWTFILTER || !wanted {
+                    return;
+                }
+                match decode_filter(message.payload) {
+                    Some(ShownFilter::Rule(rule)) if rule.place.block == block => chunk.push(*rule),
+                    _ => return,
+                }
+                if chunk.len() == RULES_IN_CHUNK {
+                    wanted = each(std::mem::take(&mut chunk));
+                }
+            },
+        )?;
+        if wanted && !chunk.is_empty() {
+            each(chunk);
         }
         Ok(())
     }

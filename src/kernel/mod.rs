@@ -3,11 +3,15 @@
 //!
 //! [`FibWriter`] is the one thread that writes, with blocking sockets: the kernel does the work of a batch inside `send`, so
 //! no window is needed and a second writer only waits for the same lock. [`Monitor`] is the thread that listens, on its own
-//! socket; [`PortWatch`] and [`MirrorWatch`] do so for what only the offload needs. [`DumpSocket`] reads complete lists back. Measurements: the numbers in [`batch`] and [`monitor`].
+//! socket; [`PortWatch`] and [`MirrorWatch`] do so for what only the offload needs. [`DumpSocket`] reads complete lists back.
+//! [`TcWriter`] and [`TcWatch`] are the same two for hardware rules: a slow NIC must not keep routes waiting. Measurements:
+//! the numbers in [`batch`] and [`monitor`].
 
 pub mod batch;
 mod dump;
 mod fib_writer;
+mod genl;
+mod listener;
 mod lookup;
 mod mirror_watch;
 pub mod monitor;
@@ -15,6 +19,8 @@ mod port_lists;
 mod port_watch;
 mod route_watch;
 mod socket;
+mod tc_watch;
+mod tc_writer;
 mod watch;
 
 pub use dump::DumpSocket;
@@ -24,3 +30,5 @@ pub use mirror_watch::MirrorWatch;
 pub use monitor::Monitor;
 pub use port_watch::PortWatch;
 pub use route_watch::RouteWatch;
+pub use tc_watch::TcWatch;
+pub use tc_writer::{RECEIVE_BUFFER as TC_RECEIVE_BUFFER, TcWriter};

@@ -22,26 +22,23 @@ pub struct RouteWatch {
     pub metric: u32,
 }
 
-const LD_H_ABS: u16 = 0x28;
-const LD_W_ABS: u16 = 0x20;
+pub(super) const LD_H_ABS: u16 = 0x28;
+pub(super) const LD_W_ABS: u16 = 0x20;
 const LD_W_IND: u16 = 0x40;
 const LD_IMM: u16 = 0x00;
 const LDX_IMM: u16 = 0x01;
 const TAX: u16 = 0x07;
-const JEQ: u16 = 0x15;
-const RET: u16 = 0x06;
+pub(super) const JEQ: u16 = 0x15;
+pub(super) const RET: u16 = 0x06;
 /// `SKF_AD_OFF + SKF_AD_NLATTR`: A = where the attribute of type X begins, from offset A on; 0 if there is none.
 const FIND_ATTRIBUTE: u32 = 0xffff_f000 + 12;
-const TYPE_OFFSET: u32 = 4;
-const PID_OFFSET: u32 = 12;
+pub(super) const TYPE_OFFSET: u32 = 4;
+pub(super) const PID_OFFSET: u32 = 12;
 const ATTR_HEADER_LEN: u32 = 4;
 
 impl RouteWatch {
     /// The program. Messages that are not about routes pass.
     pub(super) fn program(self) -> [SockFilter; 15] {
-        // BPF loads are big-endian, netlink is host-endian.
-        let short = |value: u16| u32::from(u16::from_be_bytes(value.to_ne_bytes()));
-        let long = |value: u32| u32::from_be_bytes(value.to_ne_bytes());
         let op = SockFilter::new;
         [
             op(LD_H_ABS, 0, 0, TYPE_OFFSET),
@@ -61,4 +58,14 @@ impl RouteWatch {
             op(RET, 0, 0, 0),
         ]
     }
+}
+
+/// How a program loads a 16-bit field: BPF is big-endian, netlink host-endian.
+pub(super) const fn short(value: u16) -> u32 {
+    u16::from_be_bytes(value.to_ne_bytes()) as u32
+}
+
+/// How a program loads a 32-bit field.
+pub(super) const fn long(value: u32) -> u32 {
+    u32::from_be_bytes(value.to_ne_bytes())
 }

@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 
 use super::{
-    Block, Errno, EtherProto, Family, FlowerRule, IfIndex, IfName, InHardware, ObservedRule,
-    Refusal, RouteKey, RulePlace, Ticket,
+    Block, Chain, Errno, EtherProto, Family, FlowerRule, IfIndex, IfName, InHardware, ObservedRule,
+    Prio, Refusal, RouteKey, RulePlace, Ticket,
 };
 
 /// The id of a switch: `IFLA_PHYS_SWITCH_ID`. Ports of one id can forward to each other in hardware.
@@ -165,6 +165,15 @@ pub enum OffloadEvent {
     Rule(Box<ObservedRule>),
     /// A rule was removed by somebody else.
     RuleGone(RulePlace),
+    /// All rules of a priority were removed by somebody else. A flush of a chain or block is one of these a priority.
+    PrioGone {
+        /// The block.
+        block: Block,
+        /// The chain.
+        chain: Chain,
+        /// The priority.
+        prio: Prio,
+    },
     /// A part of all flower rules of a block; `last` closes the list.
     Rules {
         /// The block.
@@ -189,7 +198,8 @@ pub enum OffloadEvent {
     },
     /// All rules of `ip rule` that matter, after each change of any.
     PolicyRules(Vec<PolicyRule>),
-    /// The kernel dropped notifications; full lists follow.
+    /// The kernel dropped notifications; the list of qdiscs follows. Rules are to be asked for, block by block: only a dump
+    /// by the writer is in order with our own writes.
     Overrun,
     /// A dump failed and should be asked for again.
     DumpFailed(Errno),
@@ -230,7 +240,7 @@ pub enum RuleOpKind {
         /// The block to bind.
         block: Option<NonZeroU32>,
     },
-    /// `RTM_DELQDISC` of a link's `clsact`.
+    /// `RTM_DELQDISC` of a link's `clsact`; absent is `EINVAL`.
     DeleteQdisc {
         /// The link.
         dev: IfIndex,

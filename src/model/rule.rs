@@ -345,7 +345,7 @@ pub struct InHardware {
 pub struct RuleCounters {
     /// Packets in software.
     pub software_packets: u64,
-    /// Bytes in software.
+    /// Bytes in software, without the Ethernet header (seen on Linux 6.12, at ingress).
     pub software_bytes: u64,
     /// Packets in hardware.
     pub hardware_packets: u64,

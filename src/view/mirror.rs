@@ -55,6 +55,7 @@ impl Mirror {
             | OffloadEvent::Qdiscs(_)
             | OffloadEvent::Rule(_)
             | OffloadEvent::RuleGone(_)
+            | OffloadEvent::PrioGone { .. }
             | OffloadEvent::Rules { .. }
             | OffloadEvent::PolicyRules(_)
             | OffloadEvent::Overrun

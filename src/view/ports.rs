@@ -207,6 +207,7 @@ impl Ports {
             OffloadEvent::Outcomes(_)
             | OffloadEvent::Rule(_)
             | OffloadEvent::RuleGone(_)
+            | OffloadEvent::PrioGone { .. }
             | OffloadEvent::Rules { .. }
             | OffloadEvent::Foreign(_)
             | OffloadEvent::ForeignReplaced(_)

@@ -2,7 +2,9 @@
 
 pub mod devlink;
 pub mod ethtool;
+pub mod ethtool_set;
 pub mod feedback;
+pub mod flower;
 pub mod foreign_route;
 pub mod fpm;
 pub mod fpm_zebra;
@@ -14,3 +16,6 @@ pub mod rtnl_conf;
 pub mod rtnl_link;
 pub mod rtnl_nexthop;
 pub mod rtnl_route;
+pub mod tc;
+mod tc_actions;
+pub mod tc_qdisc;

@@ -18,6 +18,8 @@ pub const NLA_F_NESTED: u16 = 0x8000;
 pub const NLM_F_REQUEST: u16 = 0x1;
 /// `NLM_F_ACK`.
 pub const NLM_F_ACK: u16 = 0x4;
+/// `NLM_F_ECHO`: answer with what was made of the request.
+pub const NLM_F_ECHO: u16 = 0x8;
 /// `NLM_F_REPLACE`.
 pub const NLM_F_REPLACE: u16 = 0x100;
 /// `NLM_F_EXCL`.
