@@ -492,6 +492,7 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
         setup,
         fpm,
         kernel,
+        offload: _,
         admin,
         log,
     } = config;

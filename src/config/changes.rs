@@ -21,9 +21,11 @@ impl Changes {
             setup,
             fpm,
             kernel,
+            offload,
             admin,
             log,
         } = old;
+        changes.restart("offload", *offload != new.offload);
         changes.restart("setup", *setup != new.setup);
         let FpmConfig {
             listen,

@@ -21,7 +21,7 @@ pub use fault::{Fault, FaultKind, Faults};
 pub use raw::ConfigText;
 pub use validate::{check_filter, parse, parse_lenient};
 
-use crate::model::{Prefix, Protocol, TableId};
+use crate::model::{PortFilter, Prefix, Prio, Protocol, TableId};
 
 /// Where the main file is when nobody says otherwise. `config.d/*.toml` beside it comes after it.
 pub const DEFAULT_PATH: &str = "/etc/frr-offload/config.toml";
@@ -124,6 +124,32 @@ words! {
 }
 
 words! {
+    /// `offload.mode`: where rules run.
+    OffloadMode {
+        /// `skip_sw` on every switch that passes the probe, else none.
+        Auto = "auto",
+        /// No rules.
+        Off = "off",
+        /// In hardware alone.
+        SkipSw = "skip_sw",
+        /// In software alone, on plain links: for labs.
+        SkipHw = "skip_hw",
+    }
+}
+
+words! {
+    /// `offload.layout`.
+    LayoutMode {
+        /// What the probe finds possible.
+        Auto = "auto",
+        /// Chains for tables, groups and hops.
+        Chained = "chained",
+        /// Everything in the rule of the prefix.
+        Flat = "flat",
+    }
+}
+
+words! {
     /// `log.format`.
     LogFormat {
         /// journald fields under systemd, else text.
@@ -144,6 +170,8 @@ pub struct Config {
     pub fpm: FpmConfig,
     /// `[kernel]`.
     pub kernel: KernelConfig,
+    /// `[offload]`.
+    pub offload: OffloadConfig,
     /// `[admin]`.
     pub admin: AdminConfig,
     /// `[log]`.
@@ -186,6 +214,27 @@ pub struct KernelConfig {
     pub on_exit: OnExit,
 }
 
+/// `[offload]`: what goes to hardware.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffloadConfig {
+    /// `mode`.
+    pub mode: OffloadMode,
+    /// `switches`: `phys_switch_id`s in hexadecimal or devlink handles; empty means all (`auto`).
+    pub switches: Vec<Box<str>>,
+    /// `ports`.
+    pub ports: PortFilter,
+    /// `capacity`: rules of a switch; `None`: learned from the driver's refusals.
+    pub capacity: Option<usize>,
+    /// `layout`.
+    pub layout: LayoutMode,
+    /// `prio_base`: the first priority of ours in chain 0; `None`: the lowest that is free.
+    pub prio_base: Option<Prio>,
+    /// `hosts`: neighbours of connected subnets as host routes.
+    pub hosts: bool,
+    /// `ecmp.buckets`: the most buckets of a group, as a power of two.
+    pub bucket_bits: u8,
+}
+
 /// `[admin]`: how the command line finds the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
@@ -211,6 +260,7 @@ impl Default for Config {
             setup,
             fpm: FpmConfig::for_setup(setup),
             kernel: KernelConfig::default(),
+            offload: OffloadConfig::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
         }
@@ -251,6 +301,22 @@ impl Default for KernelConfig {
             audit: Duration::from_secs(60),
             // Forwarding outlives the daemon: an upgrade loses no packet.
             on_exit: OnExit::Keep,
+        }
+    }
+}
+
+impl Default for OffloadConfig {
+    fn default() -> Self {
+        Self {
+            // Only where hardware is found that does what it says.
+            mode: OffloadMode::Auto,
+            switches: Vec::new(),
+            ports: PortFilter::default(),
+            capacity: None,
+            layout: LayoutMode::Auto,
+            prio_base: None,
+            hosts: true,
+            bucket_bits: 8,
         }
     }
 }

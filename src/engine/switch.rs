@@ -904,7 +904,8 @@ fn except_of(rule: &FlowerRule) -> Option<Except> {
     match (matches.src, matches.dst) {
         (Some(src), None) => prefix_of(src).map(Except::From),
         (None, Some(dst)) => prefix_of(dst).map(Except::To),
-        _ => None,
+        (None, None) => route_of(rule, rule.protocol.family()?).map(Except::To),
+        (Some(_), Some(_)) => None,
     }
 }
 

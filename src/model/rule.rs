@@ -131,6 +131,15 @@ impl EtherProto {
             Family::V6 => Self::Ipv6,
         }
     }
+
+    /// The family of untagged packets.
+    pub const fn family(self) -> Option<Family> {
+        match self {
+            Self::Ipv4 => Some(Family::V4),
+            Self::Ipv6 => Some(Family::V6),
+            Self::Vlan => None,
+        }
+    }
 }
 
 /// An address under a mask, which may be any bits: a prefix, or the low bits that choose an ECMP bucket. No bits outside of

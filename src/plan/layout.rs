@@ -253,14 +253,14 @@ impl LayoutContext<'_> {
                     Except::From(prefix) => (
                         2 + u16::from(prefix.len()),
                         RuleMatch {
-                            src: Some(Masked::prefix(prefix)),
+                            src: masked(prefix),
                             ..RuleMatch::default()
                         },
                     ),
                     Except::To(prefix) => (
                         3 + max + u16::from(prefix.len()),
                         RuleMatch {
-                            dst: Some(Masked::prefix(prefix)),
+                            dst: masked(prefix),
                             ..RuleMatch::default()
                         },
                     ),
@@ -385,7 +385,7 @@ impl LayoutContext<'_> {
 
     fn destination(&self, prefix: Prefix) -> Option<Masked> {
         if prefix.len() > 0 {
-            return Some(Masked::prefix(prefix));
+            return masked(prefix);
         }
         match prefix.family() {
             // All that is routed on the Internet; the rest of ::/0 stays with the kernel.
@@ -395,6 +395,11 @@ impl LayoutContext<'_> {
             _ => None,
         }
     }
+}
+
+/// A mask without bits is no match to the kernel, and would not be shown again.
+fn masked(prefix: Prefix) -> Option<Masked> {
+    (prefix.len() > 0).then(|| Masked::prefix(prefix))
 }
 
 /// How many different priorities a family's routes use, and which one a prefix has. Longest first.
