@@ -155,6 +155,7 @@ fn a_stalled_writer_neither_stops_the_reading_nor_fills_the_memory() {
         questions: questions_out,
         stopped,
         ops,
+        rules: None,
         saver: Saver::new(state.clone()),
         started: Instant::now(),
     };

@@ -2,6 +2,7 @@
 //! notable. Everything it decides is when; what is the engine's.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -9,9 +10,10 @@ use crossbeam_channel::{Receiver, Sender, never, select};
 use tracing::{error, info, warn};
 
 use crate::admin::Question;
+use crate::daemon::offload::OffloadThreads;
 use crate::engine::Engine;
 use crate::engine::report::Severity;
-use crate::model::{Event, KernelNhId, Op, Timestamp};
+use crate::model::{Event, KernelNhId, Op, RuleOp, Timestamp};
 use crate::state::{ID_BLOCK, Snapshot};
 
 /// Writes of one batch: past 128 only latency grows (docs/evidence.md, "Batches").
@@ -22,6 +24,17 @@ const EVENTS_A_TURN: usize = 64;
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
 /// How long removing everything may take at the end.
 const FLUSH: Duration = Duration::from_secs(8);
+
+/// Rules in a batch for tc: a NIC may need milliseconds for each, and what comes up meanwhile should not wait for many.
+const RULE_BATCH: usize = 64;
+
+/// The way to tc.
+pub struct Rules {
+    /// To the writer of rules.
+    pub ops: Sender<Vec<RuleOp>>,
+    /// Its threads.
+    pub threads: Arc<OffloadThreads>,
+}
 
 /// The thread's parts.
 pub struct EngineLoop {
@@ -35,6 +48,8 @@ pub struct EngineLoop {
     pub stopped: Receiver<()>,
     /// To the writer.
     pub ops: Sender<Vec<Op>>,
+    /// To tc, unless the offload is off.
+    pub rules: Option<Rules>,
     /// Keeps the state file.
     pub saver: Saver,
     /// Time 0 of the engine.
@@ -47,6 +62,7 @@ impl EngineLoop {
         let mut logged = 0;
         loop {
             let more = self.hand_out()?;
+            self.hand_out_rules()?;
             logged = self.log(logged);
             self.saver.save_lazily(&self.engine);
             if !self.take_in(more)? {
@@ -81,6 +97,31 @@ impl EngineLoop {
             }
         }
         Ok(true)
+    }
+
+    /// The same for tc, which is slower and never waited for.
+    fn hand_out_rules(&mut self) -> anyhow::Result<()> {
+        let now = self.now();
+        let Some(rules) = &self.rules else {
+            return Ok(());
+        };
+        if rules.threads.is_finished() {
+            bail!("a thread of the offload ended");
+        }
+        if self.engine.wants_mirror_refresh() {
+            rules.threads.refresh();
+        }
+        while !rules.ops.is_full() {
+            let mut ops = Vec::new();
+            self.engine.poll_rule_ops(now, RULE_BATCH, &mut ops);
+            if ops.is_empty() {
+                return Ok(());
+            }
+            if rules.ops.send(ops).is_err() {
+                bail!("the writer of rules ended");
+            }
+        }
+        Ok(())
     }
 
     /// Waits for something, then takes in what there is, up to a bound. `false` to end.

@@ -3,6 +3,7 @@
 //! ```text
 //! fpm readers --+                                    (OS threads, blocking sockets)
 //! monitor ------+--> events --> engine thread --> ops --> fib writer --> events
+//! offload's ears +                            +--> rule ops --> tc writer --> events
 //! admin (tokio, main thread) --questions--^
 //! ```
 //!
@@ -15,6 +16,7 @@ pub mod engine_loop;
 pub mod flush;
 mod lock;
 mod logging;
+mod offload;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,7 +25,7 @@ use anyhow::{Context, bail};
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, AdminSocket, EngineHandle, VERSION};
-use crate::config::{Changes, Config, Faults, SetUp};
+use crate::config::{Changes, Config, Faults, OffloadMode, SetUp};
 use crate::engine::{Engine, Memory};
 use crate::kernel::monitor::RECEIVE_BUFFER;
 use crate::kernel::{self, DumpSocket, FibWriter, Monitor, RouteWatch, WriterConfig};
@@ -31,7 +33,8 @@ use crate::source::fpm::{FpmListener, FpmListenerConfig};
 use crate::state::{self, Snapshot};
 use crate::wire::kernel_route::RouteMark;
 
-use engine_loop::{EngineLoop, Saver};
+use engine_loop::{EngineLoop, Rules, Saver};
+use offload::OffloadThreads;
 
 /// Events that wait for the engine.
 pub const EVENT_QUEUE: usize = 64;
@@ -114,6 +117,20 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         },
         events_in.clone(),
     )?;
+    let rules = if config.offload.mode == OffloadMode::Off {
+        None
+    } else {
+        let (rule_ops, rule_ops_out) = crossbeam_channel::bounded(OP_QUEUE);
+        let threads = Arc::new(OffloadThreads::start(rule_ops_out, &events_in)?);
+        Some((
+            Rules {
+                ops: rule_ops,
+                threads: Arc::clone(&threads),
+            },
+            threads,
+        ))
+    };
+    let (rules, threads) = rules.unzip();
     drop(events_in);
 
     let ended = Arc::new(tokio::sync::Notify::new());
@@ -124,6 +141,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         questions,
         stopped,
         ops,
+        rules,
         saver: Saver::new(state_file),
         started,
     };
@@ -198,9 +216,14 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         bail!("the engine did not end within {DRAIN:?}");
     }
     drop(monitor);
-    let result = engine
+    let engine_result = engine
         .join()
-        .map_err(|_| anyhow::anyhow!("the engine thread panicked"))?;
+        .map_err(|_| anyhow::anyhow!("the engine thread panicked"));
+    // The engine held the other one.
+    if let Some(threads) = threads.and_then(Arc::into_inner) {
+        threads.join()?;
+    }
+    let result = engine_result?;
     writer
         .join()
         .map_err(|_| anyhow::anyhow!("the kernel writer panicked"))?;

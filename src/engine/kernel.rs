@@ -32,7 +32,20 @@ impl Engine {
         for event in events {
             self.view.apply(&event, &mut changes);
             for change in changes.drain(..) {
+                if let ViewChange::Neighbour(key) = change {
+                    self.touch_offload_neighbour(key);
+                }
                 self.apply_view_change(change);
+            }
+            match &event {
+                KernelEvent::Link(_) | KernelEvent::Links(_) | KernelEvent::Address { .. } => {
+                    self.link_changed_for_offload();
+                }
+                KernelEvent::LinkGone(dev) => {
+                    self.offload.ports.link_gone(*dev);
+                    self.link_changed_for_offload();
+                }
+                _ => {}
             }
             match event {
                 KernelEvent::NextHop(object) => self.object_changed(&object),

@@ -14,6 +14,7 @@
 
 mod kernel;
 mod notable;
+mod offload;
 mod outcomes;
 mod query;
 pub mod report;
@@ -66,6 +67,7 @@ mod ticket_table {
     pub const SOLICITS: u8 = 3;
     pub const SETTINGS: u8 = 4;
     pub const DUMPS: u8 = 5;
+    pub const RULES: u8 = 6;
 }
 
 /// A dump: asked for, on its way, and whether what it will bring is already out of date.
@@ -108,6 +110,8 @@ pub struct Mended {
     pub objects: u64,
     /// Permanent neighbours.
     pub neighbours: u64,
+    /// Rules and qdiscs of the offload.
+    pub rules: u64,
 }
 
 /// A [`Engine::resync`] that was asked for.
@@ -164,6 +168,8 @@ pub struct Engine {
     object_dump: Dump,
     next_audit: Option<Timestamp>,
     next_solicit: Timestamp,
+    // What goes to hardware.
+    offload: offload::Offload,
     // Work of the turn.
     dirty: VecDeque<SlotId>,
     gated: Vec<SlotId>,
@@ -210,6 +216,7 @@ impl Engine {
             object_dump: Dump::default(),
             next_audit: None,
             next_solicit: Timestamp(0),
+            offload: offload::Offload::default(),
             dirty: VecDeque::new(),
             gated: Vec::new(),
             gates_shut: Gates::default(),
@@ -233,7 +240,7 @@ impl Engine {
             Event::Source(event) => self.apply_source(event),
             Event::Kernel(events) => self.apply_kernel(events),
             Event::Outcomes(outcomes) => self.apply_outcomes(outcomes),
-            Event::Offload(_) => {}
+            Event::Offload(events) => self.apply_offload(events),
         }
     }
 
@@ -266,6 +273,7 @@ impl Engine {
             (self.route_dump.wanted && !self.route_dump.running)
                 .then_some(self.route_dump.not_before),
             Some(self.next_solicit),
+            self.offload_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -341,6 +349,7 @@ impl Engine {
             routes: self.counters.mended.routes - resync.before.routes,
             objects: self.counters.mended.objects - resync.before.objects,
             neighbours: self.counters.mended.neighbours - resync.before.neighbours,
+            rules: self.counters.mended.rules - resync.before.rules,
         })
     }
 

@@ -769,6 +769,12 @@ impl Switch {
                 None => observe_stray(&mut state.table, &mut self.chains, observed),
             }
         }
+        // A chain that a rule of then still leads to is not free, even when it is empty.
+        for (_, _, rule) in &ours {
+            if let Some(RuleAction::Goto(chain)) = rule.actions.last() {
+                self.chains.adopt(ChainUse::Stray(*chain), *chain);
+            }
+        }
         // A rule that bears our mark and can't be read is not one of this version.
         let unreadable = |rule: &&ObservedRule| is_ours(rule) && rule.rule.is_none();
         for observed in rules.iter().filter(unreadable) {

@@ -10,6 +10,7 @@ use rustc_hash::FxHashSet;
 
 use super::report::Severity;
 use super::{Engine, plan_context, ticket_table};
+use crate::config::OffloadMode;
 use crate::model::{
     Family, KernelHop, KernelNhId, KernelTarget, NeighbourKey, Op, OpKind, Reason, Ticket,
 };
@@ -43,6 +44,7 @@ impl Engine {
                     self.route_dump.wanted = self.writes_routes();
                     self.object_dump.wanted = self.writes_routes();
                     self.reapply_settings();
+                    self.audit_offload();
                     self.next_audit = Some(self.now + self.config.kernel.audit);
                 }
                 Some(_) => {}
@@ -84,6 +86,7 @@ impl Engine {
                 break;
             }
             for key in groups {
+                self.touch_offload_group(key);
                 if !self.groups.contains(key.0) {
                     continue;
                 }
@@ -170,12 +173,24 @@ impl Engine {
     }
 
     fn compute_form(&mut self, path: PathId, family: Family) -> PathForm {
+        let key = self.paths.get(path).key;
         if !self.writes_routes() {
+            // Hardware needs to know the hops all the same.
+            if self.config.offload.mode != OffloadMode::Off {
+                let mut ctx = plan_context!(self);
+                self.plan.form(&mut ctx, &key, family).ok();
+                if let Some(group) = self.group_of(key.target) {
+                    self.touch_offload_group((group, family));
+                }
+            }
             return PathForm::Blocked(Reason::NotWanted);
         }
-        let key = self.paths.get(path).key;
         let mut ctx = plan_context!(self);
-        match self.plan.form(&mut ctx, &key, family) {
+        let form = self.plan.form(&mut ctx, &key, family);
+        if let Some(group) = self.group_of(key.target) {
+            self.touch_offload_group((group, family));
+        }
+        match form {
             Ok(route) => PathForm::Form(self.forms.hold(route)),
             Err(reason) => PathForm::Blocked(reason),
         }

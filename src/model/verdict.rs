@@ -77,6 +77,20 @@ reasons! {
     NotWanted => "not-wanted", "this set-up does not write routes";
     /// The hardware table is full.
     TableFull => "table-full", "the hardware table is full, or the guards this prefix would need don't fit";
+    /// A connected subnet.
+    Connected => "connected", "a connected subnet: its hosts go to hardware one by one, the rest to the kernel, which resolves them";
+    /// A next hop that is no port of this switch.
+    OtherSwitch => "nexthop-other-switch", "a next hop is not on a port of this switch, and hardware can't forward from one switch to another";
+    /// A next hop without gateway.
+    InterfaceRoute => "interface-route", "the next hop is an interface without gateway: the kernel must resolve each destination";
+    /// A route with its own MTU.
+    RouteMtu => "route-mtu", "the route has an MTU of its own, which hardware can't check";
+    /// The egress port's MTU is below an ingress port's.
+    EgressMtu => "egress-mtu", "the egress port's MTU is below that of a port that packets come in by: too large ones need the kernel's ICMP";
+    /// Unreachable or prohibit.
+    KernelAnswers => "kernel-answers", "the kernel answers packets to this prefix with ICMP";
+    /// No port looks up this table.
+    NoPort => "no-port", "no port of a switch looks up this table";
     /// The driver refused the rule.
     DriverRefused => "driver-refused", "the driver refused the rule; its words are in `explain`";
     /// Shares a tc priority with a longer prefix inside it.

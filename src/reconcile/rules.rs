@@ -530,7 +530,7 @@ impl RuleTable {
             Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)) => true,
             Item::Rule(RuleKey::Hop(_)) => leads_nowhere(item),
             Item::Rule(RuleKey::Bucket(group, ..)) => match self.buckets.get(&group) {
-                Some((wished, missing)) if *wished > 0 => *missing == 0,
+                Some((wished, 0)) if *wished > 0 => true,
                 _ => leads_nowhere(item),
             },
             Item::Rule(RuleKey::Except(table, family, _)) => {
