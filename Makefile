@@ -1,7 +1,7 @@
 # What people type. Everything that needs namespaces needs root: sudo make demo, sudo make test.
 # Cargo then still runs as the one who called sudo. What is missing is installed by apt.
 
-.PHONY: help build demo test labs test-full bench lint clean-host
+.PHONY: help build demo demo-offload test labs test-vm test-full bench lint clean-host
 
 help:
 	@echo 'make build           release build'
@@ -9,6 +9,7 @@ help:
 	@echo 'sudo make test       all tests and labs (without sudo: those that need no root)'
 	@echo 'sudo make labs       only the labs: all with FRR 10.3, some with 8.4 and the newest;'
 	@echo '                     LABS="[SUITE/]NAME ..." for some, JOBS=1 to watch'
+	@echo 'sudo make test-vm    what needs another kernel, in one VM: VRF, a simulated switch; VM="NAME ..." for some'
 	@echo 'sudo make test-full  tests, all labs with all three FRR and the restarts as often as before'
 	@echo '                     a release, benches and fuzz targets built'
 	@echo 'sudo make bench      routes into the kernel beside the raw limit, ip, BIRD and zebra; ROUTES=N, RUNS=N;'
@@ -22,10 +23,17 @@ build:
 demo:
 	@scripts/demo
 
+# Not in the help yet: it shows the kernel's routes on a simulated switch, and nothing in hardware.
+demo-offload:
+	@scripts/setup vm
+	@[ -n "$$FRR_OFFLOAD" ] || scripts/cargo build --locked
+	@tests/vm/run demo-offload
+
 test:
 	@scripts/setup
 	@scripts/test-rust
 	@$(MAKE) --no-print-directory labs
+	@$(MAKE) --no-print-directory test-vm
 
 # The labs use the debug build, with its overflow checks. FRR comes from cached root file systems,
 # which scripts/frr-tree makes.
@@ -34,11 +42,18 @@ labs:
 	@[ -n "$$FRR_OFFLOAD" ] || scripts/cargo build --locked
 	@FRR_OFFLOAD=$${FRR_OFFLOAD:-$${CARGO_TARGET_DIR:-target}/debug/frr-offload} tests/lab/run $(LABS)
 
+# What the kernel of this machine may lack, in one boot of a VM which tests/vm makes.
+test-vm:
+	@scripts/setup vm
+	@[ -n "$$FRR_OFFLOAD" ] || scripts/cargo build --locked
+	@tests/vm/run $(VM)
+
 test-full:
 	@scripts/setup
 	@scripts/test-rust
 	@KILLS=20 ZEBRA_KILLS=10 FRR_RESTARTS=3 LAB_SECONDS=1200 \
 		$(MAKE) --no-print-directory labs LABS='bookworm/all trixie/all sid/all'
+	@$(MAKE) --no-print-directory test-vm VM=all
 	@scripts/cargo bench --locked --no-run
 	@if [ -f fuzz/Cargo.toml ]; then scripts/cargo check --manifest-path fuzz/Cargo.toml; fi
 

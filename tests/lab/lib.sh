@@ -16,7 +16,8 @@
 #   ROUTER/run ...   the private directories of a router;  ROUTER/log  output of its processes
 #
 # Input: FRR_OFFLOAD (binary), FRR_TREE (a root file system with FRR, "/" by default),
-# KEEP=1 (leave the lab up at the end), VERBOSE=1 (say what is run).
+# KEEP=1 (leave the lab up at the end), VERBOSE=1 (say what is run), LAB_SLOWNESS=N (this machine is
+# so many times slower than usual, as an emulated one is: limits are longer by that).
 
 set -euo pipefail
 # Tools that follow the locale or the terminal would make output differ between machines.
@@ -27,6 +28,7 @@ LAB_SOURCE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$LAB_SOURCE/../.." && pwd)
 FRR_CONF=$ROOT/frr-conf
 FRR_TREE=${FRR_TREE:-/}
+LAB_SLOWNESS=${LAB_SLOWNESS:-1}
 LAB_PREFIX=fo-$$
 LAB=
 # shellcheck disable=SC2034  # read by checks.sh
@@ -99,7 +101,7 @@ lab_error() {
     [[ $BASH_SUBSHELL == 0 ]] || return 0
     # Name the line of the lab, not that of the function of this library which it called.
     local frame=1
-    while [[ ${BASH_SOURCE[frame]} == "$LAB_SOURCE"/*.sh && -n ${BASH_SOURCE[frame + 1]:-} ]]; do frame=$((frame + 1)); done
+    while [[ ${BASH_SOURCE[frame]} == "$ROOT"/tests/*.sh && -n ${BASH_SOURCE[frame + 1]:-} ]]; do frame=$((frame + 1)); done
     fail "line ${BASH_LINENO[frame - 1]} of ${BASH_SOURCE[frame]#"$ROOT/"}, at: $1"
 }
 
@@ -166,8 +168,15 @@ EOF
 
 # ---- processes ---------------------------------------------------------------------------------
 
-# Field 22 of /proc/PID/stat; the name before it may hold spaces and parentheses.
-start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+# read_stat PID: STAT_STATE and STAT_START, fields 3 and 22 of /proc/PID/stat; the name before them may
+# hold spaces and parentheses. Without other programs: it is asked often, and a process is dear in a VM.
+read_stat() {
+    local line fields
+    { IFS= read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
+    read -ra fields <<<"${line##*) }"
+    STAT_STATE=${fields[0]} STAT_START=${fields[19]}
+}
+start_time() { ! read_stat "$1" || echo "$STAT_START"; }
 
 # spawn ROUTER/NAME TREE COMMAND...: start on that router in the background, output to
 # $LAB/ROUTER/log/NAME. In a session of its own, so that Ctrl-C reaches only the lab, which then
@@ -188,9 +197,12 @@ spawn() {
 # True while the process we started under this name lives. A zombie does not, unless its other
 # threads have not ended yet: they hold its sockets.
 alive() {
-    local pid=${PID[$1]:-}
-    [[ -n $pid && -n ${PID_START[$1]} && $(start_time "$pid") == "${PID_START[$1]}" ]] || return 1
-    [[ $(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null) != Z* || $(find "/proc/$pid/task" -maxdepth 1 2>/dev/null | wc -l) -gt 2 ]]
+    local pid=${PID[$1]:-} tasks
+    [[ -n $pid ]] || return 1
+    read_stat "$pid" || return 1
+    [[ $STAT_START == "${PID_START[$1]}" ]] || return 1
+    tasks=("/proc/$pid/task/"*)
+    [[ $STAT_STATE != Z || ${#tasks[@]} -gt 1 ]]
 }
 
 signal() { ! alive "$1" || kill -s "$2" "${PID[$1]}" 2>/dev/null || true; }
@@ -199,9 +211,9 @@ signal() { ! alive "$1" || kill -s "$2" "${PID[$1]}" 2>/dev/null || true; }
 end() {
     local tries
     signal "$1" TERM
-    for ((tries = 0; tries < 100; tries++)); do
+    for ((tries = 0; tries < 100 * LAB_SLOWNESS; tries++)); do
         alive "$1" || break
-        ((tries == 50)) && signal "$1" KILL
+        ((tries == 50 * LAB_SLOWNESS)) && signal "$1" KILL
         sleep 0.1
     done
     unset "PID[$1]" "PID_START[$1]"
@@ -222,7 +234,7 @@ kill_hard() {
 # wait_until SECONDS 'what' COMMAND...: the command succeeds in time, or the lab fails.
 # The condition is the last thing shown on failure: its output is often the answer.
 wait_until() {
-    local seconds=$1 what=$2 begin=${EPOCHREALTIME/./} now
+    local seconds=$(($1 * LAB_SLOWNESS)) what=$2 begin=${EPOCHREALTIME/./} now
     shift 2
     until "$@" >/dev/null 2>&1; do
         now=${EPOCHREALTIME/./}
@@ -280,25 +292,31 @@ router() {
     local name
     for name in "$@"; do
         ip netns add "$(ns "$name")"
-        ROUTERS+=("$name")
-        mkdir -p "$LAB/$name"/{run,tmp,lib,etc,log}
-        chmod 1777 "$LAB/$name/tmp"
-        # Whatever the host passes down to new namespaces, a lab starts from the same values.
-        # No duplicate address detection: it costs a second or two a link and is not the matter.
-        on "$name" sysctl -qw \
-            net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
-            net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
-            net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 \
-            net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.dad_transmits=0 \
-            net.ipv6.conf.default.addr_gen_mode=0 \
-            net.ipv6.conf.all.keep_addr_on_down=1 \
-            net.ipv4.fib_multipath_hash_policy=1 net.ipv6.fib_multipath_hash_policy=1
-        ipr "$name" link set lo up
+        routes_packets "$name"
         # A veth with both ends here: not every kernel has dummy devices.
         ipr "$name" link add lan0 type veth peer name lan0-end
         ipr "$name" link set lan0-end addrgenmode none up
         ipr "$name" link set lan0 up
     done
+}
+
+# routes_packets ROUTER: its private directories, and a namespace that forwards.
+routes_packets() {
+    local name=$1
+    ROUTERS+=("$name")
+    mkdir -p "$LAB/$name"/{run,tmp,lib,etc,log}
+    chmod 1777 "$LAB/$name/tmp"
+    # Whatever the host passes down to new namespaces, a lab starts from the same values.
+    # No duplicate address detection: it costs a second or two a link and is not the matter.
+    on "$name" sysctl -qw \
+        net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+        net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
+        net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 \
+        net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.dad_transmits=0 \
+        net.ipv6.conf.default.addr_gen_mode=0 \
+        net.ipv6.conf.all.keep_addr_on_down=1 \
+        net.ipv4.fib_multipath_hash_policy=1 net.ipv6.fib_multipath_hash_policy=1
+    ipr "$name" link set lo up
 }
 
 # link ROUTER IFACE MAC ROUTER IFACE MAC: a cable, both ends up.
@@ -312,8 +330,8 @@ link() {
     ipr "$4" link set "$5" up
 }
 
-mac() { ipr "$1" -j link show "$2" | jq -r '.[0].address'; }
-link_local() { ipr "$1" -j -6 addr show dev "$2" scope link | jq -r '[.[].addr_info[]? | .local // empty][0]'; }
+mac() { ipr "$1" -o link show "$2" | sed 's|.* link/ether ||; s| .*||'; }
+link_local() { ipr "$1" -o -6 addr show dev "$2" scope link | sed '1!d; s|.* inet6 ||; s|/.*||'; }
 
 # ---- FRR ---------------------------------------------------------------------------------------
 
@@ -345,14 +363,29 @@ frr_start() {
         { cat "$dir/log/vtysh"; fail "FRR on $router did not take its configuration"; }
 }
 
-# The daemons to start, in order. mgmtd (10.x), zebra and staticd always run.
+# frr_start_all [ROUTER DAEMONS FRR.CONF]...: the same for several routers at a time.
+frr_start_all() {
+    local starting=() code=0 pid start name
+    while [[ $# -gt 0 ]]; do
+        frr_start "$1" "$2" "$3" &
+        starting+=($!)
+        shift 3
+    done
+    for pid in "${starting[@]}"; do wait "$pid" || code=1; done
+    # Subshells have started them, and have shown what went wrong.
+    while read -r pid start name; do PID[$name]=$pid PID_START[$name]=$start; done <"$LAB/pids"
+    [[ $code == 0 ]] || exit 1
+}
+
+# The daemons to start, in order: mgmtd (10.x), zebra and staticd, unless the file says no.
 frr_daemons() (
     # shellcheck disable=SC1090
     . "$1"
     for daemon in mgmtd zebra staticd bgpd ospfd ospf6d bfdd; do
         case $daemon in
-        mgmtd) [[ -x $FRR_TREE/usr/lib/frr/mgmtd ]] || continue ;;
-        zebra | staticd) ;;
+        mgmtd) [[ -x $FRR_TREE/usr/lib/frr/mgmtd && ${mgmtd:-yes} == yes ]] || continue ;;
+        staticd) [[ ${staticd:-yes} == yes ]] || continue ;;
+        zebra) ;;
         *) [[ ${!daemon:-no} == yes ]] || continue ;;
         esac
         echo "$daemon"
@@ -375,7 +408,7 @@ frr_daemon() {
 
 # A condition that is not worth a line when it comes true. NAME must stay alive meanwhile.
 quiet_wait() {
-    local seconds=$1 name=$2 begin=$SECONDS
+    local seconds=$(($1 * LAB_SLOWNESS)) name=$2 begin=$SECONDS
     shift 2
     until "$@" >/dev/null 2>&1; do
         alive "$name" || fail "$name ended: $(tail -n 3 "$LAB/${name%/*}/log/${name#*/}" 2>/dev/null)"
@@ -503,6 +536,7 @@ lab_dump() {
                 printf '   frr-offload is not running\n'
             fi
         fi
+        ! declare -F dump_more >/dev/null || dump_more "$router"
         for log in "$LAB/$router"/log/* "$LAB/$router"/run/frr/*.log; do
             [[ -s $log ]] || continue
             printf '   -- last lines of %s\n' "${log#"$LAB/"}"

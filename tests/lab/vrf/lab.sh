@@ -14,6 +14,8 @@ link r1 eth1 02:00:00:00:01:01 r2 eth1 02:00:00:00:02:01
 link r1 eth2 02:00:00:00:01:02 r3 eth0 02:00:00:00:03:00
 ipr r1 link set red up
 ipr r1 link set eth2 master red
+# An address of r1 in the VRF, which r3 hears of, so that answers come back.
+ipr r1 addr add 10.40.1.1/32 dev red
 # The session with r3 moves into the VRF.
 {
     sed '/neighbor eth2/d' "$FRR_CONF/leaf.conf"
@@ -27,6 +29,7 @@ router bgp 65001 vrf red
  neighbor eth2 timers connect 1
  address-family ipv4 unicast
   neighbor eth2 activate
+  redistribute connected
  exit-address-family
 exit
 CONF
@@ -34,9 +37,9 @@ CONF
 second_spine >"$LAB/r3.conf"
 setup=takeover
 [[ $(frr_major) -ge 10 ]] || setup=beside
-frr_start r1 "$FRR_CONF/daemons.$setup" "$LAB/leaf.conf"
-frr_start r2 "$FRR_CONF/daemons.beside" "$FRR_CONF/spine.conf"
-frr_start r3 "$FRR_CONF/daemons.beside" "$LAB/r3.conf"
+frr_start_all r1 "$FRR_CONF/daemons.$setup" "$LAB/leaf.conf" \
+    r2 "$FRR_CONF/daemons.beside" "$FRR_CONF/spine.conf" \
+    r3 "$FRR_CONF/daemons.beside" "$LAB/r3.conf"
 offload_start r1 "setup = \"$setup\""
 wait_until 20 'the replay is over' synced r1
 
@@ -48,6 +51,6 @@ wait_until 60 'in the default VRF: route of ours' ours r1 10.20.1.0/24 'eth0 eth
 wait_until 30 'in VRF red: route of ours' in_vrf
 check 'which is not in the main table' not_ours r1 10.30.1.0/24
 check 'show routes names the VRF' shows r1 10.30.1.0/24 '.vrf == "red" and .table == 100'
-wait_until 10 'traffic in the VRF' on r1 ip vrf exec red ping -n -q -c 2 -i 0.2 -W 1 10.30.1.1
+wait_until 10 'traffic in the VRF' reaches r1 10.30.1.1 red
 
 lab_passed

@@ -1,0 +1,218 @@
+# shellcheck shell=bash disable=SC2034,SC2119,SC2120,SC2153
+# Labs on a switch with offload: real FRR and our daemon on a router whose ports are representors of
+# the simulated switch (tests/eswitch-sim), and hosts on its VFs and behind its uplink.
+#
+# Sourced by bash in the VM (tests/vm/run), instead of tests/lab/lib.sh and checks.sh, which it reads.
+# Owns: the topology below, and how to read the switch: counters, rules, knobs. Knows nothing about
+# what a lab checks.
+#
+#     h0  vf0_0 ---- pf0vf0 +----+
+#     h1  vf0_1 ---- pf0vf1 | sw | p0 ---- wire0  up
+#     h2  vf0_2 ---- pf0vf2 +----+
+#
+# sw, AS 65000, is the router: the VM's own namespace, since representors, devlink and debugfs live
+# there on real machines too. h0, h1, h2 (AS 65010 and on) and up (AS 65020) are namespaces with the
+# far ends. No link has an IPv4 address; BGP is unnumbered (RFC 5549). Host N announces 10.1.N.0/24
+# and 2001:db8:1N::/64, up 10.9.0.0/24, 2001:db8:90::/64 and a default route; .1 or ::1 of each
+# answers. sw itself is 10.0.0.1 and 2001:db8::1.
+#
+# MACs: pf0vfN 02:00:00:00:00:0N, p0 ...:00:09; vf0_N 02:00:00:00:01:0N, wire0 ...:01:09.
+
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/../lab/lib.sh"
+# shellcheck source-path=SCRIPTDIR
+. "$LAB_SOURCE/checks.sh"
+
+SWITCH=/sys/kernel/debug/eswitch-sim
+declare -A NETWORK4=([h0]=10.1.0.0/24 [h1]=10.1.1.0/24 [h2]=10.1.2.0/24 [up]=10.9.0.0/24)
+declare -A NETWORK6=([h0]=2001:db8:10::/64 [h1]=2001:db8:11::/64 [h2]=2001:db8:12::/64 [up]=2001:db8:90::/64)
+# What answers there.
+declare -A ADDRESS4=([sw]=10.0.0.1 [h0]=10.1.0.1 [h1]=10.1.1.1 [h2]=10.1.2.1 [up]=10.9.0.1)
+declare -A ADDRESS6=([sw]=2001:db8::1 [h0]=2001:db8:10::1 [h1]=2001:db8:11::1 [h2]=2001:db8:12::1 [up]=2001:db8:90::1)
+# The port of the router that leads there, and the far end of it.
+declare -A PORT=([h0]=pf0vf0 [h1]=pf0vf1 [h2]=pf0vf2 [up]=p0)
+declare -A FAR=([h0]=vf0_0 [h1]=vf0_1 [h2]=vf0_2 [up]=wire0)
+declare -A HOST_AS=([h0]=65010 [h1]=65011 [h2]=65012 [up]=65020)
+HOSTS=()
+
+# ---- the topology ----------------------------------------------------------------------------------
+
+# switch_router [PARAMETER=VALUE...]: sw, on a fresh switch; the parameters are those of the module.
+switch_router() {
+    [[ -d /run/vm && -n ${ESWITCH_SIM:-} ]] || skip "only in the VM: tests/vm/run $LAB_NAME"
+    ip netns attach "$(ns sw)" 1
+    routes_packets sw
+    # After the defaults of that namespace are set, which new ports take on.
+    "$ROOT/tests/eswitch-sim/load" "$@"
+}
+
+# switch_host NAME...: h0, h1, h2 or up: a namespace with the far end of its port, both ends up.
+switch_host() {
+    local name number
+    for name in "$@"; do
+        number=${name#h}
+        [[ $name != up ]] || number=9
+        ip netns add "$(ns "$name")"
+        routes_packets "$name"
+        HOSTS+=("$name")
+        ipr sw link set "${PORT[$name]}" address "02:00:00:00:00:0$number"
+        ipr sw link set "${FAR[$name]}" netns "$(ns "$name")"
+        ipr "$name" link set "${FAR[$name]}" address "02:00:00:00:01:0$number"
+        ipr sw link set "${PORT[$name]}" up
+        ipr "$name" link set "${FAR[$name]}" up
+        PEER["sw ${PORT[$name]}"]="$name ${FAR[$name]}"
+        PEER["$name ${FAR[$name]}"]="sw ${PORT[$name]}"
+        ipr "$name" addr add "${ADDRESS4[$name]}/24" dev lo
+        ipr "$name" addr add "${ADDRESS6[$name]}/64" dev lo
+    done
+    ipr sw addr replace "${ADDRESS4[sw]}/32" dev lo
+    ipr sw addr replace "${ADDRESS6[sw]}/128" dev lo
+}
+
+# bgp_conf ROUTER AS PORT...: unnumbered sessions over these ports; announces what it has on lo.
+bgp_conf() {
+    local router=$1 as=$2 port
+    shift 2
+    cat <<CONF
+frr defaults datacenter
+hostname $router
+service integrated-vtysh-config
+fpm address 127.0.0.1 port 2620
+router bgp $as
+ bgp router-id ${ADDRESS4[$router]}
+ bgp bestpath as-path multipath-relax
+ no bgp ebgp-requires-policy
+ no bgp default ipv4-unicast
+ no bgp network import-check
+ neighbor PORTS peer-group
+ neighbor PORTS remote-as external
+ neighbor PORTS capability extended-nexthop
+ neighbor PORTS timers 3 9
+ neighbor PORTS timers connect 1
+$(for port in "$@"; do echo " neighbor $port interface peer-group PORTS"; done)
+ address-family ipv4 unicast
+  neighbor PORTS activate
+  network ${NETWORK4[$router]:-${ADDRESS4[$router]}/32}
+  maximum-paths 64
+$([[ $router != up ]] || echo '  neighbor PORTS default-originate')
+ exit-address-family
+ address-family ipv6 unicast
+  neighbor PORTS activate
+  network ${NETWORK6[$router]:-${ADDRESS6[$router]}/128}
+  maximum-paths 64
+$([[ $router != up ]] || echo '  neighbor PORTS default-originate')
+ exit-address-family
+exit
+CONF
+}
+
+# switch_frr: FRR on all of them. The router has all of FRR, the hosts no more than BGP needs: each
+# daemon costs a second or two in the VM.
+switch_frr() {
+    local name ports=() arguments=()
+    printf '%s\n' bgpd=yes mgmtd=no staticd=no 'zebra_options="-A 127.0.0.1 -s 90000000"' 'bgpd_options="-A 127.0.0.1"' >"$LAB/daemons.host"
+    for name in "${HOSTS[@]}"; do
+        ports+=("${PORT[$name]}")
+        bgp_conf "$name" "${HOST_AS[$name]}" "${FAR[$name]}" | sed '/^fpm /d' >"$LAB/$name.conf"
+        arguments+=("$name" "$LAB/daemons.host" "$LAB/$name.conf")
+    done
+    bgp_conf sw 65000 "${ports[@]}" >"$LAB/sw.conf"
+    frr_start_all sw "$FRR_CONF/daemons.takeover" "$LAB/sw.conf" "${arguments[@]}"
+}
+
+# switch_steady [HOST...]: everything: router, hosts (default: all four), FRR, our daemon in
+# takeover, and BGP has converged. $OFFLOAD_CONF is added to the daemon's configuration.
+switch_steady() {
+    [[ $# -gt 0 ]] || set -- h0 h1 h2 up
+    [[ $(frr_major) -ge 10 ]] || skip "FRR $FRR_VERSION has no -R; takeover needs 10 or later"
+    switch_router
+    switch_host "$@"
+    switch_frr
+    ok "FRR runs on sw and on $*"
+    offload_start sw 'setup = "takeover"'$'\n'"${OFFLOAD_CONF:-}"
+    wait_until 30 'BGP has converged' switch_converged
+    wait_until 20 'the replay is over' synced sw
+    wait_until 20 'the kernel has all routes' all_installed sw
+}
+
+# Everybody has the networks of all others: the router by us, the hosts by themselves. One look at
+# each table, as text: this is asked again and again.
+switch_converged() {
+    local name other table
+    for name in sw "${HOSTS[@]}"; do
+        table=$(ipr "$name" route && ipr "$name" -6 route) || return 1
+        for other in "${HOSTS[@]}"; do
+            [[ $other != "$name" ]] || continue
+            [[ $table == *"${NETWORK4[$other]} "* && $table == *"${NETWORK6[$other]} "* ]] || { echo "$name lacks $other"; return 1; }
+        done
+    done
+}
+
+# What a failed lab shows besides.
+dump_more() {
+    [[ $1 == sw ]] || return 0
+    local port
+    printf '   -- the ports of the switch, and the rules in it\n'
+    sed 's/^/      /' "$SWITCH/ports" "$SWITCH/rules"
+    for port in "${PORT[@]}"; do dump sw tc -s filter show dev "$port" ingress; done
+}
+
+# ---- traffic -----------------------------------------------------------------------------------------
+
+# hops_to HOST OTHER [4|6]: four pings from one loopback to the other come back, and the answer has
+# passed one router: its TTL is one less than 64.
+hops_to() {
+    local from to output
+    if [[ ${3:-4} == 6 ]]; then from=${ADDRESS6[$1]} to=${ADDRESS6[$2]}; else from=${ADDRESS4[$1]} to=${ADDRESS4[$2]}; fi
+    output=$(on "$1" ping -n -c 4 -i 0.2 -W 2 -I "$from" "$to") || { echo "$output"; return 1; }
+    [[ $(grep -c ' ttl=63 ' <<<"$output") == 4 ]] || { echo "$output"; return 1; }
+}
+
+# ---- the switch ----------------------------------------------------------------------------------------
+
+# knob NAME VALUE: what the driver refuses, or takes and does not do (tests/eswitch-sim/README.md).
+knob() { echo "$2" >"$SWITCH/$1"; }
+
+# port_counter PORT NAME: of `ethtool -S`: slow_rx_packets, hw_forward_packets, offloaded_rules...
+port_counter() { ethtool -S "$1" | awk -v name="$2:" '$1 == name { print $2 }'; }
+
+# rule_count: rules in hardware. rules: they themselves, in the order of matching, with their counters.
+rule_count() { cat "$SWITCH/n_rules"; }
+rules() { cat "$SWITCH/rules"; }
+
+# Packets that rules forwarded, all ports together.
+hardware_forwarded() { tr ' ' '\n' <"$SWITCH/ports" | awk -F= '$1 == "hw_forward_packets" { sum += $2 } END { print sum + 0 }'; }
+# Packets that the kernel of the router forwarded, both families. Not the slow-path counters of the
+# ports: BGP, ARP and neighbour discovery take that way always.
+cpu_forwarded() {
+    awk '$1 == "Ip:" && !names { for (i = 2; i <= NF; i++) if ($i == "ForwDatagrams") field = i; names = 1; next }
+        $1 == "Ip:" { sum += $field }
+        $1 == "Ip6OutForwDatagrams" { sum += $2 }
+        END { print sum + 0 }' /proc/net/snmp /proc/net/snmp6
+}
+
+# rule_by_hand FROM TO [FLAG]: what is sent by one host to the IPv4 network of another is forwarded by a
+# rule, as a router would: MACs, TTL, checksum. With tc; FLAG is skip_sw by default.
+rule_by_hand() {
+    tc qdisc replace dev "${PORT[$1]}" clsact
+    tc filter add dev "${PORT[$1]}" ingress protocol ip prio 1 flower "${3-skip_sw}" dst_ip "${NETWORK4[$2]}" \
+        action pedit ex munge eth dst set "$(mac "$2" "${FAR[$2]}")" munge eth src set "$(mac sw "${PORT[$2]}")" munge ip ttl dec \
+        pipe csum ip pipe mirred egress redirect dev "${PORT[$2]}"
+}
+
+# by_cpu 'what' COMMAND...: it succeeds, the kernel forwarded its packets, and no rule did.
+# by_hardware: rules forwarded them, and the kernel not one.
+by_cpu() { carried cpu "$@"; }
+by_hardware() { carried hardware "$@"; }
+carried() {
+    local by=$1 what=$2 cpu hardware
+    shift 2
+    cpu=$(cpu_forwarded) hardware=$(hardware_forwarded)
+    check "$what" "$@"
+    cpu=$(($(cpu_forwarded) - cpu)) hardware=$(($(hardware_forwarded) - hardware))
+    if [[ $by == cpu ]]; then
+        check "by the CPU: it forwarded $cpu packets, the rules $hardware" test "$cpu" -gt 0 -a "$hardware" = 0
+    else
+        check "by the hardware: the rules forwarded $hardware packets, the CPU $cpu" test "$hardware" -gt 0 -a "$cpu" = 0
+    fi
+}
