@@ -173,6 +173,7 @@ impl EngineLoop {
         let deadline = Instant::now() + FLUSH;
         loop {
             let more = self.hand_out()?;
+            self.hand_out_rules()?;
             if !more && self.engine.is_flushed() {
                 return Ok(());
             }

@@ -16,6 +16,7 @@ mod kernel;
 mod notable;
 mod offload;
 mod outcomes;
+pub mod probe;
 mod query;
 pub mod report;
 mod routes;
@@ -362,6 +363,7 @@ impl Engine {
         self.groups.forget_older(u32::MAX, &mut self.group_changes);
         self.take_group_changes();
         self.prune_objects();
+        self.withdraw_offload();
     }
 
     /// `kernel.on_exit`.
@@ -386,6 +388,7 @@ impl Engine {
             && self.object_table.is_empty()
             && self.neighbour_table.is_empty()
             && self.solicit_table.is_empty()
+            && self.is_offload_flushed()
     }
 
     /// Whether this set-up writes routes at all.

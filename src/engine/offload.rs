@@ -15,6 +15,7 @@ use std::net::IpAddr;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::probe::{Abilities, Ask, Probe, Verdict, truth};
 use super::report::Severity;
 use super::switch::Switch;
 use super::{Engine, SetUp};
@@ -37,6 +38,9 @@ use crate::view::{Belief, KernelView, belief};
 
 /// How often refused rules are tried again.
 const RETRY_REFUSED: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// How often it is looked which neighbours are to be kept fresh; they stay fresh for half a minute by themselves.
+const KEEP: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long the kernel may take to remove what a link takes along, before its own routes are listed again.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -68,6 +72,19 @@ pub(super) struct OneSwitch {
     listed: BTreeSet<Block>,
     /// The planned ports, as last set.
     planned: Vec<PlannedPort>,
+    probe: Option<(Probe, Option<Ask>)>,
+    /// What the driver can; in software nobody needs to be asked.
+    pub(super) verdict: Option<Verdict>,
+}
+
+impl OneSwitch {
+    /// The families that the driver can route.
+    fn families(&self) -> [bool; 2] {
+        match &self.verdict {
+            Some(Verdict::Fit(abilities)) => abilities.families,
+            Some(Verdict::Unfit(_)) | None => [false, false],
+        }
+    }
 }
 
 /// What an op on its way is.
@@ -77,6 +94,7 @@ enum Job {
     Qdisc(IfIndex),
     Feature(IfIndex),
     Dump(Block),
+    Probe(SwitchKey),
 }
 
 /// The state of the offload.
@@ -111,6 +129,11 @@ pub(super) struct Offload {
     /// The last refusal of a rule, for people.
     pub(super) refusals: u64,
     last_refusal: Option<String>,
+    /// Neighbours that are kept fresh because hardware forwards to them, and the kernel sees none of it.
+    kept: FxHashSet<NeighbourKey>,
+    next_keep: Timestamp,
+    /// The end has come: nothing is started any more.
+    pub(super) ending: bool,
 }
 
 impl Offload {
@@ -334,9 +357,8 @@ impl Facts<'_> {
             dev: hop.dev,
             addr: hop.addr,
         };
-        let peer = self.resolver.peers().find(|(peer, ..)| *peer == key);
-        let dst: Option<MacAddr> = match peer {
-            Some((_, believed, ..)) => believed.mac.map(|(mac, _)| mac),
+        let dst: Option<MacAddr> = match self.resolver.believed(key) {
+            Some(believed) => believed.mac.map(|(mac, _)| mac),
             None => match belief(self.view.neighbour(key)) {
                 Belief::At(mac) => Some(mac),
                 Belief::Failed | Belief::Unknown => None,
@@ -486,6 +508,7 @@ impl Engine {
             }
             self.settle_prefixes(&mut offload);
             self.start_switches(&mut offload);
+            self.keep_neighbours(&mut offload);
         } else {
             offload.touched.clear();
             offload.neighbours_touched.clear();
@@ -504,6 +527,7 @@ impl Engine {
         self.settle_offload();
         let mut offload = std::mem::take(&mut self.offload);
         self.poll_port_ops(&mut offload, out);
+        self.poll_probes(&mut offload, out);
         let retry = offload.next_retry <= self.now;
         if retry {
             offload.next_retry = self.now + RETRY_REFUSED;
@@ -567,7 +591,8 @@ impl Engine {
 
     /// When [`Self::poll_rule_ops`] should be called again though nothing happens.
     pub(super) fn offload_timeout(&self) -> Option<Timestamp> {
-        let retry = self.offload.is_active().then_some(self.offload.next_retry);
+        let active = self.offload.is_active();
+        let retry = active.then_some(self.offload.next_retry.min(self.offload.next_keep));
         let rules = self
             .offload
             .switches
@@ -577,6 +602,22 @@ impl Engine {
             .chain(retry)
             .chain(self.offload.refresh_mirror_at)
             .min()
+    }
+
+    /// Removes every rule of ours.
+    pub(super) fn withdraw_offload(&mut self) {
+        self.offload.ending = true;
+        for one in self.offload.switches.values_mut() {
+            one.rules.withdraw();
+        }
+    }
+
+    /// Whether no rule of ours is left.
+    pub(super) fn is_offload_flushed(&self) -> bool {
+        self.offload
+            .switches
+            .values()
+            .all(|one| one.rules.is_empty())
     }
 
     /// Reads all rules back.
@@ -643,6 +684,14 @@ impl Engine {
                         refusal.errno,
                         refusal.text.as_deref(),
                     );
+                }
+            }
+            Job::Probe(switch) => {
+                if let Some(one) = self.offload.switches.get_mut(&switch)
+                    && let Some((probe, asked)) = &mut one.probe
+                    && let Some(asked) = asked.take()
+                {
+                    probe.answer(&asked, result.map(|_| ()));
                 }
             }
             Job::Dump(block) => {
@@ -773,6 +822,15 @@ impl Engine {
                     groups: FxHashMap::default(),
                     listed: BTreeSet::new(),
                     planned: Vec::new(),
+                    probe: None,
+                    verdict: (mode == OffloadMode::SkipHw).then(|| {
+                        Verdict::Fit(Abilities {
+                            families: [true, true],
+                            low_bits: true,
+                            any_ipv6: true,
+                            ..Abilities::default()
+                        })
+                    }),
                 };
                 offload.switches.insert(key.clone(), one);
                 all_anew = true;
@@ -846,19 +904,22 @@ impl Engine {
             hosts,
         };
         for one in switches.values_mut() {
+            let able = one.families();
             let OneSwitch {
                 ports,
                 rules,
                 groups,
                 planned,
                 listed,
+                ..
             } = one;
             let wanted: Vec<PlannedPort> = ports
                 .ports
                 .iter()
                 .filter(|port| listed.contains(&Block::Port(port.dev)) && port.qdisc.is_some())
                 .filter_map(|port| {
-                    let families = admits(port);
+                    let [v4, v6] = admits(port);
+                    let families = [v4 && able[0], v6 && able[1]];
                     Some(PlannedPort {
                         dev: port.dev,
                         name: port.name.clone(),
@@ -1146,7 +1207,7 @@ impl Engine {
     /// A switch starts to write once everything is known that its rules follow from.
     fn start_switches(&mut self, offload: &mut Offload) {
         let known = offload.mirror_listed && offload.qdiscs_listed && self.has_synced();
-        if !known {
+        if !known || offload.ending {
             return;
         }
         let facts = facts!(self, offload);
@@ -1157,7 +1218,11 @@ impl Engine {
                 .iter()
                 .filter(|port| admits(port) != [false, false])
                 .all(|port| one.listed.contains(&Block::Port(port.dev)));
-            if all_listed && !one.rules.is_started() && !one.planned.is_empty() {
+            if all_listed
+                && one.verdict.is_some()
+                && !one.rules.is_started()
+                && !one.planned.is_empty()
+            {
                 let OneSwitch {
                     ports,
                     rules,
@@ -1173,6 +1238,48 @@ impl Engine {
         }
     }
 
+    /// Hardware forwards to these, so the kernel would see no traffic and let them go stale, and at last forget them.
+    fn keep_neighbours(&mut self, offload: &mut Offload) {
+        if offload.next_keep > self.now {
+            return;
+        }
+        offload.next_keep = self.now + KEEP;
+        let mut wanted: FxHashSet<NeighbourKey> = FxHashSet::default();
+        for one in offload
+            .switches
+            .values()
+            .filter(|one| one.rules.is_started())
+        {
+            wanted.extend(one.rules.plan().hops_in_use().map(|hop| NeighbourKey {
+                dev: hop.dev,
+                addr: hop.addr,
+            }));
+        }
+        // Peers are kept by the resolver; what somebody wrote by hand needs no keeping, and asking would take its MAC away.
+        wanted.retain(|key| {
+            self.resolver.believed(*key).is_none()
+                && self.view.neighbour(*key).is_some_and(|neighbour| {
+                    neighbour.state.is_valid()
+                        && !matches!(
+                            neighbour.state,
+                            NeighbourState::Permanent | NeighbourState::NoArp
+                        )
+                })
+        });
+        if wanted == offload.kept {
+            return;
+        }
+        for key in wanted.difference(&offload.kept) {
+            self.solicit_table.want(*key, Some(()));
+        }
+        for key in offload.kept.difference(&wanted) {
+            if self.resolver.believed(*key).is_none() {
+                self.solicit_table.want(*key, None);
+            }
+        }
+        offload.kept = wanted;
+    }
+
     /// The replay is over, or nobody is waited for any more.
     fn has_synced(&self) -> bool {
         let synced = self
@@ -1181,6 +1288,124 @@ impl Engine {
             .as_ref()
             .is_some_and(|connection| connection.synced);
         synced || (!self.session.holding() && self.session.connection.is_none())
+    }
+
+    /// Asks drivers what they can, a question at a time.
+    fn poll_probes(&mut self, offload: &mut Offload, out: &mut Vec<RuleOp>) {
+        let mut jobs = Vec::new();
+        for (key, one) in &mut offload.switches {
+            if one.verdict.is_some() {
+                continue;
+            }
+            let Some((probe, asked)) = &mut one.probe else {
+                let driver = one.ports.driver().unwrap_or_default();
+                if let Some(why) = truth(driver) {
+                    one.verdict = Some(Verdict::Unfit(Abilities::default()));
+                    let text = format!("{driver}: not used for routes: {why}");
+                    self.notables
+                        .push(self.now, Severity::Warn, "driver-unfit", text);
+                } else if let Some(block @ Block::Port(port)) = one.listed.first().copied() {
+                    one.probe = Some((Probe::new(block, port), None));
+                }
+                continue;
+            };
+            if asked.is_some() {
+                continue;
+            }
+            let ask = probe.ask();
+            let kind = match &ask {
+                Ask::Put(place, rule) => RuleOpKind::Put {
+                    place: *place,
+                    rule: Box::new(rule.clone()),
+                    replace: false,
+                },
+                Ask::Delete(place, protocol) => RuleOpKind::Delete {
+                    place: *place,
+                    protocol: *protocol,
+                },
+                Ask::Done(verdict) => {
+                    one.verdict = Some(verdict.clone());
+                    one.probe = None;
+                    self.ports_probed(key, one);
+                    // Everything is planned anew with what is known now.
+                    offload.tables.clear();
+                    offload.ports_changed = true;
+                    continue;
+                }
+            };
+            *asked = Some(ask);
+            jobs.push((Job::Probe(key.clone()), kind));
+        }
+        for (job, kind) in jobs {
+            let op = offload.op(job, kind);
+            out.push(op);
+        }
+        if offload.ports_changed {
+            // What was found out decides which ports may admit.
+            self.replan_ports(offload, self.config.offload.mode);
+            offload.ports_changed = false;
+        }
+    }
+
+    /// What the driver can decides how rules are written.
+    fn ports_probed(&mut self, key: &SwitchKey, one: &mut OneSwitch) {
+        let name = match key {
+            SwitchKey::Id(id) => id.to_string(),
+            SwitchKey::Lab => "software".to_owned(),
+        };
+        let (abilities, fit) = match &one.verdict {
+            Some(Verdict::Fit(abilities)) => (abilities, true),
+            Some(Verdict::Unfit(abilities)) => (abilities, false),
+            None => return,
+        };
+        let missing: Vec<String> = abilities
+            .missing
+            .iter()
+            .map(|(what, refusal)| {
+                let why = refusal
+                    .text
+                    .as_deref()
+                    .map(|text| format!(" ({text})"))
+                    .unwrap_or_default();
+                format!("no {what}{why}")
+            })
+            .collect();
+        let missing = if missing.is_empty() {
+            "all that is needed".to_owned()
+        } else {
+            missing.join(", ")
+        };
+        if fit {
+            let config = LayoutConfig {
+                no_match_any: !abilities.any_ipv6,
+                ..one.rules.config().clone()
+            };
+            let mut limits = one.rules.plan().limits().clone();
+            if !abilities.low_bits {
+                limits.bucket_bits = 0;
+            }
+            if let Some(prios) = abilities.prios {
+                limits.classes = Limits::classes_for(prios);
+            }
+            one.rules.set_config(config);
+            let lookup = Lookup::default();
+            let wish = |_| Wish::Slow(Reason::InProgress);
+            one.rules.set_limits(
+                &Env {
+                    lookup: &lookup,
+                    wish: &wish,
+                },
+                limits,
+            );
+            one.groups.clear();
+            let text = format!("switch {name}: the driver takes {missing}");
+            self.notables
+                .push(self.now, Severity::Info, "driver-fit", text);
+        } else {
+            let text = format!("switch {name}: not used for routes: {missing}");
+            self.notables
+                .push(self.now, Severity::Warn, "driver-unfit", text);
+        }
     }
 
     /// Features, qdiscs and first lists of the ports.
@@ -1233,7 +1458,7 @@ impl Engine {
                     out.push(offload.op(Job::Qdisc(dev), RuleOpKind::DumpQdiscs));
                     continue;
                 }
-                Job::Rule(..) | Job::Dump(_) => {}
+                Job::Rule(..) | Job::Dump(_) | Job::Probe(_) => {}
             }
             out.push(offload.op(job, kind));
         }

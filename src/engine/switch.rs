@@ -125,6 +125,11 @@ impl Switch {
             .filter_map(move |(block, state)| Some((*block, state.table.get(key)?)))
     }
 
+    /// Sets how rules are written; before the start.
+    pub const fn set_config(&mut self, config: LayoutConfig) {
+        self.config = config;
+    }
+
     /// Whether writes are made.
     pub const fn is_started(&self) -> bool {
         self.started
@@ -719,7 +724,7 @@ impl Switch {
                     };
                     ChainUse::Hop(hop)
                 }
-                Marked::Entry | Marked::Bucket(_) => continue,
+                Marked::Entry | Marked::Bucket(_) | Marked::Probe => continue,
             };
             self.chains.adopt(of, chain);
         }

@@ -407,7 +407,7 @@ fn route_prio(limits: &Limits, prefix: Prefix) -> u16 {
     let family = prefix.family();
     let max = family.max_len();
     if is_merged(limits, family) {
-        let class = |len: u8| u16::from(limits.classes.get(len as usize).copied().unwrap_or(len));
+        let class = |len: u8| u16::from(limits.class_of(family, len));
         2 + class(max) - class(prefix.len())
     } else {
         5 + 2 * u16::from(max) + u16::from(max - prefix.len())
@@ -415,11 +415,8 @@ fn route_prio(limits: &Limits, prefix: Prefix) -> u16 {
 }
 
 fn is_merged(limits: &Limits, family: Family) -> bool {
-    limits
-        .classes
-        .windows(2)
-        .take(family.max_len() as usize)
-        .any(|pair| pair[0] == pair[1])
+    let shares = |len| limits.class_of(family, len) == limits.class_of(family, len + 1);
+    (0..family.max_len()).any(shares)
 }
 
 const fn protocol_rank(protocol: EtherProto) -> u16 {
@@ -482,6 +479,8 @@ pub enum Marked {
     Bucket(Family),
     /// [`RuleKey::Hop`].
     Hop(Family),
+    /// [`probe_mark`].
+    Probe,
 }
 
 /// The mark of a rule: who we are, what kind it is, the family and the table. The rest is in the rule itself.
@@ -498,6 +497,14 @@ fn mark(key: RuleKey) -> Cookie {
     bytes[..4].copy_from_slice(&MAGIC);
     bytes[4..7].copy_from_slice(&[VERSION, kind, family]);
     bytes[8..12].copy_from_slice(&table.to_be_bytes());
+    Cookie(bytes)
+}
+
+/// The mark of a probe's rule, which is nobody's: it is removed when it is found.
+pub fn probe_mark() -> Cookie {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&MAGIC);
+    bytes[4..6].copy_from_slice(&[VERSION, 6]);
     Cookie(bytes)
 }
 
@@ -540,6 +547,7 @@ pub fn read_mark(cookie: Cookie) -> Option<Marked> {
         3 => Marked::Route(table, of_family?),
         4 => Marked::Bucket(of_family?),
         5 => Marked::Hop(of_family?),
+        6 => Marked::Probe,
         _ => return None,
     })
 }
@@ -581,7 +589,7 @@ mod tests {
             (69, 77, 101)
         );
         let merged = Limits {
-            classes: (0..=128).map(|len| len / 8).collect(),
+            classes: [(0..=32).map(|len| len / 8).collect(), (0..=128).collect()],
             ..Limits::none()
         };
         let prio = |text: &str| route_prio(&merged, text.parse().unwrap());

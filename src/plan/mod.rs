@@ -13,7 +13,7 @@ pub use fib::{FibPlan, GroupKey, MAX_WEIGHT, PlanContext, scale_weights};
 pub use forms::Forms;
 pub use layout::{
     ChainUse, Chains, Except, LayoutConfig, LayoutContext, Marked, PlannedPort, PlannedRule,
-    RuleKey, fixed_exceptions, read_mark,
+    RuleKey, fixed_exceptions, probe_mark, read_mark,
 };
 pub use objects::{DesiredObjects, ObjectKey, ObjectSpec};
 pub use offload::{

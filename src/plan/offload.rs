@@ -175,8 +175,8 @@ pub struct Limits {
     pub overhead: usize,
     /// The most bits of a group.
     pub bucket_bits: u8,
-    /// For each prefix length which priority it shares; by length, ascending. Lengths of one class must not overlap.
-    pub classes: Box<[u8]>,
+    /// For each family and prefix length which priority it shares; by length, ascending. Prefixes of one class must not overlap.
+    pub classes: [Box<[u8]>; 2],
 }
 
 impl Limits {
@@ -186,8 +186,18 @@ impl Limits {
             capacity: None,
             overhead: 0,
             bucket_bits: super::ecmp::MAX_BITS,
-            classes: (0..=128).collect(),
+            classes: [(0..=32).collect(), (0..=128).collect()],
         }
+    }
+
+    /// Classes for so many priorities in a chain, the first of which is that of the exceptions.
+    pub fn classes_for(prios: u16) -> [Box<[u8]>; 2] {
+        let classes = u32::from(prios.saturating_sub(1).max(1));
+        [Family::V4, Family::V6].map(|family| {
+            let lengths = u32::from(family.max_len()) + 1;
+            let class = |len| (len * classes.min(lengths) / lengths) as u8;
+            (0..lengths).map(class).collect()
+        })
     }
 
     /// Rules that are kept free, for replacing (which holds old and new for a moment) and for new bucket sets.
@@ -204,11 +214,15 @@ impl Limits {
         })
     }
 
-    fn class(&self, prefix: Prefix) -> u8 {
-        self.classes
-            .get(prefix.len() as usize)
-            .copied()
-            .unwrap_or(prefix.len())
+    /// The class of a prefix.
+    pub fn class(&self, prefix: Prefix) -> u8 {
+        self.class_of(prefix.family(), prefix.len())
+    }
+
+    /// The class of a length.
+    pub fn class_of(&self, family: Family, len: u8) -> u8 {
+        let classes = &self.classes[family as usize];
+        classes.get(len as usize).copied().unwrap_or(len)
     }
 }
 
@@ -553,11 +567,9 @@ impl SwitchPlan {
         }
         let class = self.limits.class(key.prefix);
         // Classes are ranges of lengths: if no child shares it, nothing deeper does. Where every length has its own, no look is needed.
-        let alone = self
-            .limits
-            .classes
-            .get(key.prefix.len() as usize + 1)
-            .is_none_or(|next| *next != class);
+        let family = key.prefix.family();
+        let len = key.prefix.len();
+        let alone = len == family.max_len() || self.limits.class_of(family, len + 1) != class;
         if !alone {
             let mut children = env.lookup.children(key);
             if children.any(|child| self.limits.class(child.prefix) == class) {

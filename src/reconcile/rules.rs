@@ -144,7 +144,7 @@ pub struct RuleTable {
     failing: BTreeSet<Item>,
     /// Taken out to make room, and not put back before nothing else lacks room.
     held_back: BTreeSet<Item>,
-    /// A replacement was refused for want of a slot.
+    /// Something was refused for want of room.
     tight: bool,
     in_flight: usize,
     revision: u32,
@@ -349,7 +349,7 @@ impl RuleTable {
         out: &mut Vec<RuleWrite>,
     ) {
         let candidates: Vec<Order> = self.dirty.iter().copied().collect();
-        let (mut handed, mut lacks_room) = (0, self.tight);
+        let (mut handed, mut lacks_room) = (0, false);
         for candidate in candidates {
             if handed == budget {
                 break;
@@ -409,12 +409,26 @@ impl RuleTable {
             handed += 1;
         }
         if handed == 0 && self.in_flight == 0 {
-            if !lacks_room {
+            if !lacks_room && !self.has_refused_for_room() {
+                self.tight = false;
                 self.held_back.clear();
             } else if let Some(write) = self.relieve() {
                 out.push(write);
             }
         }
+    }
+
+    /// Whether something is still wished that there was no room for.
+    fn has_refused_for_room(&self) -> bool {
+        let wished = |item: &Item| {
+            self.find(*item).is_some_and(|entry| {
+                let full = |failure: &Failure| {
+                    remedy(OpClass::RuleCreate, failure.refusal.errno) == Remedy::Full
+                };
+                !entry.is_settled() && entry.failure.as_ref().is_some_and(full)
+            })
+        };
+        self.tight && self.failing.iter().any(wished)
     }
 
     /// Takes out the shortest prefix: nothing shorter can capture its packets.
@@ -460,10 +474,9 @@ impl RuleTable {
             Ok(hardware) => Ok(hardware),
         };
         let refused = result.as_ref().err().cloned();
-        self.tight |= class == OpClass::RuleReplace
-            && refused
-                .as_ref()
-                .is_some_and(|(remedy, _)| *remedy == Remedy::Full);
+        self.tight |= refused
+            .as_ref()
+            .is_some_and(|(remedy, _)| *remedy == Remedy::Full);
         self.change(at, |entry| {
             entry.sent = None;
             match result {

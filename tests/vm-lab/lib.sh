@@ -216,3 +216,15 @@ carried() {
         check "by the hardware: the rules forwarded $hardware packets, the CPU $cpu" test "$hardware" -gt 0 -a "$cpu" = 0
     fi
 }
+
+# rules_for N: rules are in hardware for so many IPv4 networks of the hosts, at every port of theirs.
+rules_for() {
+    local name port found=0
+    for name in "${HOSTS[@]}"; do
+        for port in "${HOSTS[@]}"; do
+            grep -q "^${PORT[$port]} .* dst=${NETWORK4[$name]%/*}/255.255.255.0 " "$SWITCH/rules" || continue 2
+        done
+        found=$((found + 1))
+    done
+    [[ $found == "$1" ]] || { echo "$found"; return 1; }
+}

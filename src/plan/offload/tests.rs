@@ -152,7 +152,8 @@ proptest! {
                     plan.set_limits(&env, limits);
                 }
                 Step::Classes(width) => {
-                    let classes = (0..=128).map(|len| len / width).collect();
+                    let of = |max: u8| (0..=max).map(|len| len / width).collect();
+                    let classes = [of(32), of(128)];
                     let limits = Limits { classes, ..plan.limits.clone() };
                     plan.set_limits(&env, limits);
                 }
