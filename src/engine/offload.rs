@@ -98,6 +98,10 @@ enum Job {
 }
 
 /// The state of the offload.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "lists that came, and parts that are dirty"
+)]
 #[derive(Debug, Default)]
 pub(super) struct Offload {
     pub(super) ports: Ports,
@@ -526,7 +530,7 @@ impl Engine {
         self.settle();
         self.settle_offload();
         let mut offload = std::mem::take(&mut self.offload);
-        self.poll_port_ops(&mut offload, out);
+        Self::poll_port_ops(&mut offload, out);
         self.poll_probes(&mut offload, out);
         let retry = offload.next_retry <= self.now;
         if retry {
@@ -1409,7 +1413,7 @@ impl Engine {
     }
 
     /// Features, qdiscs and first lists of the ports.
-    fn poll_port_ops(&self, offload: &mut Offload, out: &mut Vec<RuleOp>) {
+    fn poll_port_ops(offload: &mut Offload, out: &mut Vec<RuleOp>) {
         if !offload.qdiscs_listed {
             return;
         }

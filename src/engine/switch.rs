@@ -921,15 +921,14 @@ fn except_of(rule: &FlowerRule) -> Option<Except> {
 }
 
 fn route_of(rule: &FlowerRule, family: Family) -> Option<Prefix> {
-    match rule.matches.dst {
-        Some(dst) => prefix_of(dst),
-        None => {
-            let any = match family {
-                Family::V4 => Masked::v4(0, 0),
-                Family::V6 => Masked::v6(0, 0),
-            };
-            prefix_of(any)
-        }
+    if let Some(dst) = rule.matches.dst {
+        prefix_of(dst)
+    } else {
+        let any = match family {
+            Family::V4 => Masked::v4(0, 0),
+            Family::V6 => Masked::v6(0, 0),
+        };
+        prefix_of(any)
     }
 }
 

@@ -114,25 +114,25 @@ fn quotas(members: &[Member], bits: u8) -> Vec<usize> {
         let lack =
             |i: usize| (buckets * u64::from(members[i].1)) as i128 - (quotas[i] * total) as i128;
         let order = |i: &usize| (lack(*i), members[*i].0);
-        if sum < buckets {
-            let Some(i) = (0..members.len()).max_by_key(order) else {
-                break;
-            };
-            quotas[i] += 1;
-        } else if sum > buckets {
-            // With more members than buckets somebody gets none.
-            let from = (0..members.len())
-                .filter(|&i| quotas[i] > 1)
-                .min_by_key(order)
-                .or_else(|| {
-                    (0..members.len())
-                        .filter(|&i| quotas[i] > 0)
-                        .min_by_key(order)
-                });
-            let Some(i) = from else { break };
-            quotas[i] -= 1;
-        } else {
-            break;
+        match sum.cmp(&buckets) {
+            std::cmp::Ordering::Less => {
+                let Some(i) = (0..members.len()).max_by_key(order) else {
+                    break;
+                };
+                quotas[i] += 1;
+            }
+            std::cmp::Ordering::Greater => {
+                // With more members than buckets somebody gets none.
+                let above = |least| {
+                    let some = (0..members.len()).filter(|&i| quotas[i] > least);
+                    some.min_by_key(order)
+                };
+                let Some(i) = above(1).or_else(|| above(0)) else {
+                    break;
+                };
+                quotas[i] -= 1;
+            }
+            std::cmp::Ordering::Equal => break,
         }
     }
     quotas.into_iter().map(|quota| quota as usize).collect()

@@ -127,15 +127,14 @@ impl Chains {
         if let Some(chain) = self.get(of) {
             return Some(chain);
         }
-        let number = match self.free.pop_first() {
-            Some(number) => number,
-            None => {
-                while self.by_number.contains_key(&Chain::new(self.next)?) {
-                    self.next += 1;
-                }
+        let number = if let Some(number) = self.free.pop_first() {
+            number
+        } else {
+            while self.by_number.contains_key(&Chain::new(self.next)?) {
                 self.next += 1;
-                self.next - 1
             }
+            self.next += 1;
+            self.next - 1
         };
         let chain = Chain::new(number)?;
         self.by_use.insert(of, chain);

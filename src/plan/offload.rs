@@ -247,6 +247,17 @@ struct Hop {
     users: usize,
 }
 
+/// Where the refill goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refill {
+    /// Nowhere: nothing has changed since all were tried.
+    Done,
+    /// With the first that waits.
+    Start,
+    /// Behind this one.
+    Behind(Rank),
+}
+
 /// Candidates looked at in one call of [`SwitchPlan::refill`].
 const REFILL: usize = 4096;
 
@@ -263,8 +274,7 @@ pub struct SwitchPlan {
     waiting: BTreeSet<Rank>,
     /// What the driver did not take, with the reason.
     refused: FxHashMap<RouteKey, Reason>,
-    /// Where the refill goes on; `None`: nothing to do.
-    refill_from: Option<Option<Rank>>,
+    refill: Refill,
     changed: FxHashSet<Changed>,
 }
 
@@ -280,7 +290,7 @@ impl SwitchPlan {
             admitted: BTreeSet::new(),
             waiting: BTreeSet::new(),
             refused: FxHashMap::default(),
-            refill_from: None,
+            refill: Refill::Done,
             changed: FxHashSet::default(),
         }
     }
@@ -371,8 +381,8 @@ impl SwitchPlan {
     }
 
     /// Whether [`Self::refill`] has work.
-    pub const fn wants_refill(&self) -> bool {
-        self.refill_from.is_some()
+    pub fn wants_refill(&self) -> bool {
+        self.refill != Refill::Done
     }
 
     /// Whether a prefix waits for room.
@@ -450,10 +460,10 @@ impl SwitchPlan {
 
     /// A prefix appeared, vanished, or something about its wish may have changed.
     pub fn update(&mut self, env: &Env<'_>, key: RouteKey) {
-        if !env.lookup.contains(key) {
-            self.remove(env, key);
-        } else {
+        if env.lookup.contains(key) {
             self.refresh(env, key);
+        } else {
+            self.remove(env, key);
         }
         // The parent may have to go or may come back: it shares a priority, or needs fewer guards than before.
         if let Some(parent) = env.lookup.parent(key) {
@@ -530,10 +540,11 @@ impl SwitchPlan {
 
     /// Tries some of those that wait for room.
     pub fn refill(&mut self, env: &Env<'_>) {
-        let Some(from) = self.refill_from.take() else {
-            return;
+        let start = match std::mem::replace(&mut self.refill, Refill::Done) {
+            Refill::Done => return,
+            Refill::Start => std::ops::Bound::Unbounded,
+            Refill::Behind(rank) => std::ops::Bound::Excluded(rank),
         };
-        let start = from.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         let batch: Vec<Rank> = self
             .waiting
             .range((start, std::ops::Bound::Unbounded))
@@ -546,14 +557,14 @@ impl SwitchPlan {
         }
         // Somebody's leaving may have started it anew meanwhile.
         if let Some(last) = last
-            && self.refill_from.is_none()
+            && self.refill == Refill::Done
         {
-            self.refill_from = Some(Some(last));
+            self.refill = Refill::Behind(last);
         }
     }
 
     fn want_refill(&mut self) {
-        self.refill_from = Some(None);
+        self.refill = Refill::Start;
     }
 
     fn room(&self) -> usize {

@@ -383,23 +383,20 @@ impl RuleTable {
                 }
                 _ => false,
             };
-            let write = match entry.desired.clone().filter(|_| !moved) {
-                Some(rule) => {
-                    if self.held_back.contains(&item) || !self.may_put(item, &rule, chains) {
-                        continue;
-                    }
-                    if self.held >= most {
-                        lacks_room = true;
-                        continue;
-                    }
-                    Some(rule)
+            let write = if let Some(rule) = entry.desired.clone().filter(|_| !moved) {
+                if self.held_back.contains(&item) || !self.may_put(item, &rule, chains) {
+                    continue;
                 }
-                None => {
-                    if !self.may_delete(item, chains) {
-                        continue;
-                    }
-                    None
+                if self.held >= most {
+                    lacks_room = true;
+                    continue;
                 }
+                Some(rule)
+            } else {
+                if !self.may_delete(item, chains) {
+                    continue;
+                }
+                None
             };
             self.dirty.remove(&candidate);
             let Some(write) = self.send(at, write) else {
