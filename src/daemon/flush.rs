@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::flush_rules;
 use super::lock::NamespaceLock;
 use crate::config::{Config, SetUp};
 use crate::engine::{Engine, Memory};
@@ -35,12 +36,26 @@ pub fn run(config: Config, dry_run: bool) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let mut dump = DumpSocket::open().context("can't open a netlink socket")?;
     let ours = read(&mut dump, &config)?;
+    let rules = flush_rules::find(&mut dump)?;
     if dry_run {
+        let links = dump.links().unwrap_or_default();
+        let name = |dev| {
+            let link = links.iter().find(|link| link.index == dev);
+            link.map_or_else(|| format!("if{dev}"), |link| link.name.to_string())
+        };
+        flush_rules::print(&mut out, &rules, name)?;
         return print_commands(&mut out, &ours, &config);
     }
     let _lock = NamespaceLock::take().context("flush is for when no daemon runs; stop it first")?;
+    // Hardware first: the kernel has all routes still, and forwards by them.
+    if !rules.is_empty() {
+        flush_rules::remove(&rules)?;
+        writeln!(out, "removed {} rules", rules.len())?;
+    }
     if ours.routes.is_empty() && ours.objects.is_empty() && ours.neighbours.is_empty() {
-        writeln!(out, "nothing of ours is in the kernel")?;
+        if rules.is_empty() {
+            writeln!(out, "nothing of ours is in the kernel")?;
+        }
         return Ok(());
     }
     remove(&mut dump, config)?;

@@ -14,6 +14,7 @@
 pub mod config_file;
 pub mod engine_loop;
 pub mod flush;
+mod flush_rules;
 mod lock;
 mod logging;
 mod offload;
