@@ -24,7 +24,7 @@ use super::proto::{
 use super::render;
 use super::replay::{self, ReplayError, ReplayOptions, ReplayReport, ReplayStream};
 use super::table::{Row, Screen, Table};
-use crate::config::{Config, Fault};
+use crate::config::{Config, Fault, OffloadConfig};
 use crate::model::{IfIndex, TableId};
 
 /// Rows of a table that are sized together.
@@ -492,7 +492,7 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
         setup,
         fpm,
         kernel,
-        offload: _,
+        offload,
         admin,
         log,
     } = config;
@@ -532,8 +532,39 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
         kernel.audit,
         kernel.on_exit.name()
     )?;
+    summarise_offload(out, offload)?;
     writeln!(out, "  admin    {}", admin.socket.display())?;
     writeln!(out, "  log      {}", log.filter)
+}
+
+fn summarise_offload(out: &mut impl Write, offload: &OffloadConfig) -> io::Result<()> {
+    let OffloadConfig {
+        mode,
+        switches,
+        ports,
+        capacity,
+        layout,
+        prio_base,
+        hosts,
+        bucket_bits,
+    } = offload;
+    let or_auto = |value: Option<String>| value.unwrap_or_else(|| "auto".to_owned());
+    let switches = Some(switches.join(", ")).filter(|switches| !switches.is_empty());
+    writeln!(
+        out,
+        "  offload  {}, switches {}, ports {ports}",
+        mode.name(),
+        or_auto(switches)
+    )?;
+    writeln!(
+        out,
+        "           layout {}, capacity {}, first priority {}, hosts {}, ECMP in up to {}",
+        layout.name(),
+        or_auto(capacity.map(|rules| rules.to_string())),
+        or_auto(prio_base.map(|prio| prio.to_string())),
+        if *hosts { "yes" } else { "no" },
+        render::plural(1 << bucket_bits, "bucket")
+    )
 }
 
 /// A JSON document of one object.
