@@ -18,8 +18,8 @@ use super::client::{self, ClientError};
 use super::decode::{self, Answer, DecodeError, DecodeOptions};
 use super::generate::{GenerateOptions, GeneratedTable};
 use super::proto::{
-    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, ResyncRequest, Resynced,
-    RoutesRequest, StatusRequest,
+    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, OffloadRequest, PortsRequest,
+    ResyncRequest, Resynced, RoutesRequest, StatusRequest,
 };
 use super::render;
 use super::replay::{self, ReplayError, ReplayOptions, ReplayReport, ReplayStream};
@@ -151,6 +151,40 @@ pub async fn show(socket: &Path, what: Show, json: bool) -> Result<Exit, Command
             } else {
                 let table = render::routes();
                 print(&mut screen, routes, table, empty, render::route_rows).await?;
+            }
+        }
+        Show::Offload(args) if args.summary => {
+            let request = args.request();
+            let summary = api.summarise_offload(request).await?.into_inner();
+            if json {
+                document(&mut screen, &summary)?;
+            } else {
+                render::offload_summary(&mut screen, &summary)?;
+            }
+        }
+        Show::Offload(args) => {
+            let request = args.request();
+            let empty = if request == OffloadRequest::default() {
+                "no rules; `frr-offload show ports` tells what each port admits"
+            } else {
+                "no rules match"
+            };
+            let rules = api.show_offload(request).await?.into_inner();
+            if json {
+                list(&mut screen, rules).await?;
+            } else {
+                let row = |rule: &_, rows: &mut Vec<_>| rows.push(render::rule_row(rule));
+                print(&mut screen, rules, render::rules(), empty, row).await?;
+            }
+        }
+        Show::Ports => {
+            let ports = api.show_ports(PortsRequest {}).await?.into_inner();
+            if json {
+                list(&mut screen, ports).await?;
+            } else {
+                let (table, empty) = (render::ports(), "no ports that rules could be written for");
+                let row = |port: &_, rows: &mut Vec<_>| rows.push(render::port_row(port));
+                print(&mut screen, ports, table, empty, row).await?;
             }
         }
         Show::Nexthops => {

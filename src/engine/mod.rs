@@ -14,6 +14,7 @@
 
 mod kernel;
 mod notable;
+mod offload_query;
 mod outcomes;
 mod query;
 pub mod report;
