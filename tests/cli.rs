@@ -73,6 +73,9 @@ fn check_says_ok_and_what_is_in_force() {
         "{text}"
     );
     assert!(text.contains("takeover"), "{text}");
+    let offload = "\n  offload  auto, switches auto, ports *\n           \
+                   layout auto, capacity auto, first priority auto, hosts yes, ECMP in up to 256 buckets\n";
+    assert!(text.contains(offload), "{text}");
 
     let output = check(&main, &["--json"]);
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -88,7 +91,7 @@ fn check_says_ok_and_what_is_in_force() {
 #[test]
 fn check_reports_every_fault_and_exits_2() {
     let dir = Folder::new("bad");
-    let main = dir.write("config.toml", "setup = 'both'\n[offload]\nmode = 'auto'\n");
+    let main = dir.write("config.toml", "setup = 'both'\n[feedback]\nmode = 'off'\n");
     let more = dir.write("config.d/a.toml", "kernel.metrc = 10\n");
     let output = check(&main, &[]);
     assert_eq!(output.status.code(), Some(2));
@@ -99,7 +102,7 @@ fn check_reports_every_fault_and_exits_2() {
         text,
         format!(
             "{main}:1: setup: \"both\" is not allowed (allowed: takeover, beside, observe)\n\
-             {main}:3: offload.mode: not in this release\n\
+             {main}:3: feedback.mode: not in this release\n\
              {more}:1: kernel.metrc: unknown key; did you mean kernel.metric?\n\
              3 faults in the configuration\n"
         )
@@ -109,7 +112,7 @@ fn check_reports_every_fault_and_exits_2() {
     assert_eq!(output.status.code(), Some(2));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["ok"], false);
-    assert_eq!(answer["faults"][1]["key"], "offload.mode");
+    assert_eq!(answer["faults"][1]["key"], "feedback.mode");
     assert_eq!(answer["faults"][1]["line"], 3);
     assert_eq!(answer["faults"][0]["allowed"], "takeover, beside, observe");
 }
@@ -166,6 +169,8 @@ fn an_absent_daemon_is_exit_3_and_says_where_it_was_looked_for() {
     for args in [
         &["show", "routes"][..],
         &["show", "status", "--json"],
+        &["show", "offload", "--summary"],
+        &["show", "ports"],
         &["explain", "192.0.2.1"],
         &["log", "debug"],
     ] {
@@ -206,6 +211,7 @@ fn wrong_usage_is_exit_2() {
         &["show"],
         &["show", "routes", "10.0.0.1/8"],
         &["show", "routes", "--longer"],
+        &["show", "offload", "--kind", "rule"],
         &["explain", "router"],
         &["explain", "192.0.2.1", "--vrf", "red", "--table", "5"],
         &["log", "inof"],
@@ -228,7 +234,10 @@ fn help_lists_what_works_and_nothing_else() {
         assert!(!text.contains(&format!("\n  {word} ")), "{word} in {text}");
     }
     let show = stdout(&run(&["show", "--help"]));
-    for word in ["offload", "acl", "ports", "counters"] {
+    for word in ["offload", "ports"] {
+        assert!(show.contains(&format!("\n  {word} ")), "{word} in {show}");
+    }
+    for word in ["acl", "counters"] {
         assert!(!show.contains(&format!("\n  {word} ")), "{word} in {show}");
     }
 }

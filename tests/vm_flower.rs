@@ -24,7 +24,8 @@ use frr_offload::kernel::{TC_RECEIVE_BUFFER, TcWatch, TcWriter};
 use frr_offload::model::{
     Block, Chain, Cookie, Errno, EtherProto, Event, Family, FlowerRule, Handle, IfIndex,
     InHardware, IngressQdisc, MacAddr, Masked, ObservedRule, OffloadEvent, PortMatch, Prio,
-    Refusal, RuleAction, RuleMatch, RuleOp, RuleOpKind, RulePlace, Runs, Ticket, VlanMatch,
+    Refusal, RuleAction, RuleMatch, RuleOp, RuleOpKind, RulePlace, RuleWords, Runs, Ticket,
+    VlanMatch,
 };
 use netns::{DEADLINE, in_netns, ip, ip_json};
 use serde_json::{Value, json};
@@ -581,6 +582,46 @@ fn what_tc_writes_reads_as_the_rule_that_was_meant() {
             .unwrap_or_else(|why| panic!("{told}: {why}"));
             let observed = kernel.rule(place(own("va"), 4, prio, 1)).unwrap();
             assert_eq!(observed.rule, None, "{told}");
+        }
+    });
+}
+
+#[test]
+fn the_words_of_a_rule_can_be_typed_into_tc() {
+    on_veth(|| {
+        let mut kernel = Tc::new();
+        let b = ifindex("vb");
+        let name_of = |_| "vb".into();
+        let tagged = RuleMatch {
+            indev: Some("va".into()),
+            vlan: Some(VlanMatch {
+                id: Some(5),
+                carries: Some(Family::V4),
+            }),
+            ..RuleMatch::default()
+        };
+        let hop6 = [rewrite(Some(Family::V6)), RuleAction::Redirect(b)];
+        let rules = every_kind().into_iter().map(|(_, rule, _)| rule).chain([
+            rule(EtherProto::Vlan, tagged, &route_actions(b)),
+            rule(EtherProto::Ipv6, RuleMatch::default(), &hop6),
+        ]);
+        for (rule, prio) in rules.zip(1..) {
+            let RuleWords {
+                protocol,
+                matches,
+                actions,
+            } = rule.words(&name_of);
+            tc(&format!(
+                "filter add dev va ingress chain 5 prio {prio} handle 1 protocol {protocol} \
+                 flower skip_hw {matches} action {actions}"
+            ))
+            .unwrap_or_else(|why| panic!("{matches}: {actions}: {why}"));
+            let typed = FlowerRule {
+                cookie: Cookie([0; 16]),
+                ..rule
+            };
+            let observed = kernel.rule(place(own("va"), 5, prio, 1)).unwrap();
+            assert_eq!(observed.rule, Some(typed), "{matches}: {actions}");
         }
     });
 }

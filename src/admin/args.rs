@@ -9,9 +9,10 @@ use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
 use super::VERSION;
-use super::filter::{self, OFFLOAD_STATES};
-use super::proto::{ExplainRequest, RoutesRequest};
+use super::filter;
+use super::proto::{ExplainRequest, OffloadRequest, RoutesRequest};
 use crate::config::check_filter;
+use crate::engine::report::{OffloadState, RuleKind};
 use crate::model::{Family, Prefix, PrefixError, Protocol, Reason, SourceId};
 
 /// Exit codes, for the help.
@@ -118,6 +119,11 @@ pub enum Show {
     /// Neighbours of next hops
     #[command(visible_aliases = ["neigh", "neighbors"], aliases = ["neighbour", "neighbor"])]
     Neighbours,
+    /// Rules in hardware, in tc's words
+    Offload(OffloadArgs),
+    /// Ports that rules could be written for, and what each admits
+    #[command(alias = "port")]
+    Ports,
     /// Notable events since the start
     #[command(alias = "event")]
     Events {
@@ -156,7 +162,8 @@ pub struct RoutesArgs {
     #[arg(long, value_name = "ADDRESS")]
     via: Option<IpAddr>,
     /// Only in this state in hardware
-    #[arg(long, value_name = "STATE", value_parser = PossibleValuesParser::new(OFFLOAD_STATES))]
+    #[arg(long, value_name = "STATE",
+        value_parser = PossibleValuesParser::new(OffloadState::ALL.map(OffloadState::name)))]
     offload: Option<String>,
     /// Only with this reason for not being as wished
     #[arg(long, value_name = "CODE", value_parser = filter::reason)]
@@ -211,6 +218,56 @@ impl RoutesArgs {
             reason: reason.map(|reason| reason.code().to_owned()),
             family: family.map(|family| family.name().to_owned()),
             offload,
+            limit,
+        }
+    }
+}
+
+/// Filters of `show offload`: everything given must hold.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct OffloadArgs {
+    /// Only for this prefix
+    #[arg(value_name = "PREFIX")]
+    prefix: Option<Prefix>,
+    /// Only of this VRF's table ("default" for the main table)
+    #[arg(long, value_name = "NAME")]
+    vrf: Option<String>,
+    /// Only of this kernel table
+    #[arg(long, value_name = "N", conflicts_with = "vrf")]
+    table: Option<u32>,
+    /// Only what packets of this interface meet, or what sends packets out of it
+    #[arg(long, value_name = "NAME")]
+    dev: Option<String>,
+    /// Only rules for this
+    #[arg(long, value_name = "KIND",
+        value_parser = PossibleValuesParser::new(RuleKind::ALL.map(RuleKind::name)))]
+    kind: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", conflicts_with = "summary")]
+    limit: Option<u64>,
+    /// Counts instead of rules
+    #[arg(long)]
+    pub summary: bool,
+}
+
+impl OffloadArgs {
+    /// The request that says the same.
+    pub(super) fn request(&self) -> OffloadRequest {
+        let Self {
+            prefix,
+            vrf,
+            table,
+            dev,
+            kind,
+            limit,
+            summary: _,
+        } = self.clone();
+        OffloadRequest {
+            prefix: prefix.map(|prefix| prefix.to_string()),
+            vrf,
+            table,
+            dev,
+            kind,
             limit,
         }
     }
@@ -321,6 +378,26 @@ mod tests {
     }
 
     #[test]
+    fn rule_filters_become_a_request() {
+        let words = "frr-offload show offload 10.0.0.0/8 --kind route --dev p0 --json";
+        let args = Args::try_parse_from(words.split(' ')).unwrap();
+        let Command::Show {
+            what: Show::Offload(offload),
+            json: true,
+        } = args.command
+        else {
+            unreachable!("{:?}", args.command)
+        };
+        let expected = OffloadRequest {
+            prefix: Some("10.0.0.0/8".to_owned()),
+            dev: Some("p0".to_owned()),
+            kind: Some("route".to_owned()),
+            ..OffloadRequest::default()
+        };
+        assert_eq!(offload.request(), expected);
+    }
+
+    #[test]
     fn wrong_words_are_usage_errors() {
         for words in [
             "routes --longer",
@@ -331,6 +408,11 @@ mod tests {
             "routes -4 -6",
             "routes --vrf red --table 5",
             "routes --via router",
+            "offload 10.0.0.1/8",
+            "offload --kind rule",
+            "offload --vrf red --table 5",
+            "offload --summary --limit 1",
+            "ports p0",
         ] {
             let error = routes(words).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{words}");

@@ -18,13 +18,13 @@ use super::client::{self, ClientError};
 use super::decode::{self, Answer, DecodeError, DecodeOptions};
 use super::generate::{GenerateOptions, GeneratedTable};
 use super::proto::{
-    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, ResyncRequest, Resynced,
-    RoutesRequest, StatusRequest,
+    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, OffloadRequest, PortsRequest,
+    ResyncRequest, Resynced, RoutesRequest, StatusRequest,
 };
 use super::render;
 use super::replay::{self, ReplayError, ReplayOptions, ReplayReport, ReplayStream};
 use super::table::{Row, Screen, Table};
-use crate::config::{Config, Fault};
+use crate::config::{Config, Fault, OffloadConfig};
 use crate::model::{IfIndex, TableId};
 
 /// Rows of a table that are sized together.
@@ -151,6 +151,40 @@ pub async fn show(socket: &Path, what: Show, json: bool) -> Result<Exit, Command
             } else {
                 let table = render::routes();
                 print(&mut screen, routes, table, empty, render::route_rows).await?;
+            }
+        }
+        Show::Offload(args) if args.summary => {
+            let request = args.request();
+            let summary = api.summarise_offload(request).await?.into_inner();
+            if json {
+                document(&mut screen, &summary)?;
+            } else {
+                render::offload_summary(&mut screen, &summary)?;
+            }
+        }
+        Show::Offload(args) => {
+            let request = args.request();
+            let empty = if request == OffloadRequest::default() {
+                "no rules; `frr-offload show ports` tells what each port admits"
+            } else {
+                "no rules match"
+            };
+            let rules = api.show_offload(request).await?.into_inner();
+            if json {
+                list(&mut screen, rules).await?;
+            } else {
+                let row = |rule: &_, rows: &mut Vec<_>| rows.push(render::rule_row(rule));
+                print(&mut screen, rules, render::rules(), empty, row).await?;
+            }
+        }
+        Show::Ports => {
+            let ports = api.show_ports(PortsRequest {}).await?.into_inner();
+            if json {
+                list(&mut screen, ports).await?;
+            } else {
+                let (table, empty) = (render::ports(), "no ports that rules could be written for");
+                let row = |port: &_, rows: &mut Vec<_>| rows.push(render::port_row(port));
+                print(&mut screen, ports, table, empty, row).await?;
             }
         }
         Show::Nexthops => {
@@ -492,7 +526,7 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
         setup,
         fpm,
         kernel,
-        offload: _,
+        offload,
         admin,
         log,
     } = config;
@@ -532,8 +566,39 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
         kernel.audit,
         kernel.on_exit.name()
     )?;
+    summarise_offload(out, offload)?;
     writeln!(out, "  admin    {}", admin.socket.display())?;
     writeln!(out, "  log      {}", log.filter)
+}
+
+fn summarise_offload(out: &mut impl Write, offload: &OffloadConfig) -> io::Result<()> {
+    let OffloadConfig {
+        mode,
+        switches,
+        ports,
+        capacity,
+        layout,
+        prio_base,
+        hosts,
+        bucket_bits,
+    } = offload;
+    let or_auto = |value: Option<String>| value.unwrap_or_else(|| "auto".to_owned());
+    let switches = Some(switches.join(", ")).filter(|switches| !switches.is_empty());
+    writeln!(
+        out,
+        "  offload  {}, switches {}, ports {ports}",
+        mode.name(),
+        or_auto(switches)
+    )?;
+    writeln!(
+        out,
+        "           layout {}, capacity {}, first priority {}, hosts {}, ECMP in up to {}",
+        layout.name(),
+        or_auto(capacity.map(|rules| rules.to_string())),
+        or_auto(prio_base.map(|prio| prio.to_string())),
+        if *hosts { "yes" } else { "no" },
+        render::plural(1 << bucket_bits, "bucket")
+    )
 }
 
 /// A JSON document of one object.

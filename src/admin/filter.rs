@@ -1,17 +1,14 @@
-//! The words of the route filters: from the command line and from admin requests into the engine's [`RouteFilter`].
+//! The words of the filters: from the command line and from admin requests into the engine's [`RouteFilter`] and
+//! [`OffloadRuleFilter`].
 
 use thiserror::Error;
 
-use super::proto::RoutesRequest;
-use crate::engine::report::RouteFilter;
+use super::proto::{OffloadRequest, RoutesRequest};
+use crate::engine::report::{OffloadRuleFilter, OffloadState, RouteFilter, RuleKind};
 use crate::model::{Family, Protocol, Reason, SourceId, TableId};
 
 /// The word that stands for the default VRF.
 pub(super) const DEFAULT_VRF: &str = "default";
-/// How a route may stand in hardware.
-pub(super) const OFFLOAD_STATES: [&str; 5] = ["hardware", "software", "pending", "failed", OFF];
-/// How every route stands in hardware as long as nothing is offloaded.
-pub(super) const OFF: &str = "off";
 
 /// A filter that can't be understood.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -67,13 +64,20 @@ fn known_reasons() -> String {
     codes.join(", ")
 }
 
-/// What a request wants to see.
+/// Which routes a request wants to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) filter: RouteFilter,
     pub(super) limit: usize,
-    /// The offload filter rules everything out.
-    pub(super) none: bool,
+}
+
+/// Which rules a request wants to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WantedRules {
+    pub(super) filter: OffloadRuleFilter,
+    /// A VRF whose table the engine has to be asked for.
+    pub(super) vrf: Option<String>,
+    pub(super) limit: usize,
 }
 
 impl TryFrom<RoutesRequest> for Wanted {
@@ -100,11 +104,6 @@ impl TryFrom<RoutesRequest> for Wanted {
             Some("ipv6") => Some(Family::V6),
             Some(_) => return Err(FilterError::Field("family")),
         };
-        let none = match offload.as_deref() {
-            None => false,
-            Some(state) if OFFLOAD_STATES.contains(&state) => state != OFF,
-            Some(_) => return Err(FilterError::Field("offload")),
-        };
         let filter = RouteFilter {
             prefix: parse(prefix, "prefix")?,
             longer,
@@ -116,16 +115,56 @@ impl TryFrom<RoutesRequest> for Wanted {
             via: parse(via, "via")?,
             reason: reason_word.as_deref().map(reason).transpose()?,
             family,
+            offload: one_of(offload, OffloadState::ALL, OffloadState::name, "offload")?,
         };
-        let limit = limit.map_or(usize::MAX, |limit| {
-            usize::try_from(limit).unwrap_or(usize::MAX)
-        });
         Ok(Self {
             filter,
-            limit,
-            none,
+            limit: at_most(limit),
         })
     }
+}
+
+impl TryFrom<OffloadRequest> for WantedRules {
+    type Error = FilterError;
+
+    fn try_from(request: OffloadRequest) -> Result<Self, FilterError> {
+        let OffloadRequest {
+            prefix,
+            vrf,
+            table,
+            dev,
+            kind,
+            limit,
+        } = request;
+        let filter = OffloadRuleFilter {
+            prefix: parse(prefix, "prefix")?,
+            table: table.map(TableId),
+            dev: dev.map(String::into_boxed_str),
+            kind: one_of(kind, RuleKind::ALL, RuleKind::name, "kind")?,
+        };
+        Ok(Self {
+            filter,
+            vrf,
+            limit: at_most(limit),
+        })
+    }
+}
+
+fn at_most(limit: Option<u64>) -> usize {
+    limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
+}
+
+fn one_of<T: Copy, const N: usize>(
+    word: Option<String>,
+    all: [T; N],
+    name: fn(T) -> &'static str,
+    field: &'static str,
+) -> Result<Option<T>, FilterError> {
+    let find = |word: String| all.into_iter().find(|value| name(*value) == word);
+    word.map(|word| find(word).ok_or(FilterError::Field(field)))
+        .transpose()
 }
 
 fn parse<T: std::str::FromStr>(
@@ -164,12 +203,36 @@ mod tests {
         assert_eq!(wanted.filter.protocol, Some(Protocol(186)));
         assert_eq!(wanted.filter.family, Some(Family::V4));
         assert_eq!(wanted.limit, 5);
-        assert!(wanted.none, "nothing is in hardware");
+        assert_eq!(wanted.filter.offload, Some(OffloadState::Hardware));
 
         let bad = RoutesRequest {
             via: Some("gateway".to_owned()),
             ..RoutesRequest::default()
         };
         assert_eq!(Wanted::try_from(bad), Err(FilterError::Field("via")));
+        let bad = RoutesRequest {
+            offload: Some("sometimes".to_owned()),
+            ..RoutesRequest::default()
+        };
+        assert_eq!(Wanted::try_from(bad), Err(FilterError::Field("offload")));
+    }
+
+    #[test]
+    fn a_request_for_rules_becomes_a_filter() {
+        let request = OffloadRequest {
+            table: Some(10),
+            kind: Some("guard".to_owned()),
+            ..OffloadRequest::default()
+        };
+        let wanted = WantedRules::try_from(request).unwrap();
+        assert_eq!(wanted.filter.kind, Some(RuleKind::Guard));
+        assert_eq!(wanted.filter.table, Some(TableId(10)));
+        assert_eq!(wanted.limit, usize::MAX);
+
+        let bad = OffloadRequest {
+            kind: Some("rule".to_owned()),
+            ..OffloadRequest::default()
+        };
+        assert_eq!(WantedRules::try_from(bad), Err(FilterError::Field("kind")));
     }
 }

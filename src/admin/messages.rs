@@ -1,15 +1,20 @@
 //! Reports of the engine -> messages of the admin API. Every report is taken apart field by field, so that a new field
 //! makes the compiler ask where it goes. Knows no sockets; the wall clock comes in as the time at which the daemon started.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use super::proto;
 use crate::engine::report::{
     EventReport, ExplainReport, ExplainStep, GroupReport, KernelCounts, NeighbourReport,
-    NextHopReport, RouteReport, RouteSummary, SourceReport, StatusReport,
+    NextHopReport, OffloadCounts, OffloadRuleReport, PortReport, RouteReport, RouteSummary,
+    SourceReport, StatusReport,
 };
-use crate::model::{Errno, MacFrom, Reason, RouteKey, Timestamp};
+use crate::model::{
+    Block, Errno, Family, Handle, InHardware, MacFrom, Reason, RouteKey, RuleCounters, RuleWords,
+    Timestamp,
+};
 
 /// When `Timestamp(0)` was.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +32,7 @@ pub(super) fn status(report: StatusReport, version: &str, rss_bytes: u64) -> pro
         now,
         sources,
         kernel,
+        offload,
         rejected,
         filtered,
         nexthop_objects,
@@ -49,16 +55,32 @@ pub(super) fn status(report: StatusReport, version: &str, rss_bytes: u64) -> pro
             pending,
             failed,
         }),
-        offload: Some(proto::OffloadCounts {
-            mode: "off".to_owned(),
-            ..Default::default()
-        }),
+        offload: Some(offload_counts(offload)),
         feedback: Some(proto::FeedbackCounts::default()),
         rss_bytes,
         rejected: by_reason(rejected),
         filtered,
         nexthop_objects,
         overruns,
+    }
+}
+
+fn offload_counts(counts: OffloadCounts) -> proto::OffloadCounts {
+    let OffloadCounts {
+        mode,
+        layout,
+        rules,
+        capacity,
+        in_hw,
+        refused,
+    } = counts;
+    proto::OffloadCounts {
+        mode: mode.to_owned(),
+        layout: layout.map(str::to_owned),
+        rules,
+        capacity,
+        in_hw,
+        refused,
     }
 }
 
@@ -100,7 +122,10 @@ pub(super) fn route(report: RouteReport, wall: Wall) -> proto::Route {
         nhg,
         nexthops,
         kernel,
+        offload,
         reason,
+        packets,
+        bytes,
         refusal,
     } = report;
     proto::Route {
@@ -118,10 +143,10 @@ pub(super) fn route(report: RouteReport, wall: Wall) -> proto::Route {
         nhg,
         nexthops: nexthops.into_iter().map(nexthop).collect(),
         kernel: kernel.name().to_owned(),
-        offload: "off".to_owned(),
+        offload: offload.name().to_owned(),
         reason: code(reason),
-        packets: None,
-        bytes: None,
+        packets,
+        bytes,
         refusal: refusal.map(|(errno, text)| refusal_text(errno, text.as_deref())),
     }
 }
@@ -172,6 +197,135 @@ pub(super) fn summary(report: RouteSummary) -> proto::RouteSummary {
         total,
         counts: counts.collect(),
         reasons: by_reason(reasons),
+    }
+}
+
+pub(super) fn rule(report: OffloadRuleReport) -> proto::OffloadRule {
+    let OffloadRuleReport {
+        switch,
+        block,
+        port,
+        chain,
+        prio,
+        handle,
+        kind,
+        words,
+        table,
+        prefix,
+        hardware: InHardware { in_hw, count },
+        state,
+        refusal,
+        counters,
+    } = report;
+    let RuleCounters {
+        software_packets,
+        software_bytes,
+        hardware_packets,
+        hardware_bytes,
+        idle_ms: _,
+    } = counters;
+    let (protocol, matches, actions) = match words {
+        Some(RuleWords {
+            protocol,
+            matches,
+            actions,
+        }) => (Some(protocol.to_owned()), Some(matches), Some(actions)),
+        None => (None, None, None),
+    };
+    proto::OffloadRule {
+        switch: text(switch),
+        block: match block {
+            Block::Port(_) => None,
+            Block::Shared(number) => Some(number.get()),
+        },
+        port: port.map(String::from),
+        chain: chain.get(),
+        prio: prio.get().into(),
+        handle: handle.map(Handle::get),
+        protocol,
+        kind: kind.name().to_owned(),
+        r#match: matches,
+        action: actions,
+        table: table.map(|table| table.0),
+        prefix: text(prefix),
+        in_hw,
+        in_hw_count: count,
+        state: state.name().to_owned(),
+        error: refusal.map(|(errno, text)| refusal_text(errno, text.as_deref())),
+        packets: software_packets.saturating_add(hardware_packets),
+        bytes: software_bytes.saturating_add(hardware_bytes),
+        hardware_packets,
+        hardware_bytes,
+    }
+}
+
+pub(super) fn offload_summary(rules: &[OffloadRuleReport]) -> proto::OffloadSummary {
+    let mut counts: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+    for rule in rules {
+        let (rules, in_hw) = counts
+            .entry((&rule.switch, rule.kind, rule.state))
+            .or_default();
+        *rules += 1;
+        *in_hw += u64::from(rule.hardware.in_hw);
+    }
+    let in_hw = counts.values().map(|(_, in_hw)| in_hw).sum();
+    let counts = counts.into_iter();
+    let counts = counts.map(
+        |((switch, kind, state), (rules, in_hw))| proto::OffloadCount {
+            switch: text(switch.as_ref()),
+            kind: kind.name().to_owned(),
+            state: state.name().to_owned(),
+            rules,
+            in_hw,
+        },
+    );
+    proto::OffloadSummary {
+        total: rules.len() as u64,
+        in_hw,
+        counts: counts.collect(),
+    }
+}
+
+pub(super) fn port(report: PortReport) -> proto::Port {
+    let PortReport {
+        switch,
+        driver,
+        devlink,
+        switchdev,
+        name,
+        ifindex,
+        role,
+        table,
+        vrf,
+        mac,
+        mtu,
+        usable,
+        admits,
+        reasons,
+        block,
+        hw_tc_offload,
+        verdict,
+    } = report;
+    let mode = |switchdev| if switchdev { "switchdev" } else { "legacy" };
+    let (admits, reasons) = (admits.into_iter(), reasons.into_iter());
+    proto::Port {
+        switch: text(switch),
+        driver: driver.map(String::from),
+        devlink: devlink.map(String::from),
+        mode: switchdev.map(mode).map(str::to_owned),
+        name: name.into(),
+        ifindex: ifindex.get(),
+        role: role.name().to_owned(),
+        table: table.0,
+        vrf: vrf.map(String::from),
+        mac: text(mac),
+        mtu,
+        usable,
+        admits: admits.map(Family::name).map(str::to_owned).collect(),
+        reasons: reasons.map(Reason::code).map(str::to_owned).collect(),
+        block: block.map(u32::from),
+        hw_tc_offload,
+        verdict: verdict.into(),
     }
 }
 
@@ -282,7 +436,7 @@ fn code(reason: Option<Reason>) -> Option<String> {
     reason.map(|reason| reason.code().to_owned())
 }
 
-fn by_reason(counts: Vec<(Reason, u64)>) -> std::collections::BTreeMap<String, u64> {
+fn by_reason(counts: Vec<(Reason, u64)>) -> BTreeMap<String, u64> {
     let counts = counts.into_iter();
     counts
         .map(|(reason, count)| (reason.code().to_owned(), count))

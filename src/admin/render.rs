@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::proto::{
-    Event, Explanation, Neighbour, Nexthop, NexthopGroup, Route, RouteCount, RouteSummary, Source,
-    Status,
+    Event, Explanation, Neighbour, Nexthop, NexthopGroup, OffloadCount, OffloadCounts, OffloadRule,
+    OffloadSummary, Port, Route, RouteCount, RouteSummary, Source, Status,
 };
 use super::table::{Align, Cell, Column, Paint, Row, Screen, Table};
 use crate::model::Reason;
@@ -23,6 +23,7 @@ pub(super) fn routes() -> Table {
         ("TABLE", Right),
         ("PROTOCOL", Left),
         ("KERNEL", Left),
+        ("OFFLOAD", Left),
     ])
 }
 
@@ -36,15 +37,12 @@ pub(super) fn route_rows(route: &Route, rows: &mut Vec<Row>) {
     if route.stale {
         notes.push("stale");
     }
-    let table = match &route.vrf {
-        Some(vrf) => format!("{} ({vrf})", route.table),
-        None => route.table.to_string(),
-    };
     let head = vec![
         Cell::from(&route.prefix),
-        table.into(),
+        table(route.table, route.vrf.as_deref()),
         Cell::from(&route.protocol),
-        Cell::painted(&route.kernel, kernel_paint(&route.kernel)),
+        Cell::painted(&route.kernel, state_paint(&route.kernel)),
+        Cell::painted(&route.offload, state_paint(&route.offload)),
     ];
     let target = match route.r#type.as_str() {
         "unicast" => None,
@@ -82,7 +80,7 @@ fn ids(ids: impl Iterator<Item = u32>) -> Cell {
 }
 
 /// A table whose lines end with a next hop.
-fn hop_table(head: [Column; 4]) -> Table {
+fn hop_table<const N: usize>(head: [Column; N]) -> Table {
     let hop = [
         ("VIA", Left),
         ("DEV", Left),
@@ -168,6 +166,129 @@ pub(super) fn neighbour_row(neighbour: &Neighbour) -> Row {
     ]
 }
 
+/// `show offload`. The note does not come last: tc's words are so long that nobody would find it behind them.
+pub(super) fn rules() -> Table {
+    Table::new([
+        ("PORT", Left),
+        ("CHAIN", Right),
+        ("PRIO", Right),
+        ("HANDLE", Right),
+        ("KIND", Left),
+        ("TABLE", Right),
+        ("STATE", Left),
+        ("HW", Right),
+        ("PACKETS", Right),
+        ("NOTE", Left),
+        ("PROTOCOL", Left),
+        ("MATCH", Left),
+        ("ACTION", Left),
+    ])
+}
+
+/// The line of a rule.
+pub(super) fn rule_row(rule: &OffloadRule) -> Row {
+    let block = rule.block.map(|number| format!("block {number}"));
+    let handle = rule.handle.map(|handle| format!("{handle:#x}"));
+    let table = rule.table.map(|table| table.to_string());
+    let hardware = match (rule.in_hw, rule.in_hw_count) {
+        (false, _) => "no".to_owned(),
+        // A driver that does not count.
+        (true, 0) => "yes".to_owned(),
+        (true, count) => count.to_string(),
+    };
+    let matches = rule.r#match.as_deref();
+    vec![
+        or_dash(rule.port.as_deref().or(block.as_deref())),
+        rule.chain.into(),
+        rule.prio.into(),
+        or_dash(handle.as_deref()),
+        Cell::from(&rule.kind),
+        or_dash(table.as_deref()),
+        Cell::painted(&rule.state, state_paint(&rule.state)),
+        hardware.into(),
+        rule.packets.into(),
+        rule.error.as_deref().unwrap_or_default().into(),
+        or_dash(rule.protocol.as_deref()),
+        or_dash(matches.map(|words| if words.is_empty() { "any" } else { words })),
+        or_dash(rule.action.as_deref()),
+    ]
+}
+
+/// `show offload --summary`.
+pub(super) fn offload_summary<W: Write>(
+    screen: &mut Screen<W>,
+    summary: &OffloadSummary,
+) -> io::Result<()> {
+    let mut table = Table::new([
+        ("SWITCH", Left),
+        ("KIND", Left),
+        ("STATE", Left),
+        ("RULES", Right),
+        ("IN HW", Right),
+    ]);
+    let row = |count: &OffloadCount| {
+        vec![
+            or_dash(count.switch.as_deref()),
+            Cell::from(&count.kind),
+            Cell::painted(&count.state, state_paint(&count.state)),
+            count.rules.into(),
+            count.in_hw.into(),
+        ]
+    };
+    let rows: Vec<_> = summary.counts.iter().map(row).collect();
+    table.write(screen, &rows)?;
+    let rules = plural(summary.total, "rule");
+    writeln!(screen.out, "{rules}, {} in hardware", summary.in_hw)
+}
+
+/// `show ports`.
+pub(super) fn ports() -> Table {
+    Table::new([
+        ("PORT", Left),
+        ("ROLE", Left),
+        ("SWITCH", Left),
+        ("DRIVER", Left),
+        ("MODE", Left),
+        ("TABLE", Right),
+        ("MAC", Left),
+        ("MTU", Right),
+        ("LINK", Left),
+        ("ADMITS", Left),
+        ("BLOCK", Right),
+        ("TC OFFLOAD", Left),
+        ("NOTE", Left),
+        ("VERDICT", Left),
+    ])
+}
+
+/// The line of a port.
+pub(super) fn port_row(port: &Port) -> Row {
+    let (link, paint) = if port.usable {
+        ("up", Paint::Good)
+    } else {
+        ("down", Paint::Bad)
+    };
+    let block = port.block.map(|number| number.to_string());
+    let on = |on: bool| if on { "on" } else { "off" };
+    let list = |words: &[String]| (!words.is_empty()).then(|| words.join(", "));
+    vec![
+        Cell::from(&port.name),
+        Cell::from(&port.role),
+        or_dash(port.switch.as_deref()),
+        or_dash(port.driver.as_deref()),
+        or_dash(port.mode.as_deref()),
+        table(port.table, port.vrf.as_deref()),
+        or_dash(port.mac.as_deref()),
+        port.mtu.into(),
+        Cell::painted(link, Some(paint)),
+        or_dash(list(&port.admits).as_deref()),
+        or_dash(block.as_deref()),
+        or_dash(port.hw_tc_offload.map(on)),
+        or_dash(list(&port.reasons).as_deref()),
+        Cell::from(&port.verdict),
+    ]
+}
+
 /// `show events`.
 pub(super) fn events() -> Table {
     Table::new([
@@ -207,7 +328,7 @@ pub(super) fn summary<W: Write>(screen: &mut Screen<W>, summary: &RouteSummary) 
             Cell::from(count.table),
             Cell::from(&count.family),
             Cell::from(&count.protocol),
-            Cell::painted(&count.kernel, kernel_paint(&count.kernel)),
+            Cell::painted(&count.kernel, state_paint(&count.kernel)),
             Cell::from(count.routes),
         ]
     };
@@ -262,12 +383,8 @@ pub(super) fn status<W: Write>(screen: &mut Screen<W>, status: &Status) -> io::R
         .as_ref()
         .filter(|offload| offload.mode != "off")
     {
-        let text = format!(
-            "{}, {} in hardware",
-            plural(offload.rules, "rule"),
-            offload.in_hw
-        );
-        lines.add("offload", text, &offload.mode, None);
+        let paint = (offload.refused > 0).then_some(Paint::Waiting);
+        lines.add("offload", offload_text(offload), &offload.mode, paint);
     }
     lines.write(screen)?;
     if status.filtered > 0 {
@@ -286,6 +403,21 @@ pub(super) fn status<W: Write>(screen: &mut Screen<W>, status: &Status) -> io::R
         reasons(screen, "    ", &status.rejected)?;
     }
     Ok(())
+}
+
+fn offload_text(offload: &OffloadCounts) -> String {
+    let mut parts = vec![plural(offload.rules, "rule")];
+    if let Some(capacity) = offload.capacity {
+        parts.push(format!("room for {capacity}"));
+    }
+    parts.push(format!("{} in hardware", offload.in_hw));
+    if offload.refused > 0 {
+        parts.push(format!("{} refused", offload.refused));
+    }
+    if let Some(layout) = &offload.layout {
+        parts.push(format!("{layout} layout"));
+    }
+    parts.join(", ")
 }
 
 fn source_text(source: &Source) -> String {
@@ -387,12 +519,19 @@ fn reasons<W: Write>(
     Ok(())
 }
 
-fn kernel_paint(state: &str) -> Option<Paint> {
+fn state_paint(state: &str) -> Option<Paint> {
     match state {
-        "installed" => Some(Paint::Good),
-        "pending" => Some(Paint::Waiting),
+        "installed" | "hardware" => Some(Paint::Good),
+        "pending" | "stray" => Some(Paint::Waiting),
         "failed" => Some(Paint::Bad),
         _ => None,
+    }
+}
+
+fn table(number: u32, vrf: Option<&str>) -> Cell {
+    match vrf {
+        Some(vrf) => format!("{number} ({vrf})").into(),
+        None => number.into(),
     }
 }
 

@@ -7,8 +7,9 @@ use super::messages::{self, Wall};
 use super::proto;
 use crate::engine::report::*;
 use crate::model::{
-    Errno, Family, IfIndex, MacFrom, NeighbourState, Protocol, Reason, RouteKey, RouteKind,
-    SourceId, TableId, Timestamp,
+    Block, Chain, Cookie, Errno, EtherProto, Family, FlowerRule, Handle, IfIndex, InHardware,
+    MacFrom, Masked, NeighbourState, PortRole, Prio, Protocol, Reason, RouteKey, RouteKind,
+    RuleAction, RuleCounters, RuleMatch, Runs, SourceId, SwitchId, TableId, Timestamp,
 };
 
 /// 2026-01-02T03:04:05Z.
@@ -35,6 +36,14 @@ pub(super) fn status() -> proto::Status {
             installed: 998,
             pending: 2,
             failed: 0,
+        },
+        offload: OffloadCounts {
+            mode: "skip_sw",
+            layout: Some("chained"),
+            rules: 120,
+            capacity: Some(30_000),
+            in_hw: 118,
+            refused: 2,
         },
         rejected: vec![(Reason::HostBits, 3)],
         filtered: 17,
@@ -84,7 +93,10 @@ fn route(prefix: &str) -> RouteReport {
         nhg: Some(17),
         nexthops: ecmp(),
         kernel: KernelState::Installed,
+        offload: OffloadState::Off,
         reason: None,
+        packets: None,
+        bytes: None,
         refusal: None,
     }
 }
@@ -119,7 +131,25 @@ pub(super) fn routes() -> Vec<proto::Route> {
         nhg: None,
         ..route("192.0.2.0/24")
     };
-    let reports = [route("10.2.0.0/16"), waiting, blackhole, refused];
+    let offloaded = RouteReport {
+        offload: OffloadState::Hardware,
+        packets: Some(9321),
+        bytes: Some(1_398_150),
+        ..route("10.3.0.0/16")
+    };
+    let too_many = RouteReport {
+        offload: OffloadState::Software,
+        reason: Some(Reason::TableFull),
+        ..route("10.4.0.0/16")
+    };
+    let reports = [
+        route("10.2.0.0/16"),
+        offloaded,
+        too_many,
+        waiting,
+        blackhole,
+        refused,
+    ];
     reports.map(|report| messages::route(report, wall())).into()
 }
 
@@ -144,6 +174,146 @@ pub(super) fn summary() -> proto::RouteSummary {
         ],
         reasons: vec![(Reason::LinkDown, 1000)],
     })
+}
+
+fn switch() -> SwitchId {
+    SwitchId([0x5e, 0x7f, 0x01].into())
+}
+
+fn rule_reports() -> Vec<OffloadRuleReport> {
+    let written = |matches, actions: &[RuleAction]| FlowerRule {
+        protocol: EtherProto::Ipv4,
+        matches,
+        actions: actions.into(),
+        runs: Runs::Hardware,
+        cookie: Cookie([0; 16]),
+    };
+    let words = |matches, actions: &[RuleAction]| {
+        Some(written(matches, actions).words(&|dev| format!("p{dev}").into()))
+    };
+    let goto = |chain| RuleAction::Goto(Chain::new(chain).unwrap());
+    let entry = OffloadRuleReport {
+        switch: Some(switch()),
+        block: Block::Shared(NonZeroU32::new(7).unwrap()),
+        port: None,
+        chain: Chain::ENTRY,
+        prio: Prio::new(1).unwrap(),
+        handle: Handle::new(1),
+        kind: RuleKind::Entry,
+        words: words(RuleMatch::default(), &[goto(1)]),
+        table: None,
+        prefix: None,
+        hardware: InHardware {
+            in_hw: true,
+            count: 2,
+        },
+        state: RuleState::Installed,
+        refusal: None,
+        counters: RuleCounters {
+            software_packets: 1,
+            software_bytes: 84,
+            hardware_packets: 9321,
+            hardware_bytes: 1_398_150,
+            idle_ms: Some(20),
+        },
+    };
+    let prefix = "10.2.0.0/16".parse().unwrap();
+    let matches = RuleMatch {
+        dst: Some(Masked::prefix(prefix)),
+        ..RuleMatch::default()
+    };
+    let refused = OffloadRuleReport {
+        chain: Chain::new(2).unwrap(),
+        prio: Prio::new(85).unwrap(),
+        handle: None,
+        kind: RuleKind::Route,
+        words: words(matches, &[goto(5)]),
+        table: Some(TableId::MAIN),
+        prefix: Some(prefix),
+        hardware: InHardware::default(),
+        state: RuleState::Failed,
+        refusal: Some((Errno(95), Some("Rule is too long".into()))),
+        counters: RuleCounters::default(),
+        ..entry.clone()
+    };
+    let rewrite = RuleAction::Rewrite {
+        src: "02:00:00:00:00:01".parse().unwrap(),
+        dst: "02:00:00:00:00:02".parse().unwrap(),
+        hop_limit: Some(Family::V4),
+    };
+    let redirect = RuleAction::Redirect(IfIndex::new(1).unwrap());
+    let hop = OffloadRuleReport {
+        chain: Chain::new(5).unwrap(),
+        kind: RuleKind::Hop,
+        words: words(
+            RuleMatch::default(),
+            &[rewrite, RuleAction::CsumIpv4, redirect],
+        ),
+        ..entry.clone()
+    };
+    let stray = OffloadRuleReport {
+        switch: None,
+        block: Block::Port(IfIndex::new(9).unwrap()),
+        port: Some("veth0".into()),
+        handle: Handle::new(42),
+        kind: RuleKind::Stray,
+        words: None,
+        hardware: InHardware::default(),
+        state: RuleState::Stray,
+        counters: RuleCounters::default(),
+        ..entry.clone()
+    };
+    vec![entry, refused, hop, stray]
+}
+
+pub(super) fn rules() -> Vec<proto::OffloadRule> {
+    rule_reports().into_iter().map(messages::rule).collect()
+}
+
+pub(super) fn offload_summary() -> proto::OffloadSummary {
+    messages::offload_summary(&rule_reports())
+}
+
+pub(super) fn ports() -> Vec<proto::Port> {
+    let uplink = PortReport {
+        switch: Some(switch()),
+        driver: Some("mlx5_core".into()),
+        devlink: Some("pci/0000:03:00.0".into()),
+        switchdev: Some(true),
+        name: "p1".into(),
+        ifindex: IfIndex::new(4).unwrap(),
+        role: PortRole::Uplink,
+        table: TableId(10),
+        vrf: Some("red".into()),
+        mac: Some("02:00:00:00:00:01".parse().unwrap()),
+        mtu: 9000,
+        usable: true,
+        admits: vec![Family::V4, Family::V6],
+        reasons: Vec::new(),
+        block: NonZeroU32::new(7),
+        hw_tc_offload: Some(true),
+        verdict: "everything the chained layout needs".into(),
+    };
+    let plain = PortReport {
+        switch: None,
+        driver: None,
+        devlink: None,
+        switchdev: None,
+        name: "veth0".into(),
+        ifindex: IfIndex::new(9).unwrap(),
+        role: PortRole::Other,
+        table: TableId::MAIN,
+        vrf: None,
+        mac: None,
+        mtu: 1500,
+        usable: false,
+        admits: Vec::new(),
+        reasons: vec![Reason::PortWithoutMac, Reason::NotForwarding],
+        block: None,
+        hw_tc_offload: None,
+        verdict: "software only".into(),
+    };
+    [uplink, plain].map(messages::port).into()
 }
 
 pub(super) fn groups() -> Vec<proto::NexthopGroup> {

@@ -69,6 +69,18 @@ fn answers_are_as_the_schemas_say() {
         &samples::summary(),
     );
     holds(
+        include_str!("../../docs/schema/offload.json"),
+        &samples::rules(),
+    );
+    holds(
+        include_str!("../../docs/schema/offload-summary.json"),
+        &samples::offload_summary(),
+    );
+    holds(
+        include_str!("../../docs/schema/ports.json"),
+        &samples::ports(),
+    );
+    holds(
         include_str!("../../docs/schema/nexthops.json"),
         &samples::groups(),
     );
@@ -94,10 +106,27 @@ fn a_route_has_the_keys_of_the_contract_in_their_order() {
 }
 
 #[test]
-fn status_says_what_does_not_exist_yet() {
+fn a_rule_has_the_keys_of_the_contract_in_their_order() {
+    let rules = samples::rules();
+    let json = serde_json::to_string(&rules[1]).unwrap();
+    let expected = r#"{"switch":"5e7f01","block":7,"port":null,"chain":2,"prio":85,"handle":null,"protocol":"ip","kind":"route","match":"dst_ip 10.2.0.0/16","action":"goto chain 5","table":254,"prefix":"10.2.0.0/16","in_hw":false,"in_hw_count":0,"state":"failed","error":"Operation not supported: Rule is too long","packets":0,"bytes":0,"hardware_packets":0,"hardware_bytes":0}"#;
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn a_port_has_the_keys_of_the_contract_in_their_order() {
+    let ports = samples::ports();
+    let json = serde_json::to_string(&ports[0]).unwrap();
+    let expected = r#"{"switch":"5e7f01","driver":"mlx5_core","devlink":"pci/0000:03:00.0","mode":"switchdev","name":"p1","ifindex":4,"role":"uplink","table":10,"vrf":"red","mac":"02:00:00:00:00:01","mtu":9000,"usable":true,"admits":["ipv4","ipv6"],"reasons":[],"block":7,"hw_tc_offload":true,"verdict":"everything the chained layout needs"}"#;
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn status_counts_rules_and_says_that_no_feedback_exists_yet() {
     let status = serde_json::to_value(samples::status()).unwrap();
     let offload = serde_json::json!({
-        "mode": "off", "layout": null, "rules": 0, "capacity": null, "in_hw": 0, "refused": 0
+        "mode": "skip_sw", "layout": "chained", "rules": 120, "capacity": 30000, "in_hw": 118,
+        "refused": 2
     });
     assert_eq!(status["offload"], offload);
     assert_eq!(

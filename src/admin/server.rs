@@ -18,16 +18,17 @@ use tonic::{Request, Response, Status};
 
 use super::VERSION;
 use super::engine_handle::{EngineGone, EngineHandle};
-use super::filter::{DEFAULT_VRF, Wanted};
+use super::filter::{DEFAULT_VRF, Wanted, WantedRules};
 use super::messages::{self, Wall};
 use super::proto::admin_server::{Admin as AdminApi, AdminServer};
 use super::proto::{
     Event, EventsRequest, ExplainRequest, Explanation, LogFilter, Neighbour, NeighboursRequest,
-    NexthopGroup, NexthopsRequest, ResyncRequest, Resynced, Route, RouteSummary, RoutesRequest,
-    Status as StatusMessage, StatusRequest,
+    NexthopGroup, NexthopsRequest, OffloadRequest, OffloadRule, OffloadSummary, Port, PortsRequest,
+    ResyncRequest, Resynced, Route, RouteSummary, RoutesRequest, Status as StatusMessage,
+    StatusRequest,
 };
 use super::socket::AdminSocket;
-use crate::engine::report::{self, RouteFilter};
+use crate::engine::report::{self, OffloadRuleReport, RouteFilter};
 use crate::model::{KernelMatch, Prefix, RouteKey, TableId};
 
 /// Slots of the route table that one question walks.
@@ -139,6 +140,8 @@ impl From<EngineGone> for Status {
 #[tonic::async_trait]
 impl AdminApi for Api {
     type ShowRoutesStream = Answers<Route>;
+    type ShowOffloadStream = Answers<OffloadRule>;
+    type ShowPortsStream = Answers<Port>;
     type ShowNexthopsStream = Answers<NexthopGroup>;
     type ShowNeighboursStream = Answers<Neighbour>;
     type ShowEventsStream = Answers<Event>;
@@ -159,9 +162,6 @@ impl AdminApi for Api {
         let wanted = self.wanted(request).await?;
         let (engine, wall) = (self.engine.clone(), self.wall);
         Ok(stream(move |answers| async move {
-            if wanted.none {
-                return Ok(());
-            }
             let keys = route_keys(&engine, &wanted).await?;
             for chunk in keys.chunks(ROUTES_A_QUESTION) {
                 let keys = chunk.to_vec();
@@ -184,9 +184,9 @@ impl AdminApi for Api {
         &self,
         request: Request<RoutesRequest>,
     ) -> Result<Response<RouteSummary>, Status> {
-        let Wanted { filter, none, .. } = self.wanted(request).await?;
+        let Wanted { filter, .. } = self.wanted(request).await?;
         let mut summary = report::RouteSummary::default();
-        let mut cursor = if none { None } else { Some(0) };
+        let mut cursor = Some(0);
         while let Some(from) = cursor {
             let filter = filter.clone();
             (summary, cursor) = self
@@ -198,6 +198,36 @@ impl AdminApi for Api {
                 .await?;
         }
         Ok(Response::new(messages::summary(summary)))
+    }
+
+    async fn show_offload(
+        &self,
+        request: Request<OffloadRequest>,
+    ) -> Result<Response<Self::ShowOffloadStream>, Status> {
+        let (mut rules, limit) = self.rules(request).await?;
+        rules.sort_unstable_by(|a, b| {
+            let key = |r: &OffloadRuleReport| (r.block, r.chain, r.prio, r.handle);
+            (&a.switch, key(a)).cmp(&(&b.switch, key(b)))
+        });
+        rules.truncate(limit);
+        Ok(stream_all(rules, messages::rule))
+    }
+
+    async fn summarise_offload(
+        &self,
+        request: Request<OffloadRequest>,
+    ) -> Result<Response<OffloadSummary>, Status> {
+        let (rules, _) = self.rules(request).await?;
+        Ok(Response::new(messages::offload_summary(&rules)))
+    }
+
+    async fn show_ports(
+        &self,
+        _: Request<PortsRequest>,
+    ) -> Result<Response<Self::ShowPortsStream>, Status> {
+        let mut ports = self.engine.ask(|engine, _| engine.ports()).await?;
+        ports.sort_unstable_by(|a, b| (&a.switch, a.ifindex).cmp(&(&b.switch, b.ifindex)));
+        Ok(stream_all(ports, messages::port))
     }
 
     async fn show_nexthops(
@@ -323,6 +353,27 @@ impl Api {
             self.table_of_vrf(vrf).await?;
         }
         Ok(wanted)
+    }
+
+    /// The rules that a request asks for, and how many of them at most.
+    async fn rules(
+        &self,
+        request: Request<OffloadRequest>,
+    ) -> Result<(Vec<OffloadRuleReport>, usize), Status> {
+        let wanted = WantedRules::try_from(request.into_inner());
+        let WantedRules {
+            mut filter,
+            vrf,
+            limit,
+        } = wanted.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if let Some(vrf) = vrf {
+            filter.table = Some(self.table_of_vrf(&vrf).await?);
+        }
+        let rules = self
+            .engine
+            .ask(move |engine, _| engine.offload_rules(&filter))
+            .await?;
+        Ok((rules, limit))
     }
 
     async fn table_of_vrf(&self, name: &str) -> Result<TableId, Status> {

@@ -2,7 +2,7 @@
 //!
 //! Compares every field without `..`, so that a new key makes the compiler ask which of the two it is.
 
-use super::{AdminConfig, Config, FpmConfig, KernelConfig, LogConfig};
+use super::{AdminConfig, Config, FpmConfig, KernelConfig, LogConfig, OffloadConfig};
 
 /// Keys whose values differ, as key paths.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,7 +25,6 @@ impl Changes {
             admin,
             log,
         } = old;
-        changes.restart("offload", *offload != new.offload);
         changes.restart("setup", *setup != new.setup);
         let FpmConfig {
             listen,
@@ -71,6 +70,29 @@ impl Changes {
         );
         changes.live("kernel.audit", *audit != new.kernel.audit);
         changes.live("kernel.on_exit", *on_exit != new.kernel.on_exit);
+        let OffloadConfig {
+            mode,
+            switches,
+            ports,
+            capacity,
+            layout,
+            prio_base,
+            hosts,
+            bucket_bits,
+        } = offload;
+        // What runs where is decided once, from the probe; the rest is a plan that can be made anew.
+        changes.restart("offload.mode", *mode != new.offload.mode);
+        changes.restart("offload.switches", *switches != new.offload.switches);
+        changes.live("offload.ports", *ports != new.offload.ports);
+        changes.live("offload.capacity", *capacity != new.offload.capacity);
+        changes.restart("offload.layout", *layout != new.offload.layout);
+        // Part of the mark by which our rules are found again.
+        changes.restart("offload.prio_base", *prio_base != new.offload.prio_base);
+        changes.live("offload.hosts", *hosts != new.offload.hosts);
+        changes.live(
+            "offload.ecmp.buckets",
+            *bucket_bits != new.offload.bucket_bits,
+        );
         let AdminConfig { socket } = admin;
         changes.restart("admin.socket", *socket != new.admin.socket);
         let LogConfig { filter, format } = log;
@@ -88,6 +110,10 @@ impl Changes {
         config.fpm.table_map.clone_from(&old.fpm.table_map);
         config.kernel.protocol = old.kernel.protocol;
         config.kernel.metric = old.kernel.metric;
+        config.offload.mode = old.offload.mode;
+        config.offload.switches.clone_from(&old.offload.switches);
+        config.offload.layout = old.offload.layout;
+        config.offload.prio_base = old.offload.prio_base;
         config.admin.clone_from(&old.admin);
         config.log.format = old.log.format;
         config
@@ -109,7 +135,8 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{MultipathHash, SetUp};
+    use crate::config::{LayoutMode, MultipathHash, OffloadMode, SetUp};
+    use crate::model::{PortFilter, Prio};
 
     #[test]
     fn live_changes_are_applied_and_others_are_said() {
@@ -125,5 +152,44 @@ mod tests {
         let applied = Changes::applied(&old, &new);
         assert_eq!(Changes::between(&old, &applied).restart, Vec::<&str>::new());
         assert_eq!(applied.kernel.multipath_hash, MultipathHash::L4);
+    }
+
+    #[test]
+    fn what_is_planned_changes_live_and_where_it_runs_does_not() {
+        let old = Config::default();
+        let mut new = old.clone();
+        new.offload = OffloadConfig {
+            mode: OffloadMode::SkipHw,
+            switches: vec!["pci/0000:03:00.0".into()],
+            ports: PortFilter::new(["p0"]).unwrap(),
+            capacity: Some(1000),
+            layout: LayoutMode::Chained,
+            prio_base: Prio::new(100),
+            hosts: false,
+            bucket_bits: 3,
+        };
+        let changes = Changes::between(&old, &new);
+        assert_eq!(
+            changes.live,
+            [
+                "offload.ports",
+                "offload.capacity",
+                "offload.hosts",
+                "offload.ecmp.buckets"
+            ]
+        );
+        assert_eq!(
+            changes.restart,
+            [
+                "offload.mode",
+                "offload.switches",
+                "offload.layout",
+                "offload.prio_base"
+            ]
+        );
+        let applied = Changes::applied(&old, &new);
+        assert_eq!(Changes::between(&old, &applied).live, changes.live);
+        assert!(Changes::between(&applied, &new).live.is_empty());
+        assert_eq!(applied.offload.mode, OffloadMode::Auto);
     }
 }

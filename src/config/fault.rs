@@ -56,6 +56,13 @@ pub enum FaultKind {
         /// What may be there.
         allowed: String,
     },
+    /// A value of the contract whose feature does not exist yet.
+    ValueNotInThisRelease {
+        /// What is there.
+        found: String,
+        /// What may be there.
+        allowed: String,
+    },
     /// The value alone is fine, but not here.
     Conflict {
         /// What it collides with.
@@ -69,7 +76,9 @@ impl FaultKind {
     /// What may stand there instead, where that can be said.
     pub fn allowed(&self) -> Option<&str> {
         match self {
-            Self::Type { allowed, .. } | Self::Value { allowed, .. } => Some(allowed),
+            Self::Type { allowed, .. }
+            | Self::Value { allowed, .. }
+            | Self::ValueNotInThisRelease { allowed, .. } => Some(allowed),
             Self::Conflict { allowed, .. } => Some(allowed),
             Self::Missing
             | Self::Unreadable(_)
@@ -96,6 +105,9 @@ impl fmt::Display for FaultKind {
             Self::NotInThisRelease => f.write_str("not in this release"),
             Self::Type { found, .. } => write!(f, "{found} can't stand here"),
             Self::Value { found, .. } => write!(f, "{found:?} is not allowed"),
+            Self::ValueNotInThisRelease { found, .. } => {
+                write!(f, "{found:?} is not in this release")
+            }
             Self::Conflict { why, .. } => f.write_str(why),
         }
     }

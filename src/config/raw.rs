@@ -41,7 +41,7 @@ pub(super) enum Value {
     /// An integer that does not fit; its digits.
     Huge(String),
     Float,
-    Bool,
+    Bool(bool),
     Date,
     List(Vec<Entry>),
     Table(Table),
@@ -66,7 +66,7 @@ impl Value {
             Self::Text(_) => "a string",
             Self::Whole(_) | Self::Huge(_) => "a number",
             Self::Float => "a number with a fraction",
-            Self::Bool => "true or false",
+            Self::Bool(_) => "true or false",
             Self::Date => "a date or time",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
@@ -177,7 +177,7 @@ impl Lines {
                 }
             }
             DeValue::Float(_) => Value::Float,
-            DeValue::Boolean(_) => Value::Bool,
+            DeValue::Boolean(value) => Value::Bool(value),
             DeValue::Datetime(_) => Value::Date,
             DeValue::Array(items) => {
                 let item = |item: Spanned<DeValue<'_>>| {

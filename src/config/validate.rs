@@ -14,14 +14,24 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::fault::{Fault, FaultKind, Faults};
 use super::raw::{ConfigText, Entry, Raw, Value, join};
-use super::{Config, FpmConfig, keys};
-use crate::model::{Prefix, Protocol, TableId};
+use super::{Config, FpmConfig, LayoutMode, OffloadConfig, OffloadMode, keys};
+use crate::model::{PortFilter, Prefix, Prio, Protocol, TableId};
 
 /// `sizeof(sun_path)` less the closing zero (`unix(7)`).
 const LONGEST_SOCKET_PATH: usize = 107;
 /// `RT_TABLE_LOCAL`: the kernel's own addresses; a route of ours there would break the host.
 const RT_TABLE_LOCAL: u32 = 255;
 const DAY: Duration = Duration::from_secs(86400);
+/// A word that leaves the choice to us.
+const AUTO: &str = "auto";
+/// `MAX_PHYS_ITEM_ID_LEN`: bytes of a switch id.
+const LONGEST_SWITCH_ID: usize = 32;
+/// Less would not hold admission, exceptions and a route.
+const SMALLEST_CAPACITY: i64 = 16;
+/// Leaves room for our band in the 16 bits of a priority.
+const LAST_PRIO_BASE: u16 = 65000;
+/// A driver's buckets are rules: more cost more than they share better.
+const MOST_BUCKETS: i64 = 256;
 
 const ADDRESS_PORT: &str = "ADDRESS:PORT, like \"127.0.0.1:2620\" or \"[::1]:2620\"";
 const TABLE_NUMBERS: &str = "table numbers, like { 5000 = 254 }";
@@ -122,6 +132,8 @@ impl<'a> Reader<'a> {
         );
         self.choice("kernel.on_exit", &mut kernel.on_exit, super::OnExit::WORDS);
 
+        self.offload(&mut config.offload);
+
         self.socket(&mut config.admin.socket);
 
         self.filter(&mut config.log.filter);
@@ -152,6 +164,59 @@ impl<'a> Reader<'a> {
         match words.iter().find(|(word, _)| *word == found) {
             Some((_, value)) => *into = *value,
             None => self.wrong_value(key, entry, found, allowed()),
+        }
+    }
+
+    /// As [`Self::choice`], where the contract has more words than this release.
+    fn choice_so_far<T: Copy>(
+        &mut self,
+        key: &str,
+        into: &mut T,
+        words: &[(&str, T)],
+        later: &str,
+    ) {
+        match self.raw.get(key) {
+            Some(entry) if matches!(&entry.value, Value::Text(text) if text == later) => {
+                let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                let kind = FaultKind::ValueNotInThisRelease {
+                    found: later.to_owned(),
+                    allowed: words.join(", "),
+                };
+                self.faults.push(entry.fault(key.to_owned(), kind));
+            }
+            _ => self.choice(key, into, words),
+        }
+    }
+
+    /// A whole number that `fits` takes, or `auto`, which is `None`.
+    fn auto_or_number<T>(
+        &mut self,
+        key: &str,
+        into: &mut Option<T>,
+        allowed: &str,
+        fits: impl Fn(i64) -> Option<T>,
+    ) {
+        let Some(entry) = self.raw.get(key) else {
+            return;
+        };
+        let allowed = format!("\"auto\" or {allowed}");
+        match &entry.value {
+            Value::Text(word) if word == AUTO => *into = None,
+            Value::Text(word) => self.wrong_value(key, entry, word.clone(), allowed),
+            Value::Whole(number) => match fits(*number) {
+                Some(value) => *into = Some(value),
+                None => self.wrong_value(key, entry, number.to_string(), allowed),
+            },
+            Value::Huge(digits) => self.wrong_value(key, entry, digits.clone(), allowed),
+            other => self.wrong_type(key, entry, other, allowed),
+        }
+    }
+
+    fn yes_or_no(&mut self, key: &str, into: &mut bool) {
+        match self.raw.get(key).map(|entry| (entry, &entry.value)) {
+            None => {}
+            Some((_, Value::Bool(value))) => *into = *value,
+            Some((entry, other)) => self.wrong_type(key, entry, other, "true, false".to_owned()),
         }
     }
 
@@ -283,6 +348,102 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn offload(&mut self, offload: &mut OffloadConfig) {
+        let OffloadConfig {
+            mode,
+            switches,
+            ports,
+            capacity,
+            layout,
+            prio_base,
+            hosts,
+            bucket_bits,
+        } = offload;
+        self.choice("offload.mode", mode, OffloadMode::WORDS);
+        self.switches(switches);
+        self.ports(ports);
+        self.auto_or_number(
+            "offload.capacity",
+            capacity,
+            "a number of rules, 16 or more",
+            |number| {
+                let number = Some(number).filter(|number| *number >= SMALLEST_CAPACITY)?;
+                usize::try_from(number).ok()
+            },
+        );
+        let layouts = [
+            (LayoutMode::Auto.name(), LayoutMode::Auto),
+            (LayoutMode::Chained.name(), LayoutMode::Chained),
+        ];
+        self.choice_so_far("offload.layout", layout, &layouts, LayoutMode::Flat.name());
+        self.auto_or_number(
+            "offload.prio_base",
+            prio_base,
+            "a tc priority, 1 to 65000",
+            |number| {
+                let number = u16::try_from(number).ok();
+                number.filter(|n| *n <= LAST_PRIO_BASE).and_then(Prio::new)
+            },
+        );
+        self.yes_or_no("offload.hosts", hosts);
+        let mut bits = Some(*bucket_bits);
+        self.auto_or_number(
+            "offload.ecmp.buckets",
+            &mut bits,
+            "a power of two, 1 to 256",
+            |number| {
+                let fits = (1..=MOST_BUCKETS).contains(&number) && number.count_ones() == 1;
+                fits.then_some(number.trailing_zeros() as u8)
+            },
+        );
+        *bucket_bits = bits.unwrap_or(OffloadConfig::default().bucket_bits);
+        self.choice_so_far("offload.ecmp.field", &mut (), &[("src-ip", ())], "src-port");
+    }
+
+    fn switches(&mut self, into: &mut Vec<Box<str>>) {
+        let key = "offload.switches";
+        let allowed = "\"auto\", or switch ids in hexadecimal (`ip -d link`) and devlink handles, \
+                       like \"pci/0000:03:00.0\"";
+        let Some(entry) = self.raw.get(key) else {
+            return;
+        };
+        if self.items(key).is_empty() {
+            self.wrong_value(key, entry, "[]".to_owned(), allowed.to_owned());
+        }
+        let alone = self.items(key).len() == 1;
+        into.clear();
+        for (entry, text) in self.texts(key, allowed) {
+            if text == AUTO && alone {
+                continue;
+            }
+            if is_switch_id(text) {
+                into.push(text.to_ascii_lowercase().into());
+            } else if is_devlink_handle(text) {
+                into.push(text.into());
+            } else {
+                self.wrong_value(key, entry, text.to_owned(), allowed.to_owned());
+            }
+        }
+    }
+
+    fn ports(&mut self, into: &mut PortFilter) {
+        let key = "offload.ports";
+        let allowed = "globs on interface names, like \"p*\" or \"!eth9\"";
+        let texts = self.texts(key, allowed);
+        for (entry, text) in &texts {
+            if let Err((_, error)) = PortFilter::new([*text]) {
+                let allowed = format!("{allowed}: {error}");
+                self.wrong_value(key, entry, (*text).to_owned(), allowed);
+            }
+        }
+        if let (Some(_), Ok(filter)) = (
+            self.raw.get(key),
+            PortFilter::new(texts.iter().map(|(_, text)| *text)),
+        ) {
+            *into = filter;
+        }
+    }
+
     fn socket(&mut self, into: &mut PathBuf) {
         let key = "admin.socket";
         let allowed = format!("an absolute path of at most {LONGEST_SOCKET_PATH} bytes");
@@ -384,6 +545,20 @@ impl<'a> Reader<'a> {
         let kind = FaultKind::Value { found, allowed };
         self.faults.push(entry.fault(key.to_owned(), kind));
     }
+}
+
+/// `phys_switch_id` as `ip -d link` shows it.
+fn is_switch_id(text: &str) -> bool {
+    text.len().is_multiple_of(2)
+        && (1..=LONGEST_SWITCH_ID).contains(&(text.len() / 2))
+        && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// `BUS/DEVICE` as `devlink dev` shows it.
+fn is_devlink_handle(text: &str) -> bool {
+    let named = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
+    text.split_once('/')
+        .is_some_and(|(bus, dev)| named(bus) && named(dev) && !dev.contains('/'))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 mod kernel;
 mod notable;
 mod offload;
+mod offload_query;
 mod outcomes;
 pub mod probe;
 mod query;

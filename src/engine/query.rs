@@ -9,8 +9,8 @@ use rustc_hash::FxHashMap;
 use super::Engine;
 use super::report::{
     EventReport, ExplainReport, ExplainStep, GroupReport, KernelCounts, KernelState,
-    NeighbourOwner, NeighbourReport, NextHopReport, RouteFilter, RouteReport, RouteSummary,
-    SourceReport, SourceState, StatusReport, Verdict,
+    NeighbourOwner, NeighbourReport, NextHopReport, OffloadCounts, RouteFilter, RouteReport,
+    RouteSummary, SourceReport, SourceState, StatusReport, Verdict,
 };
 use crate::model::{
     Family, KernelHop, KernelMatch, KernelTarget, MacFrom, MatchKind, NeighbourKey, NextHop, NhgId,
@@ -73,6 +73,7 @@ impl Engine {
                 resyncs: self.session.resyncs,
             }],
             kernel,
+            offload: OffloadCounts::default(),
             rejected,
             filtered: self.counters.filtered,
             nexthop_objects: self.use_objects,
@@ -138,7 +139,7 @@ impl Engine {
                 self.kernel_state(id),
             );
             *rows.entry(row).or_default() += 1;
-            if let Some(reason) = self.route_reason(id) {
+            if let Some(reason) = self.shown_reason(id) {
                 *reasons.entry(reason).or_default() += 1;
             }
         }
@@ -433,7 +434,10 @@ impl Engine {
             if let Some(detail) = detail {
                 text += &format!(" \"{detail}\"");
             }
-        } else if let Some(reason) = route.reason.filter(|reason| *reason != Reason::NotWanted) {
+        } else if let Some(reason) = self
+            .route_reason(id)
+            .filter(|reason| *reason != Reason::NotWanted)
+        {
             text += &format!("; {}", reason.text());
         }
         ExplainStep {
@@ -474,6 +478,7 @@ impl Engine {
             via,
             reason,
             family,
+            offload,
         } = filter;
         prefix.is_none_or(|p| {
             if *longer {
@@ -488,7 +493,8 @@ impl Engine {
             && protocol.is_none_or(|p| p == path.key.protocol)
             && source.is_none_or(|s| s == path.key.source)
             && family.is_none_or(|f| f == slot.family())
-            && reason.is_none_or(|r| self.route_reason(id) == Some(r))
+            && reason.is_none_or(|r| self.shown_reason(id) == Some(r))
+            && offload.is_none_or(|state| self.route_offload(id).state == state)
             && ((dev.is_none() && via.is_none()) || {
                 self.hops_of(path).iter().any(|hop| {
                     dev.as_deref()
@@ -514,6 +520,7 @@ impl Engine {
         } else {
             &[]
         };
+        let offload = self.route_offload(id);
         Some(RouteReport {
             key,
             vrf: self.view.vrf_of(key.table).map(|link| link.name.clone()),
@@ -534,7 +541,10 @@ impl Engine {
                 .map(|hop| self.hop_report(hop, slot.family()))
                 .collect(),
             kernel: self.kernel_state(id),
-            reason: self.route_reason(id),
+            offload: offload.state,
+            reason: self.shown_reason(id),
+            packets: offload.taken.map(|(packets, _)| packets),
+            bytes: offload.taken.map(|(_, bytes)| bytes),
             refusal: failure
                 .or_else(|| self.object_failure(hops, slot.family()))
                 .map(|f| (f.refusal.errno, f.refusal.text.clone())),

@@ -13,6 +13,7 @@ mod port_filter;
 mod prefix;
 mod route;
 mod rule;
+mod tc_words;
 mod time;
 mod verdict;
 
@@ -40,5 +41,6 @@ pub use rule::{
     Block, Chain, Cookie, EtherProto, FlowerRule, Handle, InHardware, Masked, ObservedRule,
     PortMatch, Prio, RuleAction, RuleCounters, RuleMatch, RulePlace, Runs, VlanMatch,
 };
+pub use tc_words::RuleWords;
 pub use time::Timestamp;
 pub use verdict::{Errno, Reason};

@@ -37,6 +37,17 @@ pub enum PortRole {
     Other,
 }
 
+impl PortRole {
+    /// The word in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uplink => "uplink",
+            Self::Representor => "representor",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// A devlink port with a network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DevlinkPort {

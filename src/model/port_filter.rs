@@ -3,6 +3,8 @@
 //! `*` is any text, `?` any one character; an entry that begins with `!` excludes. Later entries win. A list that begins
 //! with an exclusion means all others.
 
+use std::fmt;
+
 use thiserror::Error;
 
 use super::IfName;
@@ -71,8 +73,22 @@ impl PortFilter {
             .0
             .iter()
             .filter(|entry| &*entry.glob != "*" && !names.iter().any(|name| entry.matches(name)));
-        lost.map(|entry| format!("{}{}", if entry.exclude { "!" } else { "" }, entry.glob))
-            .collect()
+        lost.map(ToString::to_string).collect()
+    }
+}
+
+impl fmt::Display for PortFilter {
+    /// As it was written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&texts.join(", "))
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not = if self.exclude { "!" } else { "" };
+        write!(f, "{not}{}", self.glob)
     }
 }
 
@@ -187,6 +203,11 @@ mod tests {
             filter(&["*", "p*", "!eth9", "swp?"]).unmatched(&names),
             ["!eth9", "swp?"]
         );
+    }
+
+    #[test]
+    fn a_list_is_shown_as_it_was_written() {
+        assert_eq!(filter(&["*", "!eth9"]).to_string(), "*, !eth9");
     }
 
     #[test]

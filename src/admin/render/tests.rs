@@ -33,12 +33,54 @@ fn routes_have_a_line_for_each_next_hop() {
     }
     same(
         &table(routes(), &rows),
-        r"PREFIX              TABLE  PROTOCOL  KERNEL     VIA                  DEV  WEIGHT  KERNEL VIA   MAC                          NOTE
-10.2.0.0/16           254  bgp       installed  fe80::a0:1ff:fe02:3  p0        1  169.254.0.1  02:a0:01:02:00:03 (learned)
-                                                fe80::a0:1ff:fe02:4  p1        1  169.254.0.1  02:a0:01:02:00:04 (eui64)
-10.9.0.0/24           254  bgp       pending    -                    -         -  -            -                            nexthop-unknown
-192.0.2.0/24          254  222       installed  blackhole            -         -  -            -
-2001:db8:9::/48  10 (red)  bgp       failed     fe80::a0:1ff:fe02:3  p0        1  -            -                            kernel-refused (Invalid argument: Nexthop id does not exist), stale, nexthop-unresolved
+        r"PREFIX              TABLE  PROTOCOL  KERNEL     OFFLOAD   VIA                  DEV  WEIGHT  KERNEL VIA   MAC                          NOTE
+10.2.0.0/16           254  bgp       installed  off       fe80::a0:1ff:fe02:3  p0        1  169.254.0.1  02:a0:01:02:00:03 (learned)
+                                                          fe80::a0:1ff:fe02:4  p1        1  169.254.0.1  02:a0:01:02:00:04 (eui64)
+10.3.0.0/16           254  bgp       installed  hardware  fe80::a0:1ff:fe02:3  p0        1  169.254.0.1  02:a0:01:02:00:03 (learned)
+                                                          fe80::a0:1ff:fe02:4  p1        1  169.254.0.1  02:a0:01:02:00:04 (eui64)
+10.4.0.0/16           254  bgp       installed  software  fe80::a0:1ff:fe02:3  p0        1  169.254.0.1  02:a0:01:02:00:03 (learned)  table-full
+                                                          fe80::a0:1ff:fe02:4  p1        1  169.254.0.1  02:a0:01:02:00:04 (eui64)
+10.9.0.0/24           254  bgp       pending    off       -                    -         -  -            -                            nexthop-unknown
+192.0.2.0/24          254  222       installed  off       blackhole            -         -  -            -
+2001:db8:9::/48  10 (red)  bgp       failed     off       fe80::a0:1ff:fe02:3  p0        1  -            -                            kernel-refused (Invalid argument: Nexthop id does not exist), stale, nexthop-unresolved
+",
+    );
+}
+
+#[test]
+fn rules_are_in_tcs_words() {
+    let rows: Vec<Row> = samples::rules().iter().map(rule_row).collect();
+    same(
+        &table(rules(), &rows),
+        r"PORT     CHAIN  PRIO  HANDLE  KIND   TABLE  STATE      HW  PACKETS  NOTE                                       PROTOCOL  MATCH               ACTION
+block 7      0     1     0x1  entry      -  installed   2     9322                                             ip        any                 goto chain 1
+block 7      2    85       -  route    254  failed     no        0  Operation not supported: Rule is too long  ip        dst_ip 10.2.0.0/16  goto chain 5
+block 7      5     1     0x1  hop        -  installed   2     9322                                             ip        any                 pedit ex munge eth dst set 02:00:00:00:00:02 munge eth src set 02:00:00:00:00:01 munge ip ttl dec pipe csum ip pipe mirred egress redirect dev p1
+veth0        0     1    0x2a  stray      -  stray      no        0                                             -         -                   -
+",
+    );
+    let mut screen = screen();
+    offload_summary(&mut screen, &samples::offload_summary()).unwrap();
+    same(
+        &text(screen),
+        r"SWITCH  KIND   STATE      RULES  IN HW
+-       stray  stray          1      0
+5e7f01  entry  installed      1      1
+5e7f01  route  failed         1      0
+5e7f01  hop    installed      1      1
+4 rules, 2 in hardware
+",
+    );
+}
+
+#[test]
+fn ports_say_what_they_admit_and_why_not_more() {
+    let rows: Vec<Row> = samples::ports().iter().map(port_row).collect();
+    same(
+        &table(ports(), &rows),
+        r"PORT   ROLE    SWITCH  DRIVER     MODE          TABLE  MAC                 MTU  LINK  ADMITS      BLOCK  TC OFFLOAD  NOTE                              VERDICT
+p1     uplink  5e7f01  mlx5_core  switchdev  10 (red)  02:00:00:00:00:01  9000  up    ipv4, ipv6      7  on          -                                 everything the chained layout needs
+veth0  other   -       -          -               254  -                  1500  down  -               -  -           port-without-mac, not-forwarding  software only
 ",
     );
 }
@@ -90,8 +132,9 @@ fn status_is_one_screen() {
     same(
         &text(screen),
         r"frr-offload 0.1.0 (abc1234), set-up takeover, up 1h 2m 5s, 34 MiB
-  source  fpm from 127.0.0.1:41234: 1000 routes, 12 of them stale, 345 frames, 1 replay  synced
-  kernel  1000 wanted, 998 installed, 2 pending, 0 failed; next hops as objects          pending
+  source   fpm from 127.0.0.1:41234: 1000 routes, 12 of them stale, 345 frames, 1 replay  synced
+  kernel   1000 wanted, 998 installed, 2 pending, 0 failed; next hops as objects          pending
+  offload  120 rules, room for 30000, 118 in hardware, 2 refused, chained layout          skip_sw
   17 updates not taken (connected, kernel or our own routes)
   1 netlink overrun, each followed by a full dump
   updates dropped:

@@ -54,6 +54,15 @@ fn every_key_has_the_documented_default() {
         multipath_hash = "keep"
         audit = "60s"
         on_exit = "keep"
+        [offload]
+        mode = "auto"
+        switches = ["auto"]
+        ports = ["*"]
+        capacity = "auto"
+        layout = "auto"
+        prio_base = "auto"
+        hosts = true
+        ecmp = { buckets = "auto", field = "src-ip" }
         [admin]
         socket = "/run/frr-offload/admin.sock"
         [log]
@@ -94,6 +103,15 @@ fn every_key_is_read() {
         multipath_hash = "inner"
         audit = "1h 30m"
         on_exit = "flush"
+        [offload]
+        mode = "skip_sw"
+        switches = ["pci/0000:03:00.0", "5E7f01"]
+        ports = ["p*", "!p1"]
+        capacity = 16
+        layout = "chained"
+        prio_base = 65000
+        hosts = false
+        ecmp = { buckets = 16, field = "src-ip" }
         [admin]
         socket = "/run/blue.sock"
         [log]
@@ -114,6 +132,15 @@ fn every_key_is_read() {
     assert_eq!(read.kernel.multipath_hash, MultipathHash::Inner);
     assert_eq!(read.kernel.audit, Duration::from_secs(5400));
     assert_eq!(read.kernel.on_exit, OnExit::Flush);
+    assert_eq!(read.offload.mode, OffloadMode::SkipSw);
+    let switches: Vec<&str> = read.offload.switches.iter().map(|s| &**s).collect();
+    assert_eq!(switches, ["pci/0000:03:00.0", "5e7f01"]);
+    assert_eq!(read.offload.ports.to_string(), "p*, !p1");
+    assert_eq!(read.offload.capacity, Some(16));
+    assert_eq!(read.offload.layout, LayoutMode::Chained);
+    assert_eq!(read.offload.prio_base, Prio::new(65000));
+    assert!(!read.offload.hosts);
+    assert_eq!(read.offload.bucket_bits, 4);
     assert_eq!(read.admin.socket, Path::new("/run/blue.sock"));
     assert_eq!(read.log.format, LogFormat::Json);
 }
@@ -132,7 +159,7 @@ fn every_fault_is_reported_at_once_with_line_and_key() {
          allow = ['10.0.0.1/8']\n\
          record_dir = '/tmp'\n\
          [offload]\n\
-         mode = 'auto'\n\
+         mode = 'on'\n\
          heat.sample = 0\n\
          [[acl]]\n\
          name = 'x'\n",
@@ -147,7 +174,7 @@ fn every_fault_is_reported_at_once_with_line_and_key() {
         "c.toml:8: fpm.listen: \"127.0.0.1\" is not allowed (allowed: ADDRESS:PORT, like \"127.0.0.1:2620\" or \"[::1]:2620\")",
         "c.toml:9: fpm.allow: \"10.0.0.1/8\" is not allowed (allowed: a prefix, like \"192.0.2.0/24\": host bits are set behind /8)",
         "c.toml:10: fpm.record_dir: not in this release",
-        "c.toml:12: offload.mode: not in this release",
+        "c.toml:12: offload.mode: \"on\" is not allowed (allowed: auto, off, skip_sw, skip_hw)",
         "c.toml:13: offload.heat.sample: not in this release",
         "c.toml:14: acl: not in this release",
     ];
@@ -161,13 +188,74 @@ fn keys_of_later_releases_are_refused_not_ignored() {
         "xdp = {}",
         "feedback.mode = 'off'",
         "admin.metrics = []",
-        "[offload]",
+        "[offload.heat]",
     ] {
         let found = faults(toml);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].ends_with(": not in this release"), "{found:?}");
     }
     assert!(faults("offload.mod = 'auto'")[0].ends_with("unknown key; did you mean offload.mode?"));
+}
+
+#[test]
+fn words_of_later_releases_are_told_from_wrong_ones() {
+    assert_eq!(
+        faults("offload.layout = 'flat'\noffload.ecmp.field = 'src-port'"),
+        [
+            "c.toml:1: offload.layout: \"flat\" is not in this release (allowed: auto, chained)",
+            "c.toml:2: offload.ecmp.field: \"src-port\" is not in this release (allowed: src-ip)",
+        ]
+    );
+    assert!(faults("offload.layout = 'flatt'")[0].contains("is not allowed"));
+}
+
+#[test]
+fn offload_faults_say_what_is_allowed() {
+    let found = faults(
+        "[offload]\n\
+         switches = ['auto', 'eth0']\n\
+         ports = ['p 0', 7]\n\
+         capacity = 15\n\
+         prio_base = 65001\n\
+         hosts = 'yes'\n\
+         ecmp = { buckets = 12, fields = 'src-ip' }\n",
+    );
+    let switches = "allowed: \"auto\", or switch ids in hexadecimal (`ip -d link`) and devlink \
+                    handles, like \"pci/0000:03:00.0\"";
+    let ports = "allowed: globs on interface names, like \"p*\" or \"!eth9\"";
+    let expected = [
+        format!("c.toml:2: offload.switches: \"auto\" is not allowed ({switches})"),
+        format!("c.toml:2: offload.switches: \"eth0\" is not allowed ({switches})"),
+        format!("c.toml:3: offload.ports: a number can't stand here ({ports})"),
+        format!("c.toml:3: offload.ports: \"p 0\" is not allowed ({ports}: no interface name has the character ' ')"),
+        "c.toml:4: offload.capacity: \"15\" is not allowed (allowed: \"auto\" or a number of rules, 16 or more)".to_owned(),
+        "c.toml:5: offload.prio_base: \"65001\" is not allowed (allowed: \"auto\" or a tc priority, 1 to 65000)".to_owned(),
+        "c.toml:6: offload.hosts: a string can't stand here (allowed: true, false)".to_owned(),
+        "c.toml:7: offload.ecmp.fields: unknown key; did you mean offload.ecmp.field?".to_owned(),
+        "c.toml:7: offload.ecmp.buckets: \"12\" is not allowed (allowed: \"auto\" or a power of two, 1 to 256)".to_owned(),
+    ];
+    assert_eq!(found, expected);
+    for toml in [
+        "offload.switches = []",
+        "offload.switches = 'abc'",
+        "offload.switches = 'pci/'",
+        "offload.switches = 'pci/a/b'",
+        "offload.ports = '!'",
+        "offload.capacity = -1",
+        "offload.capacity = 99999999999999999999",
+        "offload.capacity = 'all'",
+        "offload.capacity = 20.5",
+        "offload.prio_base = 0",
+        "offload.ecmp = 8",
+        "offload.ecmp.buckets = 0",
+        "offload.ecmp.buckets = 512",
+    ] {
+        assert_eq!(faults(toml).len(), 1, "{toml}");
+    }
+    assert_eq!(config("offload.switches = 'auto'"), Config::default());
+    assert_eq!(config("offload.ecmp.buckets = 1").offload.bucket_bits, 0);
+    assert_eq!(config("offload.ecmp.buckets = 256").offload.bucket_bits, 8);
+    assert!(!config("offload.ports = []").offload.ports.wants("p0"));
 }
 
 #[test]
@@ -281,7 +369,13 @@ fn tomlish() -> impl Strategy<Value = String> {
         "admin.socket",
         "log.filter",
         "acl",
+        "offload",
         "offload.heat",
+        "offload.switches",
+        "offload.ports",
+        "offload.capacity",
+        "offload.ecmp",
+        "offload.ecmp.buckets",
         "x.\"y.z\"",
         "''",
     ]);
