@@ -173,6 +173,7 @@ impl World {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "an iterator that is cloned")]
 /// Whether hardware may do that with a packet, if all these worlds were wished since all was quiet. Which table a port is in, what is
 /// in that table, what is local, who is in a group and what a hop does are things that change one after the other: each is old or new.
 fn allows<'a>(

@@ -624,6 +624,20 @@ impl Engine {
             .all(|one| one.rules.is_empty())
     }
 
+    /// Why a switch does not forward a prefix.
+    pub(super) fn offload_reason(&self, one: &OneSwitch, key: RouteKey) -> Reason {
+        let facts = facts!(self, self.offload);
+        let wish = |key| facts.wish(&one.groups, &one.ports, key);
+        let env = Env {
+            lookup: facts.lookup,
+            wish: &wish,
+        };
+        if !facts.lookup.contains(key) {
+            return Reason::NoOffloadRoute;
+        }
+        one.rules.reason(&env, key).unwrap_or(Reason::InProgress)
+    }
+
     /// Reads all rules back.
     pub(super) fn audit_offload(&mut self) {
         let blocks: Vec<_> = self.offload.blocks().collect();

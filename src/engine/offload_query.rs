@@ -1,9 +1,20 @@
 //! Read-only answers about rules and ports, beside those of `query`: what is in hardware, what is not, and why. No rendering.
 
 use super::Engine;
-use super::report::{OffloadRuleFilter, OffloadRuleReport, OffloadState, PortReport};
-use crate::model::Reason;
+use super::offload::{OneSwitch, SwitchKey, admits};
+use super::probe::Verdict as DriverVerdict;
+use super::report::{
+    ExplainStep, OffloadCounts, OffloadRuleFilter, OffloadRuleReport, OffloadState, PortReport,
+    RuleKind, RuleState,
+};
+use crate::config::OffloadMode;
+use crate::model::{
+    Block, Family, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction, SwitchId, TableId,
+};
+use crate::plan::{HopRule, PlannedRule, RouteRule, RuleKey, Target};
+use crate::reconcile::{Item, RuleEntry};
 use crate::rib::SlotId;
+use crate::view::ports::{Port, Switch as SwitchPorts};
 
 /// How a route stands in hardware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,25 +27,118 @@ pub(super) struct RouteOffload {
     pub(super) taken: Option<(u64, u64)>,
 }
 
-#[allow(clippy::unused_self, reason = "nothing is offloaded yet")]
+impl RouteOffload {
+    const fn new(state: OffloadState, reason: Option<Reason>) -> Self {
+        Self {
+            state,
+            reason,
+            taken: None,
+        }
+    }
+
+    /// With several switches the best counts: what one forwards needs no other.
+    const fn rank(&self) -> u8 {
+        match self.state {
+            OffloadState::Hardware => 0,
+            OffloadState::Pending => 1,
+            OffloadState::Failed => 2,
+            OffloadState::Software => 3,
+            OffloadState::Off => 4,
+        }
+    }
+}
+
 impl Engine {
     /// The rules that match, wanted and found, in no order.
-    pub fn offload_rules(&self, _: &OffloadRuleFilter) -> Vec<OffloadRuleReport> {
-        Vec::new()
+    pub fn offload_rules(&self, filter: &OffloadRuleFilter) -> Vec<OffloadRuleReport> {
+        let mut reports = Vec::new();
+        let dev = filter
+            .dev
+            .as_ref()
+            .map(|name| self.view.link_by_name(name).map(|link| link.index));
+        if dev == Some(None) {
+            return reports;
+        }
+        let dev = dev.flatten();
+        for (key, one) in &self.offload.switches {
+            for (table, _) in one.rules.tables() {
+                for (item, entry) in table.iter() {
+                    let report = self.rule_report(key, table.block(), item, entry);
+                    let wanted = filter
+                        .prefix
+                        .is_none_or(|prefix| report.prefix == Some(prefix))
+                        && filter.table.is_none_or(|table| report.table == Some(table))
+                        && filter.kind.is_none_or(|kind| report.kind == kind)
+                        && dev.is_none_or(|dev| concerns(table.block(), item, entry, dev));
+                    if wanted {
+                        reports.push(report);
+                    }
+                }
+            }
+        }
+        reports
     }
 
     /// The ports of all switches, in no order.
     pub fn ports(&self) -> Vec<PortReport> {
-        Vec::new()
+        let mode = self.config.offload.mode;
+        let filter = &self.config.offload.ports;
+        let (switches, lab) = if mode == OffloadMode::SkipHw {
+            (vec![self.offload.ports.plain(&self.view, filter)], true)
+        } else {
+            (self.offload.ports.switches(&self.view, filter), false)
+        };
+        switches
+            .iter()
+            .flat_map(|switch| switch.ports.iter().map(move |port| (switch, port)))
+            .map(|(switch, port)| self.port_report(switch, port, lab))
+            .collect()
+    }
+
+    /// Rules over all switches.
+    pub(super) fn offload_counts(&self) -> OffloadCounts {
+        let mut counts = OffloadCounts::default();
+        let mode = self.config.offload.mode;
+        if mode == OffloadMode::Off || !self.offload.is_active() {
+            return counts;
+        }
+        counts.mode = if mode == OffloadMode::SkipHw {
+            "skip_hw"
+        } else {
+            "skip_sw"
+        };
+        for one in self.offload.switches.values() {
+            if matches!(one.verdict, Some(DriverVerdict::Fit(_))) {
+                counts.layout = Some("chained");
+            }
+            if let Some(capacity) = one.rules.plan().limits().capacity {
+                counts.capacity = Some(counts.capacity.unwrap_or(0) + capacity as u64);
+            }
+            for (table, _) in one.rules.tables() {
+                for (_, entry) in table.iter() {
+                    counts.rules += u64::from(entry.applied.is_some());
+                    counts.in_hw += u64::from(entry.applied.is_some() && entry.hardware.in_hw);
+                    counts.refused += u64::from(entry.failure.is_some());
+                }
+            }
+            counts.refused += one.rules.plan().refused().count() as u64;
+        }
+        counts
     }
 
     /// How a route stands in hardware.
-    pub(super) fn route_offload(&self, _: SlotId) -> RouteOffload {
-        RouteOffload {
-            state: OffloadState::Off,
-            reason: None,
-            taken: None,
+    pub(super) fn route_offload(&self, id: SlotId) -> RouteOffload {
+        if !self.offload.is_active() {
+            return RouteOffload::new(OffloadState::Off, None);
         }
+        let key = self.slots.get(id).key();
+        let all = self
+            .offload
+            .switches
+            .iter()
+            .map(|(at, one)| self.route_on(at, one, key));
+        all.min_by_key(RouteOffload::rank)
+            .unwrap_or(RouteOffload::new(OffloadState::Off, None))
     }
 
     /// Why a route is not as wished. What the kernel has comes first: hardware does not matter before that is right. Only
@@ -46,4 +150,342 @@ impl Engine {
             Some(_) => kernel,
         }
     }
+
+    /// A line for each switch: the rule that packets for this destination meet there, and where it leads.
+    pub(super) fn explain_offload(
+        &self,
+        target: Prefix,
+        table: TableId,
+    ) -> Vec<(ExplainStep, OffloadState)> {
+        let mut steps = Vec::new();
+        for (at, one) in &self.offload.switches {
+            let on = match at {
+                SwitchKey::Id(id) => format!("switch {id}"),
+                SwitchKey::Lab => "software".to_owned(),
+            };
+            let found = (0..=target.len()).rev().find_map(|len| {
+                let prefix = Prefix::masked(target.addr(), len).ok()?;
+                let key = RouteKey { table, prefix };
+                one.rules.plan().rule(key)?;
+                Some(key)
+            });
+            let (text, offload) = if let Some(key) = found {
+                (self.explain_rule(one, key), self.route_on(at, one, key))
+            } else {
+                let reason = self.offload_reason(
+                    one,
+                    RouteKey {
+                        table,
+                        prefix: target,
+                    },
+                );
+                let offload = RouteOffload::new(OffloadState::Software, Some(reason));
+                (reason.text().to_owned(), offload)
+            };
+            let text = match offload.reason {
+                Some(reason) if found.is_some() => format!("{on}: {text}; {}", reason.text()),
+                _ => format!("{on}: {text}"),
+            };
+            let state = offload.state;
+            steps.push((
+                ExplainStep {
+                    stage: "offload",
+                    text,
+                    state: state.name(),
+                },
+                state,
+            ));
+        }
+        steps
+    }
+
+    /// A rule's place in every block, and what the packets that meet it go through.
+    fn explain_rule(&self, one: &OneSwitch, key: RouteKey) -> String {
+        let mut places = Vec::new();
+        let (mut packets, mut then) = (0, String::new());
+        for (block, entry) in one.rules.entries(RuleKey::Route(key)) {
+            let Some(rule) = entry.applied.as_ref().or(entry.desired.as_ref()) else {
+                continue;
+            };
+            let handle = entry
+                .handle
+                .map(|handle| format!(" handle {handle}"))
+                .unwrap_or_default();
+            places.push(format!(
+                "{} chain {} prio {}{handle}",
+                self.block_label(block),
+                rule.chain,
+                rule.prio
+            ));
+            packets += entry.counters.software_packets + entry.counters.hardware_packets;
+            then = self.explain_actions(one, block, rule);
+        }
+        let first = places.first().cloned().unwrap_or_default();
+        let more = match places.len() {
+            0 | 1 => String::new(),
+            n => format!(" and {} more ports", n - 1),
+        };
+        format!("{} at {first}{more}: {then}, {packets} packets", key.prefix)
+    }
+
+    fn explain_actions(&self, one: &OneSwitch, block: Block, rule: &PlannedRule) -> String {
+        let name = |dev| self.view.name_of(dev);
+        let words = rule.rule.words(&name).actions;
+        let Some(RuleAction::Goto(chain)) = rule.rule.actions.last() else {
+            return words;
+        };
+        // A hop's chain has one rule; a group's has buckets, whose hops are in `show offload`.
+        let led: Vec<String> = one
+            .rules
+            .tables()
+            .filter(|(table, _)| table.block() == block)
+            .flat_map(|(table, _)| table.iter())
+            .filter_map(|(_, entry)| entry.applied.as_ref())
+            .filter(|rule| rule.chain == *chain)
+            .map(|rule| rule.rule.words(&name).actions)
+            .collect();
+        match led.as_slice() {
+            [only] => format!("{words} -> {only}"),
+            many => format!("{words} -> {} buckets", many.len()),
+        }
+    }
+
+    fn route_on(&self, at: &SwitchKey, one: &OneSwitch, key: RouteKey) -> RouteOffload {
+        let software = |reason| RouteOffload::new(OffloadState::Software, Some(reason));
+        match &one.verdict {
+            None => return RouteOffload::new(OffloadState::Pending, Some(Reason::InProgress)),
+            Some(DriverVerdict::Unfit(_)) => return software(Reason::DriverUnfit),
+            Some(DriverVerdict::Fit(_)) => {}
+        }
+        if !one
+            .rules
+            .tables()
+            .any(|(_, ports)| ports.iter().any(|port| port.table == key.table))
+        {
+            return software(Reason::NoPort);
+        }
+        if !one.rules.is_started() {
+            return RouteOffload::new(OffloadState::Pending, Some(Reason::InProgress));
+        }
+        let plan = one.rules.plan();
+        let live = match plan.rule(key) {
+            Some(RouteRule::Forward(Target::Hop(hop))) => plan.hop(hop) != Some(HopRule::Slow),
+            Some(RouteRule::Forward(Target::Group(group))) => {
+                plan.buckets(group).is_some_and(|hops| !hops.is_empty())
+            }
+            Some(RouteRule::Discard) => true,
+            Some(RouteRule::Guard) | None => {
+                let reason = self.offload_reason(one, key);
+                let state = match reason {
+                    Reason::InProgress => OffloadState::Pending,
+                    Reason::DriverRefused => OffloadState::Failed,
+                    _ => OffloadState::Software,
+                };
+                return RouteOffload::new(state, Some(reason));
+            }
+        };
+        let (mut packets, mut bytes) = (0, 0);
+        let (mut settled, mut in_hardware, mut failed) = (true, true, false);
+        for (_, entry) in one.rules.entries(RuleKey::Route(key)) {
+            settled &= entry.applied.is_some() && entry.applied == entry.desired;
+            in_hardware &= entry.hardware.in_hw;
+            failed |= entry.failure.is_some();
+            packets += entry.counters.software_packets + entry.counters.hardware_packets;
+            bytes += entry.counters.software_bytes + entry.counters.hardware_bytes;
+        }
+        let (state, reason) = match (failed, settled, live) {
+            (true, ..) => (OffloadState::Failed, Some(Reason::DriverRefused)),
+            (_, false, _) => (OffloadState::Pending, Some(Reason::InProgress)),
+            (_, true, false) => (OffloadState::Software, Some(Reason::NextHopUnresolved)),
+            // The lab's rules run in software, as they should.
+            (_, true, true) if *at == SwitchKey::Lab => (OffloadState::Software, None),
+            (_, true, true) if in_hardware => (OffloadState::Hardware, None),
+            (_, true, true) => (OffloadState::Failed, Some(Reason::DriverRefused)),
+        };
+        RouteOffload {
+            state,
+            reason,
+            taken: Some((packets, bytes)),
+        }
+    }
+
+    fn port_report(&self, switch: &SwitchPorts, port: &Port, lab: bool) -> PortReport {
+        let key = match &switch.id {
+            Some(id) => Some(SwitchKey::Id(id.clone())),
+            None => lab.then_some(SwitchKey::Lab),
+        };
+        let one = key.as_ref().and_then(|key| self.offload.switches.get(key));
+        let planned = one.into_iter().flat_map(|one| one.rules.tables());
+        let planned = planned
+            .flat_map(|(_, ports)| ports)
+            .find(|planned| planned.dev == port.dev);
+        let families = planned.map_or([false, false], |planned| planned.families);
+        let mut reasons: Vec<Reason> = [Family::V4, Family::V6]
+            .into_iter()
+            .flat_map(|family| port.refusals(family))
+            .collect();
+        if admits(port) != [false, false]
+            && matches!(
+                one.and_then(|one| one.verdict.as_ref()),
+                Some(DriverVerdict::Unfit(_))
+            )
+        {
+            reasons.push(Reason::DriverUnfit);
+        }
+        reasons.sort_unstable();
+        reasons.dedup();
+        PortReport {
+            switch: switch.id.clone(),
+            driver: switch.driver().map(Into::into),
+            devlink: switch
+                .instances
+                .first()
+                .map(|instance| instance.handle.clone()),
+            switchdev: switch
+                .instances
+                .first()
+                .and_then(|instance| instance.switchdev),
+            name: port.name.clone(),
+            ifindex: port.dev,
+            role: port.role,
+            table: port.table,
+            vrf: self.view.vrf_of(port.table).map(|link| link.name.clone()),
+            mac: port.mac,
+            mtu: port.mtu,
+            usable: port.usable,
+            admits: [Family::V4, Family::V6]
+                .into_iter()
+                .filter(|family| families[*family as usize])
+                .collect(),
+            reasons,
+            block: port.qdisc.and_then(|qdisc| qdisc.block),
+            hw_tc_offload: port.tc_offload.map(|feature| feature.on),
+            verdict: one.map_or_else(|| "not used".into(), verdict_text),
+        }
+    }
+
+    fn rule_report(
+        &self,
+        at: &SwitchKey,
+        block: Block,
+        item: Item,
+        entry: &RuleEntry,
+    ) -> OffloadRuleReport {
+        let name = |dev| self.view.name_of(dev);
+        let shown = entry.applied.as_ref().or(entry.desired.as_ref());
+        let sent = entry.sent.as_ref().and_then(Option::as_ref);
+        let shown = shown.or(sent);
+        let (kind, table, prefix) = match item {
+            Item::Stray(..) => (RuleKind::Stray, None, None),
+            Item::Rule(RuleKey::Entry(_)) => (RuleKind::Entry, None, None),
+            Item::Rule(RuleKey::Admit(..)) => (RuleKind::Admit, None, None),
+            Item::Rule(RuleKey::Except(table, ..)) => (RuleKind::Exception, Some(table), None),
+            Item::Rule(RuleKey::Route(key)) => {
+                let slow = |rule: &PlannedRule| {
+                    matches!(
+                        rule.rule.actions.last(),
+                        Some(RuleAction::Trap | RuleAction::Pass)
+                    )
+                };
+                let guard = shown.is_some_and(|rule| slow(rule));
+                let kind = if guard {
+                    RuleKind::Guard
+                } else {
+                    RuleKind::Route
+                };
+                (kind, Some(key.table), Some(key.prefix))
+            }
+            Item::Rule(RuleKey::Bucket(..)) => (RuleKind::Bucket, None, None),
+            Item::Rule(RuleKey::Hop(_)) => (RuleKind::Hop, None, None),
+        };
+        let state = if matches!(item, Item::Stray(..)) {
+            RuleState::Stray
+        } else if entry.failure.is_some() {
+            RuleState::Failed
+        } else if entry.sent.is_some() || entry.applied != entry.desired {
+            RuleState::Pending
+        } else {
+            RuleState::Installed
+        };
+        let (chain, prio) = match (shown, item) {
+            (Some(rule), _) => (rule.chain, rule.prio),
+            (None, Item::Stray(chain, prio, _)) => (chain, prio),
+            (None, Item::Rule(_)) => {
+                unreachable!("an entry wants, has or sends a rule, or is forgotten")
+            }
+        };
+        OffloadRuleReport {
+            switch: switch_id(at),
+            block,
+            port: self.block_port(block),
+            chain,
+            prio,
+            handle: entry.handle,
+            kind,
+            words: shown.map(|rule| rule.rule.words(&name)),
+            table,
+            prefix,
+            hardware: entry.hardware,
+            state,
+            refusal: entry
+                .failure
+                .as_ref()
+                .map(|failure| (failure.refusal.errno, failure.refusal.text.clone())),
+            counters: entry.counters,
+        }
+    }
+
+    fn block_port(&self, block: Block) -> Option<IfName> {
+        match block {
+            Block::Port(dev) => Some(self.view.name_of(dev)),
+            Block::Shared(_) => None,
+        }
+    }
+
+    fn block_label(&self, block: Block) -> String {
+        match block {
+            Block::Port(dev) => self.view.name_of(dev).into(),
+            Block::Shared(number) => format!("block {number}"),
+        }
+    }
+}
+
+fn switch_id(at: &SwitchKey) -> Option<SwitchId> {
+    match at {
+        SwitchKey::Id(id) => Some(id.clone()),
+        SwitchKey::Lab => None,
+    }
+}
+
+/// Whether a rule hangs at a link, is for it, or sends packets out of it.
+fn concerns(block: Block, item: Item, entry: &RuleEntry, dev: IfIndex) -> bool {
+    let leads = |rule: &PlannedRule| rule.rule.actions.contains(&RuleAction::Redirect(dev));
+    block == Block::Port(dev)
+        || matches!(item, Item::Rule(RuleKey::Admit(port, _)) if port == dev)
+        || entry
+            .applied
+            .as_ref()
+            .or(entry.desired.as_ref())
+            .is_some_and(|rule| leads(rule))
+}
+
+fn verdict_text(one: &OneSwitch) -> Box<str> {
+    let (fit, abilities) = match &one.verdict {
+        None => return "being asked what it can".into(),
+        Some(DriverVerdict::Fit(abilities)) => (true, abilities),
+        Some(DriverVerdict::Unfit(abilities)) => (false, abilities),
+    };
+    let mut parts = vec![if fit { "routes, chained" } else { "no routes" }.to_owned()];
+    parts.extend(abilities.missing.iter().map(|(what, refusal)| {
+        let why = refusal
+            .text
+            .as_deref()
+            .map(|text| format!(" ({text})"))
+            .unwrap_or_default();
+        format!("no {what}{why}")
+    }));
+    if let Some(prios) = abilities.prios {
+        parts.push(format!("{prios} priorities"));
+    }
+    parts.join("; ").into()
 }

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use super::Engine;
 use super::report::{
     EventReport, ExplainReport, ExplainStep, GroupReport, KernelCounts, KernelState,
-    NeighbourOwner, NeighbourReport, NextHopReport, OffloadCounts, RouteFilter, RouteReport,
+    NeighbourOwner, NeighbourReport, NextHopReport, OffloadState, RouteFilter, RouteReport,
     RouteSummary, SourceReport, SourceState, StatusReport, Verdict,
 };
 use crate::model::{
@@ -73,7 +73,7 @@ impl Engine {
                 resyncs: self.session.resyncs,
             }],
             kernel,
-            offload: OffloadCounts::default(),
+            offload: self.offload_counts(),
             rejected,
             filtered: self.counters.filtered,
             nexthop_objects: self.use_objects,
@@ -272,7 +272,20 @@ impl Engine {
         kernel: Option<KernelMatch>,
     ) -> ExplainReport {
         let mut report = self.explain_ours(target, table);
+        let hardware = self.explain_offload(target, table);
+        if hardware
+            .iter()
+            .any(|(_, state)| *state == OffloadState::Hardware)
+        {
+            report.verdict = match report.verdict {
+                Verdict::Discard => Verdict::Discard,
+                _ => Verdict::Hardware,
+            };
+        }
+        let forwarded = report.verdict;
+        let steps = hardware.into_iter().map(|(step, _)| step);
         let Some(kernel) = kernel.filter(|kernel| kernel.protocol != Protocol::REDIRECT) else {
+            report.steps.extend(steps);
             return report;
         };
         let mut text = format!(
@@ -303,7 +316,12 @@ impl Engine {
             text: format!("{text}, which is not ours"),
             state,
         });
-        report.verdict = verdict;
+        report.steps.extend(steps);
+        report.verdict = if forwarded == Verdict::Hardware {
+            forwarded
+        } else {
+            verdict
+        };
         report
     }
 

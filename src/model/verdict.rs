@@ -91,6 +91,10 @@ reasons! {
     KernelAnswers => "kernel-answers", "the kernel answers packets to this prefix with ICMP";
     /// No port looks up this table.
     NoPort => "no-port", "no port of a switch looks up this table";
+    /// The driver can't do what routes need.
+    DriverUnfit => "driver-unfit", "the switch's driver can't do what routes need; `show ports` says what";
+    /// No rule covers it.
+    NoOffloadRoute => "no-offload-route", "no rule covers it: the kernel decides";
     /// The driver refused the rule.
     DriverRefused => "driver-refused", "the driver refused the rule; its words are in `explain`";
     /// Shares a tc priority with a longer prefix inside it.
