@@ -92,6 +92,8 @@ impl OneSwitch {
 enum Job {
     Rule(SwitchKey, Block, u32, u32),
     Qdisc(IfIndex),
+    /// The list that tells of the new qdisc.
+    QdiscList(IfIndex),
     Feature(IfIndex),
     Dump(Block),
     Probe(SwitchKey),
@@ -685,8 +687,10 @@ impl Engine {
                 }
                 self.offload = offload;
             }
-            Job::Qdisc(dev) => {
+            Job::QdiscList(dev) => {
                 self.offload.asked_qdiscs.remove(&dev);
+            }
+            Job::Qdisc(dev) => {
                 if let Err(refusal) = result {
                     self.note_refusal(
                         &format!("a clsact qdisc on {}", self.view.name_of(dev)),
@@ -1473,10 +1477,10 @@ impl Engine {
                     offload.asked_qdiscs.insert(dev);
                     // What the writer does itself is not told by the watch.
                     out.push(offload.op(job, kind));
-                    out.push(offload.op(Job::Qdisc(dev), RuleOpKind::DumpQdiscs));
+                    out.push(offload.op(Job::QdiscList(dev), RuleOpKind::DumpQdiscs));
                     continue;
                 }
-                Job::Rule(..) | Job::Dump(_) | Job::Probe(_) => {}
+                Job::Rule(..) | Job::QdiscList(_) | Job::Dump(_) | Job::Probe(_) => {}
             }
             out.push(offload.op(job, kind));
         }

@@ -132,8 +132,8 @@ impl Probe {
 
     /// What to do next; each answer goes to [`Self::answer`] before the next is asked for.
     pub fn ask(&mut self) -> Ask {
-        // Priorities are counted together; everything else is removed at once.
-        let counting = matches!(self.questions.last(), Some(Question::Prio(_)));
+        // Priorities are counted together; everything else is removed at once, also because a priority has one protocol.
+        let counting = matches!(self.questions.last(), Some(Question::Prio(n)) if *n > 1);
         if !counting && let Some((place, protocol)) = self.standing.pop() {
             return Ask::Delete(place, protocol);
         }
@@ -313,24 +313,25 @@ mod tests {
     fn run(mut takes: impl FnMut(&FlowerRule, u16) -> bool) -> Verdict {
         let dev = IfIndex::new(7).unwrap();
         let mut probe = Probe::new(Block::Port(dev), dev);
-        let mut standing = 0_i32;
+        let mut standing = std::collections::HashMap::new();
         for _ in 0..1000 {
             let ask = probe.ask();
             let result = match &ask {
                 Ask::Put(place, rule) if takes(rule, place.prio.get()) => {
-                    standing += 1;
+                    // A place has one rule, a priority one protocol.
+                    assert_eq!(standing.insert(*place, rule.protocol), None);
                     Ok(())
                 }
                 Ask::Put(..) => Err(Refusal {
                     errno: Errno(95),
                     text: None,
                 }),
-                Ask::Delete(..) => {
-                    standing -= 1;
+                Ask::Delete(place, protocol) => {
+                    assert_eq!(standing.remove(place), Some(*protocol));
                     Ok(())
                 }
                 Ask::Done(verdict) => {
-                    assert_eq!(standing, 0, "rules of the probe are left");
+                    assert!(standing.is_empty(), "rules of the probe are left");
                     return verdict.clone();
                 }
             };

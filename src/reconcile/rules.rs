@@ -432,13 +432,24 @@ impl RuleTable {
     fn relieve(&mut self) -> Option<RuleWrite> {
         self.tight = false;
         let applied = |at: &u32| self.states(*at).applied.is_some();
-        let (_, at) = self
+        let shortest = self
             .routes
             .values()
             .flatten()
             .filter(|(_, at)| applied(at))
             .map(|(prefix, at)| ((prefix.len(), *prefix), *at))
-            .min()?;
+            .min();
+        let Some((_, at)) = shortest else {
+            // No prefix is in. Whom admission leaves out, the kernel has.
+            let admits =
+                |item: &&Item| matches!(item, Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)));
+            let at = *self
+                .failing
+                .iter()
+                .find(admits)
+                .and_then(|item| self.index.get(item))?;
+            return applied(&at).then(|| self.send(at, None)).flatten();
+        };
         let (item, _) = self.entries[at as usize].as_ref()?;
         self.held_back.insert(*item);
         self.send(at, None)
