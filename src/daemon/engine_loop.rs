@@ -108,6 +108,9 @@ impl EngineLoop {
         if rules.threads.is_finished() {
             bail!("a thread of the offload ended");
         }
+        if self.engine.wants_mirror() {
+            rules.threads.watch_routes()?;
+        }
         if self.engine.wants_mirror_refresh() {
             rules.threads.refresh();
         }

@@ -39,6 +39,12 @@ use crate::view::{Belief, KernelView, belief};
 /// How often refused rules are tried again.
 const RETRY_REFUSED: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// How often counters are read where that costs little; drivers update theirs every second or two. Else the audit reads them.
+const COUNTERS: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Rules of a block that are few: reading a rule back costs as much as writing it.
+const FEW_RULES: usize = 1000;
+
 /// How often it is looked which neighbours are to be kept fresh; they stay fresh for half a minute by themselves.
 const KEEP: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -138,6 +144,7 @@ pub(super) struct Offload {
     /// Neighbours that are kept fresh because hardware forwards to them, and the kernel sees none of it.
     kept: FxHashSet<NeighbourKey>,
     next_keep: Timestamp,
+    next_counters: Timestamp,
     /// The end has come: nothing is started any more.
     pub(super) ending: bool,
 }
@@ -483,6 +490,11 @@ impl Engine {
         }
     }
 
+    /// Whether the kernel's own routes must be known.
+    pub fn wants_mirror(&self) -> bool {
+        self.offload.is_active() && !self.offload.mirror_listed
+    }
+
     /// Whether the kernel's own routes should be listed again: a link went down, and IPv4 says nothing then.
     pub fn wants_mirror_refresh(&mut self) -> bool {
         self.offload
@@ -534,6 +546,23 @@ impl Engine {
         let mut offload = std::mem::take(&mut self.offload);
         Self::poll_port_ops(&mut offload, out);
         self.poll_probes(&mut offload, out);
+        if offload.next_counters <= self.now {
+            offload.next_counters = self.now + COUNTERS;
+            let few = |one: &&OneSwitch| {
+                one.rules.is_started()
+                    && one
+                        .rules
+                        .tables()
+                        .all(|(table, _)| table.held() <= FEW_RULES)
+            };
+            let blocks: Vec<Block> = offload
+                .switches
+                .values()
+                .filter(few)
+                .flat_map(|one| one.listed.iter().copied())
+                .collect();
+            offload.wanted_dumps.extend(blocks);
+        }
         let retry = offload.next_retry <= self.now;
         if retry {
             offload.next_retry = self.now + RETRY_REFUSED;
@@ -598,7 +627,8 @@ impl Engine {
     /// When [`Self::poll_rule_ops`] should be called again though nothing happens.
     pub(super) fn offload_timeout(&self) -> Option<Timestamp> {
         let active = self.offload.is_active();
-        let retry = active.then_some(self.offload.next_retry.min(self.offload.next_keep));
+        let next = self.offload.next_retry.min(self.offload.next_keep);
+        let retry = active.then_some(next.min(self.offload.next_counters));
         let rules = self
             .offload
             .switches

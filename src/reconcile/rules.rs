@@ -431,6 +431,17 @@ impl RuleTable {
     /// Takes out the shortest prefix: nothing shorter can capture its packets.
     fn relieve(&mut self) -> Option<RuleWrite> {
         self.tight = false;
+        // What was refused is tried again as soon as there is room, before anything else takes it.
+        for item in self.failing.clone() {
+            if let Some(&at) = self.index.get(&item) {
+                self.change(at, |entry| {
+                    if let Some(failure) = &mut entry.failure {
+                        failure.due = Timestamp(0);
+                    }
+                });
+                self.dirty.insert(order(item));
+            }
+        }
         let applied = |at: &u32| self.states(*at).applied.is_some();
         let shortest = self
             .routes

@@ -228,3 +228,10 @@ rules_for() {
     done
     [[ $found == "$1" ]] || { echo "$found"; return 1; }
 }
+
+# all_in_hw: the daemon says that every rule of its is in hardware, and there are some.
+all_in_hw() {
+    local status
+    status=$(offload sw show status --json) || return 1
+    [[ $(jq '.offload | .rules > 0 and .rules == .in_hw' <<<"$status") == true ]] || { echo "$status"; return 1; }
+}
