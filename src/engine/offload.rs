@@ -31,7 +31,7 @@ use crate::plan::{
 };
 use crate::reconcile::{RuleWrite, RuleWriteKind};
 use crate::resolve::{HopKey, HopState, Resolver};
-use crate::rib::{Groups, Meaning, Path, PathTarget, Paths, SlotFlags, Slots};
+use crate::rib::{Groups, Meaning, Path, PathTarget, Paths, SlotFlags, SlotId, Slots};
 use crate::view::mirror::Mirror;
 use crate::view::ports::{Port, Ports, Switch as SwitchPorts};
 use crate::view::{Belief, KernelView, belief};
@@ -477,9 +477,10 @@ impl Engine {
     }
 
     /// Notes a prefix whose wish may have changed.
-    pub(super) fn touch_offload(&mut self, key: RouteKey) {
+    pub(super) fn touch_offload(&mut self, id: SlotId) {
         if self.offload.is_active() {
-            self.offload.touched.push(key);
+            let key = self.slots.get(id).used_key();
+            self.offload.touched.extend(key);
         }
     }
 

@@ -34,7 +34,7 @@ enum Desired {
 impl Engine {
     /// Puts a route on the dirty list.
     pub(super) fn mark(&mut self, id: SlotId) {
-        self.touch_offload(self.slots.get(id).key());
+        self.touch_offload(id);
         let slot = self.slots.get_mut(id);
         if !slot.flags.has(SlotFlags::DIRTY) {
             slot.flags.set(SlotFlags::DIRTY);
@@ -160,7 +160,7 @@ impl Engine {
             (Desired::Nothing, None) if !rewrite => {
                 if slot.path.is_none() {
                     self.clear_failure(id);
-                    self.touch_offload(self.slots.get(id).key());
+                    self.touch_offload(id);
                     self.slots.remove(id);
                 }
                 return None;
@@ -220,7 +220,7 @@ impl Engine {
     }
 
     fn route_applied(&mut self, id: SlotId, form: Option<FormId>) {
-        self.touch_offload(self.slots.get(id).key());
+        self.touch_offload(id);
         let slot = self.slots.get_mut(id);
         // REWRITE was set while the write was on its way: its objects were lost, and perhaps the route with them.
         let lost = slot.flags.has(SlotFlags::REWRITE);

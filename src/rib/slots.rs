@@ -93,6 +93,11 @@ impl Slot {
         }
     }
 
+    /// The route's key, or nothing when the slot is free.
+    pub fn used_key(&self) -> Option<RouteKey> {
+        (self.len != FREE).then(|| self.key())
+    }
+
     /// The route's family.
     pub const fn family(&self) -> Family {
         if self.flags.has(SlotFlags::V6) {
