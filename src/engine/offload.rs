@@ -853,7 +853,8 @@ impl Engine {
         } else {
             Runs::Hardware
         };
-        let mut all_anew = false;
+        // A port that goes down, say, concerns groups and hosts; a switch or table that is new, every prefix.
+        let (mut all_anew, mut regroup) = (false, false);
         for (key, ports) in seen {
             if !offload.switches.contains_key(&key) {
                 let Some(first) = Prio::new(1) else {
@@ -908,7 +909,7 @@ impl Engine {
             }
             if one.ports != ports {
                 one.ports = ports;
-                all_anew = true;
+                regroup = true;
             }
         }
         let tables: BTreeSet<TableId> = offload
@@ -927,8 +928,12 @@ impl Engine {
             offload
                 .touched
                 .extend(offload.mirror.iter().map(|route| route.key));
+            regroup = true;
+        }
+        if regroup && offload.is_active() {
             let neighbours = self.view.neighbours().map(|neighbour| neighbour.key);
             offload.neighbours_touched.extend(neighbours);
+            offload.touched.extend(offload.hosts.keys());
             offload.groups_touched.extend(self.plan.keys());
             offload.locals_changed = true;
         }
@@ -969,7 +974,7 @@ impl Engine {
             let wanted: Vec<PlannedPort> = ports
                 .ports
                 .iter()
-                .filter(|port| listed.contains(&Block::Port(port.dev)) && port.qdisc.is_some())
+                .filter(|port| listed.contains(&Block::Port(port.dev)) && has_own_ingress(port))
                 .filter_map(|port| {
                     let [v4, v6] = admits(port);
                     let families = [v4 && able[0], v6 && able[1]];
@@ -1067,6 +1072,7 @@ impl Engine {
     /// Groups whose members, or whose members' neighbours, changed.
     fn settle_groups(&self, offload: &mut Offload) {
         let touched = std::mem::take(&mut offload.groups_touched);
+        let mut paths = FxHashSet::default();
         for group in touched {
             if !self.groups.contains(group.0) {
                 for one in offload.switches.values_mut() {
@@ -1124,13 +1130,16 @@ impl Engine {
                 offload.users.entry(user).or_default().insert(group);
             }
             if moved {
-                let paths: FxHashSet<_> = self.groups.paths_of(group.0).into_iter().collect();
-                let on_path = self
-                    .slots
-                    .iter()
-                    .filter(|(_, slot)| slot.path.is_some_and(|path| paths.contains(&path)));
-                offload.touched.extend(on_path.map(|(_, slot)| slot.key()));
+                paths.extend(self.groups.paths_of(group.0));
             }
+        }
+        if !paths.is_empty() {
+            // One walk for all groups that lead elsewhere now.
+            let on_path = self
+                .slots
+                .iter()
+                .filter(|(_, slot)| slot.path.is_some_and(|path| paths.contains(&path)));
+            offload.touched.extend(on_path.map(|(_, slot)| slot.key()));
         }
     }
 
@@ -1550,5 +1559,13 @@ impl Offload {
 
 /// The families that a port may admit packets of.
 pub(super) fn admits(port: &Port) -> [bool; 2] {
-    [Family::V4, Family::V6].map(|family| port.refusals(family).is_empty())
+    // Somebody's shared block, or an `ingress` qdisc, can't have rules of ours beside.
+    let taken = port.qdisc.is_some() && !has_own_ingress(port);
+    [Family::V4, Family::V6].map(|family| !taken && port.refusals(family).is_empty())
+}
+
+/// Whether rules can hang at the port itself.
+pub(super) fn has_own_ingress(port: &Port) -> bool {
+    port.qdisc
+        .is_some_and(|qdisc| qdisc.clsact && qdisc.block.is_none())
 }

@@ -1,7 +1,7 @@
 //! Read-only answers about rules and ports, beside those of `query`: what is in hardware, what is not, and why. No rendering.
 
 use super::Engine;
-use super::offload::{OneSwitch, SwitchKey, admits};
+use super::offload::{OneSwitch, SwitchKey, admits, has_own_ingress};
 use super::probe::Verdict as DriverVerdict;
 use super::report::{
     ExplainStep, OffloadCounts, OffloadRuleFilter, OffloadRuleReport, OffloadState, PortReport,
@@ -347,6 +347,9 @@ impl Engine {
             .into_iter()
             .flat_map(|family| port.refusals(family))
             .collect();
+        if port.qdisc.is_some() && !has_own_ingress(port) {
+            reasons.push(Reason::IngressTaken);
+        }
         if admits(port) != [false, false]
             && matches!(
                 one.and_then(|one| one.verdict.as_ref()),
