@@ -196,6 +196,7 @@ impl Scenario {
             ["fail", at, errno] => {
                 self.kernel.fail_at = Some((at.parse().unwrap(), errno.parse().unwrap()));
             }
+            ["lose-answer", at] => self.kernel.lose_at = Some(at.parse().unwrap()),
             ["pass", seconds] => self.now += seconds.parse::<u64>().unwrap() * 1000,
             ["explain", target] => self.explain(target),
             ["routes"] => self.routes(),

@@ -36,6 +36,8 @@ pub struct FakeKernel {
     pub no_objects: bool,
     /// Fail the write with this number, counting from now.
     pub fail_at: Option<(u64, i32)>,
+    /// The answer to the write with this number is lost, and the writer sends it again.
+    pub lose_at: Option<u64>,
     pub writes: u64,
     pub route_writes: u64,
     /// Every id ever used; one that comes again after it went is a broken promise.
@@ -133,10 +135,15 @@ impl FakeKernel {
             let result = if let Some((0, errno)) = self.fail_at {
                 self.fail_at = None;
                 Err(errno)
+            } else if self.lose_at == Some(0) {
+                self.lose_at = None;
+                let _lost = self.apply(&op.kind);
+                self.apply(&op.kind)
             } else {
                 if let Some((left, _)) = &mut self.fail_at {
                     *left -= 1;
                 }
+                self.lose_at = self.lose_at.map(|left| left - 1);
                 self.apply(&op.kind)
             };
             let result = result.map_err(|errno| Refusal {
