@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use frr_offload::config::{self, ConfigText};
+use frr_offload::config::{self, Config, ConfigText};
 use frr_offload::engine::{Engine, Memory};
 use frr_offload::model::*;
 
@@ -24,11 +24,18 @@ use fake::FakeKernel;
 
 struct Scenario {
     engine: Engine,
+    toml: String,
     kernel: FakeKernel,
     now: u64,
     session: u32,
     seen: u64,
     out: String,
+}
+
+fn config_of(toml: &str) -> Config {
+    let file: Arc<Path> = Path::new("scenario.toml").into();
+    let text = toml.to_owned();
+    config::parse(&[ConfigText { file, text }]).unwrap()
 }
 
 fn run(text: &str) -> String {
@@ -45,10 +52,9 @@ fn run(text: &str) -> String {
             toml.push('\n');
         }
     }
-    let file: Arc<Path> = Path::new("scenario.toml").into();
-    let config = config::parse(&[ConfigText { file, text: toml }]).unwrap();
     let mut scenario = Scenario {
-        engine: Engine::new(config, Memory::default()),
+        engine: Engine::new(config_of(&toml), Memory::default()),
+        toml,
         kernel: FakeKernel::default(),
         now: 0,
         session: 0,
@@ -195,6 +201,10 @@ impl Scenario {
             ["no-objects"] => self.kernel.no_objects = true,
             ["fail", at, errno] => {
                 self.kernel.fail_at = Some((at.parse().unwrap(), errno.parse().unwrap()));
+            }
+            ["reload", rest @ ..] => {
+                let config = config_of(&format!("{}{}", self.toml, rest.join(" ")));
+                self.engine.reconfigure(config);
             }
             ["lose-answer", at] => self.kernel.lose_at = Some(at.parse().unwrap()),
             ["pass", seconds] => self.now += seconds.parse::<u64>().unwrap() * 1000,
