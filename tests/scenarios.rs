@@ -110,9 +110,10 @@ impl Scenario {
                 self.engine
                     .handle(Timestamp(self.now), Event::Kernel(listing));
             }
-            ["link", name, index, state] => {
+            ["link", name, index, state, rest @ ..] => {
                 let mut link = fake::link(index.parse().unwrap(), *state == "up");
                 link.name = (*name).into();
+                link.one_neighbour = *rest == ["point-to-point"];
                 self.kernel.links.insert(link.index, link.clone());
                 self.kernel.events.push(KernelEvent::Link(link));
             }

@@ -487,11 +487,11 @@ fn classify(view: &KernelView, key: HopKey) -> Wish {
         via,
         onlink,
     } = key;
-    match view.link(dev) {
+    let link = match view.link(dev) {
         None => return Wish::Blocked(Reason::LinkUnknown),
         Some(link) if !link.usable() => return Wish::Blocked(Reason::LinkDown),
-        Some(_) => {}
-    }
+        Some(link) => link,
+    };
     let plain = |family, via, onlink| {
         Wish::Plain(KernelHop {
             family,
@@ -501,6 +501,15 @@ fn classify(view: &KernelView, key: HopKey) -> Wish {
         })
     };
     let peer = |addr| {
+        // A neighbour that is written there for 169.254.0.1 becomes 0.0.0.0: that of every IPv4 packet of the link, on `lo`
+        // all of the host's own. Nothing has a MAC there anyway.
+        if link.one_neighbour {
+            return plain(
+                Family::V6,
+                Some(IpAddr::V6(addr)),
+                onlink && !is_link_local6(addr),
+            );
+        }
         Wish::Peer(NeighbourKey {
             dev,
             addr: IpAddr::V6(addr),

@@ -47,6 +47,8 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_VRF_TABLE: u16 = 1;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 const IFF_UP: u32 = 0x1;
+const IFF_LOOPBACK: u32 = 0x8;
+const IFF_POINTOPOINT: u32 = 0x10;
 const IFF_RUNNING: u32 = 0x40;
 const IFF_LOWER_UP: u32 = 0x1_0000;
 
@@ -117,6 +119,7 @@ pub fn decode_link(payload: &[u8]) -> Option<Link> {
         name: "".into(),
         admin_up: flags & IFF_UP != 0,
         carrier: flags & IFF_LOWER_UP != 0 && flags & IFF_RUNNING != 0,
+        one_neighbour: flags & (IFF_LOOPBACK | IFF_POINTOPOINT) != 0,
         mac: None,
         mtu: 0,
         master: None,
@@ -378,6 +381,7 @@ mod tests {
                 name: "red".into(),
                 admin_up: true,
                 carrier: true,
+                one_neighbour: false,
                 mac: Some("02:00:00:00:00:01".parse().unwrap()),
                 mtu: 9000,
                 master: IfIndex::new(3),

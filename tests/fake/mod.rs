@@ -52,6 +52,7 @@ pub fn link(index: u32, up: bool) -> Link {
         name: format!("eth{index}").into(),
         admin_up: up,
         carrier: up,
+        one_neighbour: false,
         mac: Some(MacAddr([2, 0, 0, 0, 1, index as u8])),
         mtu: 1500,
         master: None,
