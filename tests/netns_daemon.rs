@@ -12,10 +12,16 @@ mod netns;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use netns::{eventually, in_netns, ip, ip_json};
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_frr-offload");
@@ -343,5 +349,67 @@ fn sigterm_ends_it_with_the_routes_kept_or_removed() {
         assert_eq!(lab.wait(), Some(0), "{}", lab.log());
         assert_eq!((ours(), ip("nexthop show").as_str()), (0, ""));
         assert_eq!(ip("neigh show nud permanent"), "");
+    });
+}
+
+#[test]
+fn a_next_hop_on_loopback_leaves_loopback_alone() {
+    in_netns(|| {
+        let mut lab = Lab::new("loopback", "");
+        lab.start();
+        let mut zebra = lab.command("replay --generate 20 --groups 4 --dev lo --hold");
+        lab.zebra = Some(zebra.stdout(Stdio::null()).spawn().unwrap());
+        // The kernel has no such route: "Egress device can not be loopback device".
+        eventually("the refusal", || {
+            lab.log().contains("kernel refused").then_some(())
+        });
+        let neighbours = ip("-4 neigh show dev lo nud all");
+        assert!(!neighbours.contains("lladdr 02:"), "{neighbours}");
+        let fpm = "127.0.0.1:2620".parse().unwrap();
+        TcpStream::connect_timeout(&fpm, Duration::from_secs(1)).expect("loopback works");
+    });
+}
+
+#[test]
+fn a_writer_that_is_stuck_does_not_keep_the_daemon_from_ending() {
+    in_netns(|| {
+        let mut lab = Lab::new("stuck", "");
+        lab.start();
+        let pid = lab.daemon.as_ref().unwrap().id();
+        // A tracer can stop a single thread.
+        let writer = fs::read_dir(format!("/proc/{pid}/task"))
+            .unwrap()
+            .map(|task| task.unwrap().path())
+            .find(|task| fs::read_to_string(task.join("comm")).unwrap().trim() == "fib-writer")
+            .unwrap();
+        let writer = writer
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let writer = Pid::from_raw(writer);
+        ptrace::seize(writer, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(writer).unwrap();
+        lab.zebra("1000");
+        eventually("the routes", || {
+            (lab.json("show status --json")?["kernel"]["pending"] == 1000).then_some(())
+        });
+        lab.signal("-TERM");
+        let end = (0..150).find_map(|_| {
+            thread::sleep(Duration::from_millis(100));
+            // Its tracer has to see the thread off as well.
+            let _ = waitpid(writer, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
+            lab.daemon.as_mut().unwrap().try_wait().unwrap()
+        });
+        // A thread that is gone can't be let go, and one that is not would keep this test.
+        let _ = ptrace::detach(writer, None);
+        assert_eq!(end.and_then(|status| status.code()), Some(1));
+        assert!(
+            lab.log().contains("the kernel writer did not end"),
+            "{}",
+            lab.log()
+        );
     });
 }

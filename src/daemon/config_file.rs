@@ -24,7 +24,17 @@ impl ConfigFiles {
         let main = path.unwrap_or(Path::new(DEFAULT_PATH));
         files.add(main, path.is_none());
         match drop_ins(main) {
-            Ok(paths) => paths.iter().for_each(|path| files.add(path, false)),
+            Ok(paths) => {
+                for path in paths {
+                    // Opening a pipe would wait until somebody writes to it.
+                    match fs::metadata(&path) {
+                        Ok(metadata) if !metadata.is_file() => {
+                            files.fault(&path, FaultKind::NotAFile);
+                        }
+                        _ => files.add(&path, false),
+                    }
+                }
+            }
             Err((dir, error)) => files.fault(&dir, FaultKind::Unreadable(error.kind())),
         }
         files
@@ -83,7 +93,11 @@ fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
         Ok(entries) => {
             for entry in entries {
                 let path = entry.map_err(|error| (dir.clone(), error))?.path();
-                if path.extension() == Some(OsStr::new("toml")) {
+                // Editors keep locks and copies in dot files.
+                let hidden = path
+                    .file_name()
+                    .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+                if path.extension() == Some(OsStr::new("toml")) && !hidden {
                     paths.push(path);
                 }
             }

@@ -201,6 +201,13 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
     let result = engine
         .join()
         .map_err(|_| anyhow::anyhow!("the engine thread panicked"))?;
+    // Whatever it waits for (a lock of the kernel's), the end is not kept by it: the process goes with all its threads.
+    while !writer.is_finished() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if !writer.is_finished() {
+        bail!("the kernel writer did not end within {DRAIN:?}");
+    }
     writer
         .join()
         .map_err(|_| anyhow::anyhow!("the kernel writer panicked"))?;
