@@ -413,3 +413,20 @@ fn a_writer_that_is_stuck_does_not_keep_the_daemon_from_ending() {
         );
     });
 }
+
+#[test]
+fn an_address_of_the_router_itself_stands_for_no_peer() {
+    in_netns(|| {
+        let mut lab = Lab::new("own", "");
+        ip("addr add 169.254.0.1/30 dev eth0");
+        lab.start();
+        lab.zebra("50 --groups 4");
+        lab.installed(50);
+        ip("addr add 169.254.0.2/30 dev eth0");
+        lab.installed(50);
+        eventually("another one", || {
+            let routes = ip("route show proto redirect");
+            (!routes.contains("169.254.0.1 ") && !routes.contains("169.254.0.2 ")).then_some(())
+        });
+    });
+}

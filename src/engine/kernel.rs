@@ -183,6 +183,10 @@ impl Engine {
                     .neighbour_changed(&self.view, key, &mut self.changes);
                 self.observe_neighbour(key);
             }
+            ViewChange::AddressAdded(dev) => {
+                self.resolver
+                    .resolve_dev(&self.view, dev, &mut self.changes);
+            }
             ViewChange::AddressGone(dev) => {
                 // With its last IPv4 address a link loses its IPv4 routes, and only connected ones are announced.
                 tracing::debug!(link = %dev, "address gone, routes are read back");

@@ -284,7 +284,8 @@ impl Resolver {
         })
     }
 
-    fn resolve_dev(&mut self, view: &KernelView, dev: IfIndex, changes: &mut ResolveChanges) {
+    /// Resolves all hops of a link again, after a change of its own addresses too.
+    pub fn resolve_dev(&mut self, view: &KernelView, dev: IfIndex, changes: &mut ResolveChanges) {
         let keys: Vec<_> = self
             .by_dev
             .get(&dev)
@@ -372,7 +373,7 @@ impl Resolver {
             Err(reason) => return HopState::Blocked(reason),
         };
         let wrong = |addr: Ipv4Addr| {
-            is_foreign_and_wrong(
+            is_taken(
                 view,
                 NeighbourKey {
                     dev: key.dev,
@@ -415,7 +416,7 @@ impl Resolver {
 
     fn conflicts(&self, view: &KernelView, key: NeighbourKey) -> bool {
         self.wanted_neighbour(key)
-            .is_some_and(|mac| is_foreign_and_wrong(view, key, mac))
+            .is_some_and(|mac| is_taken(view, key, mac))
     }
 
     fn set_peer(
@@ -538,11 +539,12 @@ fn is_lost(key: &HopKey) -> bool {
     key.family == Family::V4 && key.via == Some(IpAddr::V4(ZEBRA_ADDR))
 }
 
-/// Somebody else's permanent entry that leads elsewhere: not to be overwritten, so the address is not ours to use.
-fn is_foreign_and_wrong(view: &KernelView, key: NeighbourKey, mac: MacAddr) -> bool {
-    view.neighbour(key).is_some_and(|n| {
-        n.state == NeighbourState::Permanent
-            && n.protocol != Protocol::REDIRECT.0
-            && n.mac != Some(mac)
-    })
+/// Somebody else's permanent entry that leads elsewhere, not to be overwritten, or an address of this host: not ours to use.
+fn is_taken(view: &KernelView, key: NeighbourKey, mac: MacAddr) -> bool {
+    view.is_own(key)
+        || view.neighbour(key).is_some_and(|n| {
+            n.state == NeighbourState::Permanent
+                && n.protocol != Protocol::REDIRECT.0
+                && n.mac != Some(mac)
+        })
 }
