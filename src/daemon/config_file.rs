@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config, ConfigText, DEFAULT_PATH, Fault, FaultKind, Faults};
@@ -38,6 +39,19 @@ impl ConfigFiles {
             Err((dir, error)) => files.fault(&dir, FaultKind::Unreadable(error.kind())),
         }
         files
+    }
+
+    /// Reads them again, for a daemon that runs: a main file that is a pipe (`--config <(...)`) can be read only once, and
+    /// opening it would wait until somebody writes to it.
+    pub fn read_again(path: Option<&Path>) -> Self {
+        let main = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let is_pipe = |metadata: fs::Metadata| metadata.file_type().is_fifo();
+        if fs::metadata(main).is_ok_and(is_pipe) {
+            let mut files = Self::default();
+            files.fault(main, FaultKind::NotAFile);
+            return files;
+        }
+        Self::read(path)
     }
 
     /// The configuration, or every fault of reading and of meaning.

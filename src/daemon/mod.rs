@@ -37,6 +37,8 @@ use engine_loop::{EngineLoop, Saver};
 pub const EVENT_QUEUE: usize = 64;
 /// Batches that wait for the writer: one in work, one behind it. More would only make urgent writes wait.
 pub const OP_QUEUE: usize = 2;
+/// Faults that a reload logs: a wrong file given for the right one has one a line.
+const FAULTS_TOLD: usize = 20;
 /// How long the end may take.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -235,8 +237,12 @@ fn reload(running: &Config, read_config: &ReadConfig, log: &logging::LogHandle) 
     let new = match read_config() {
         Ok(new) => new,
         Err(faults) => {
-            for fault in &faults.0 {
+            for fault in faults.0.iter().take(FAULTS_TOLD) {
                 error!("reload: {fault}");
+            }
+            if faults.0.len() > FAULTS_TOLD {
+                let more = faults.0.len() - FAULTS_TOLD;
+                error!("reload: and {more} more faults; `frr-offload check` tells all");
             }
             error!("reload: the running configuration is kept");
             return None;
