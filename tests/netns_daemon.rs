@@ -314,7 +314,18 @@ fn flush_removes_what_is_ours_and_nothing_else() {
             500
         );
         assert_eq!(ours(), 501);
-        assert!(lab.run("flush").status.success());
+        let managed = || ip("-6 neigh show dev eth0").matches("managed").count();
+        let peers = managed();
+        assert!(peers > 0);
+        assert_eq!(
+            commands.matches(" dev eth0 use\n").count(),
+            peers,
+            "{commands}"
+        );
+        assert!(!commands.contains("dev if"), "{commands}");
+        let told = String::from_utf8(lab.run("flush").stdout).unwrap();
+        assert!(told.contains("removed 500 routes"), "{told}");
+        assert_eq!(managed(), 0);
         assert_eq!(
             ip("route show proto redirect").trim_end(),
             "198.51.101.0/24 dev eth0 scope link metric 99"
@@ -361,7 +372,10 @@ fn a_next_hop_on_loopback_leaves_loopback_alone() {
         lab.zebra = Some(zebra.stdout(Stdio::null()).spawn().unwrap());
         // The kernel has no such route: "Egress device can not be loopback device".
         eventually("the refusal", || {
-            lab.log().contains("kernel refused").then_some(())
+            let status = lab.json("show status --json")?;
+            let routes = lab.json("show routes --json")?;
+            (status["kernel"]["failed"] == 20 && routes[0]["reason"] == "kernel-refused")
+                .then_some(())
         });
         let neighbours = ip("-4 neigh show dev lo nud all");
         assert!(!neighbours.contains("lladdr 02:"), "{neighbours}");
@@ -428,5 +442,96 @@ fn an_address_of_the_router_itself_stands_for_no_peer() {
             let routes = ip("route show proto redirect");
             (!routes.contains("169.254.0.1 ") && !routes.contains("169.254.0.2 ")).then_some(())
         });
+    });
+}
+
+/// What the second daemon finds has another metric, and it is told so by the state file alone.
+#[test]
+fn another_metric_moves_the_routes_and_leaves_none() {
+    in_netns(|| {
+        let mut lab = Lab::new("metric", "");
+        ip("route add 198.51.101.0/24 dev eth0 metric 99 proto redirect");
+        lab.start();
+        lab.zebra("200 --groups 10");
+        lab.installed(200);
+        lab.signal("-KILL");
+        lab.wait();
+        lab.zebra.take().unwrap().wait().unwrap();
+
+        lab.configure("[kernel]\nmetric = 12\n[fpm]\nstale_time = \"3s\"\n");
+        lab.start();
+        let of = |metric| ip(&format!("route show proto redirect metric {metric}"));
+        let count = |metric| of(metric).lines().filter(|l| !l.starts_with('\t')).count();
+        lab.zebra("150 --groups 10");
+        lab.installed(150);
+        eventually("the old routes to go", || (count(10) == 0).then_some(()));
+        assert_eq!((count(12), count(99)), (150, 1));
+
+        // `flush` knows both as well: half of a change is undone whole.
+        lab.signal("-KILL");
+        lab.wait();
+        ip("route add 198.51.102.0/24 dev eth0 metric 10 proto redirect");
+        let dry = String::from_utf8(lab.run("flush --dry-run").stdout).unwrap();
+        assert!(dry.contains("ip route del 198.51.102.0/24 proto redirect metric 10\n"));
+        assert!(dry.contains(" metric 12\n") && !dry.contains("metric 99"));
+        assert!(lab.run("flush").status.success());
+        assert_eq!((count(10), count(12), count(99)), (0, 0, 1));
+    });
+}
+
+#[test]
+fn a_peer_that_somebody_wrote_over_is_kept_fresh_again() {
+    in_netns(|| {
+        let mut lab = Lab::new("managed", "");
+        lab.start();
+        lab.zebra("50 --groups 4");
+        lab.installed(50);
+        let peers = || ip("-6 neigh show dev eth0");
+        let managed = || peers().matches("managed").count();
+        let before = eventually("managed peers", || Some(managed()).filter(|&n| n > 0));
+        let peer = peers().split_whitespace().next().unwrap().to_owned();
+        let by_hand = format!("neigh replace {peer} dev eth0");
+        let learned = "lladdr 02:00:00:00:00:77 nud reachable";
+        // The kernel tells of an entry once it has an answer, which this peer can't give.
+        ip(&format!("{by_hand} {learned}"));
+        ip(&format!("{by_hand} managed"));
+        ip(&format!("{by_hand} {learned}"));
+        eventually("it to be managed", || (managed() == before).then_some(()));
+        let mended = eventually("the count", || {
+            let status = lab.json("show status --json")?;
+            status["mended"]["neighbours"].as_u64().filter(|&n| n > 0)
+        });
+        assert!(mended >= 1);
+        let status = String::from_utf8(lab.run("show status").stdout).unwrap();
+        assert!(status.contains("mended, because others"), "{status}");
+        assert!(lab.log().contains("neighbours-mended"), "{}", lab.log());
+    });
+}
+
+#[test]
+fn a_reload_never_waits_for_a_pipe_and_logs_no_flood() {
+    in_netns(|| {
+        let mut lab = Lab::new("pipe", "");
+        lab.start();
+        let file = lab.dir.join("config.toml");
+        let faults = (0..5000).map(|n| format!("nonsense{n} = 1\n"));
+        fs::write(&file, faults.collect::<String>()).unwrap();
+        lab.signal("-HUP");
+        eventually("the faults", || {
+            lab.log()
+                .contains("the running configuration is kept")
+                .then_some(())
+        });
+        assert!(lab.log().contains("and 4980 more"), "{}", lab.log());
+        assert!(lab.log().lines().count() < 100);
+
+        fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        lab.signal("-HUP");
+        eventually("the fault", || {
+            lab.log().contains("is not a file").then_some(())
+        });
+        lab.signal("-TERM");
+        assert_eq!(lab.wait(), Some(0));
     });
 }

@@ -1007,6 +1007,7 @@ fn the_monitor_begins_with_complete_lists_and_follows() {
             state: NeighbourState::Permanent,
             router: false,
             protocol: 0,
+            managed: false,
         }));
         let KernelEvent::NextHops(objects) = first.last().unwrap() else {
             unreachable!()

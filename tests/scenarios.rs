@@ -110,6 +110,13 @@ impl Scenario {
                 self.engine
                     .handle(Timestamp(self.now), Event::Kernel(listing));
             }
+            ["restart"] => self.restart(true),
+            ["restart", "without", "memory"] => self.restart(false),
+            ["restart", "metric", metric] => {
+                self.toml = format!("[kernel]\nmetric = {metric}\n");
+                self.kernel.change_metric(metric.parse().unwrap());
+                self.restart(true);
+            }
             ["link", name, index, state, rest @ ..] => {
                 let mut link = fake::link(index.parse().unwrap(), *state == "up");
                 link.name = (*name).into();
@@ -143,7 +150,8 @@ impl Scenario {
                     source: SourceId::Fpm,
                     session: self.session,
                     peer: "zebra".into(),
-                    pid: Some(pid.parse().unwrap()),
+                    // A netlink port as the kernel draws them.
+                    pid: Some(0x8000_0000 + pid.parse::<u32>().unwrap()),
                 };
                 self.engine
                     .handle(Timestamp(self.now), Event::Source(event));
@@ -174,7 +182,7 @@ impl Scenario {
                 self.kernel.foreign.remove(&key);
                 let route = ObservedRoute {
                     key,
-                    metric: 10,
+                    metric: self.kernel.metric(),
                     protocol: 4,
                     form: None,
                 };
@@ -188,7 +196,7 @@ impl Scenario {
                 let form = self.kernel.routes.remove(&key);
                 let route = ObservedRoute {
                     key,
-                    metric: 10,
+                    metric: self.kernel.metric(),
                     protocol: 1,
                     form,
                 };
@@ -215,6 +223,26 @@ impl Scenario {
         }
     }
 
+    /// Another daemon takes over what this one has left in the kernel and in the state file.
+    fn restart(&mut self, remembers: bool) {
+        let mut memory = Memory {
+            first_nexthop_id: KernelNhId::new(self.engine.next_nexthop_id()).unwrap(),
+            ..Memory::default()
+        };
+        if remembers {
+            memory.zebra = self.engine.zebra();
+            memory.metrics = self.engine.metrics().collect();
+            for (peer, addr) in self.engine.address_pool().remembered() {
+                memory.pool.remember(peer, addr);
+            }
+        }
+        self.engine = Engine::new(config_of(&self.toml), memory);
+        self.seen = 0;
+        let listing = self.kernel.listing();
+        self.engine
+            .handle(Timestamp(self.now), Event::Kernel(listing));
+    }
+
     fn neighbour(&mut self, dev: &str, addr: &str, state: &str, rest: &[&str]) {
         let mut neighbour = Neighbour {
             key: NeighbourKey {
@@ -231,10 +259,12 @@ impl Scenario {
             },
             router: false,
             protocol: 0,
+            managed: false,
         };
         for word in rest {
             match *word {
                 "router" => neighbour.router = true,
+                "managed" => (neighbour.managed, neighbour.protocol) = (true, 1),
                 "zebra" => neighbour.protocol = 11,
                 mac => neighbour.mac = Some(mac.parse().unwrap()),
             }
@@ -423,6 +453,7 @@ impl Scenario {
                 RouteOp::Replace(form) => format!("  route replace {key} {}", self.form_text(form)),
                 RouteOp::Delete => format!("  route del {key}"),
             },
+            OpKind::DeleteOldRoute { key, metric } => format!("  route del {key} metric {metric}"),
             OpKind::PutHop { id, hop } => {
                 format!("  nexthop {} {}", Self::id(*id), self.hop_text(hop))
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::proto;
 use crate::engine::report::{
-    EventReport, ExplainReport, ExplainStep, GroupReport, KernelCounts, NeighbourReport,
+    EventReport, ExplainReport, ExplainStep, GroupReport, KernelCounts, Mended, NeighbourReport,
     NextHopReport, RouteReport, RouteSummary, SourceReport, StatusReport,
 };
 use crate::model::{Errno, MacFrom, Reason, RouteKey, Timestamp};
@@ -31,7 +31,13 @@ pub(super) fn status(report: StatusReport, version: &str, rss_bytes: u64) -> pro
         filtered,
         nexthop_objects,
         overruns,
+        mended,
     } = report;
+    let Mended {
+        routes,
+        objects,
+        neighbours,
+    } = mended;
     let KernelCounts {
         wanted,
         installed,
@@ -59,6 +65,11 @@ pub(super) fn status(report: StatusReport, version: &str, rss_bytes: u64) -> pro
         filtered,
         nexthop_objects,
         overruns,
+        mended: Some(proto::MendedCounts {
+            routes,
+            objects,
+            neighbours,
+        }),
     }
 }
 

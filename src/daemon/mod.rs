@@ -16,6 +16,7 @@ pub mod flush;
 mod lock;
 mod logging;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,6 +28,7 @@ use crate::config::{Changes, Config, Faults, SetUp};
 use crate::engine::{Engine, Memory};
 use crate::kernel::monitor::RECEIVE_BUFFER;
 use crate::kernel::{self, DumpSocket, FibWriter, Monitor, RouteWatch, WriterConfig};
+use crate::model::Link;
 use crate::source::fpm::{FpmListener, FpmListenerConfig};
 use crate::state::{self, Snapshot};
 use crate::wire::kernel_route::RouteMark;
@@ -52,6 +54,19 @@ fn may_write_routes() -> bool {
     effective
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .is_none_or(|bits| bits & (1 << CAP_NET_ADMIN) != 0)
+}
+
+/// What an earlier run of this boot has left to know.
+fn memory(state_file: &Path, links: &[Link]) -> Memory {
+    let Some(snapshot) = Snapshot::load(state_file) else {
+        return Memory::default();
+    };
+    Memory {
+        first_nexthop_id: snapshot.first_id(),
+        pool: snapshot.pool(links),
+        zebra: snapshot.zebra,
+        metrics: snapshot.metrics,
+    }
 }
 
 /// Reads the configuration again, for SIGHUP.
@@ -82,13 +97,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         .links()
         .map_err(|errno| anyhow::anyhow!("can't list the links: {errno}"))?;
     let state_file = state::path_beside(&config.admin.socket);
-    let memory = match Snapshot::load(&state_file) {
-        Some(snapshot) => Memory {
-            first_nexthop_id: snapshot.first_id(),
-            pool: snapshot.pool(&links),
-        },
-        None => Memory::default(),
-    };
+    let memory = memory(&state_file, &links);
 
     let started = Instant::now();
     let wall = SystemTime::now();

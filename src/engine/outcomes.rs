@@ -37,6 +37,9 @@ impl Engine {
                         );
                     }
                 }
+                ticket_table::OLD_ROUTES => {
+                    self.old_route_done(ticket.index, ticket.revision, result);
+                }
                 ticket_table::DUMPS => {
                     // A list that came has already ended its dump; this ends one that failed.
                     let dump = if ticket.index == 0 {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+pub use super::Mended;
 use crate::model::{
     Errno, Family, IfIndex, IfName, MacAddr, MacFrom, NeighbourState, Prefix, Protocol, Reason,
     RouteKey, RouteKind, SourceId, TableId, Timestamp,
@@ -27,6 +28,8 @@ pub struct StatusReport {
     pub nexthop_objects: bool,
     /// Netlink overruns seen.
     pub overruns: u64,
+    /// What others had deleted or changed and was put right.
+    pub mended: Mended,
 }
 
 /// A source in `show status`.

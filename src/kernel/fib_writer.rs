@@ -21,7 +21,7 @@ use super::batch::{Batch, BatchSocket, ExchangeError};
 use super::socket::errno;
 use crate::model::{
     DumpKind, Errno, Event, KernelEvent, MacAddr, NeighbourKey, NeighbourState, Op, OpKind,
-    Outcome, Refusal, Setting, Ticket,
+    Outcome, Refusal, RouteOp, Setting, Ticket,
 };
 use crate::wire::kernel_nexthop::{encode_delete_nexthop, encode_put_group, encode_put_hop};
 use crate::wire::kernel_route::{RouteMark, encode_route};
@@ -131,6 +131,10 @@ impl Writer {
                 OpKind::Route { key, op } => {
                     self.push(ticket, |envelope| encode_route(envelope, &key, &op, mark));
                 }
+                OpKind::DeleteOldRoute { key, metric } => self.push(ticket, |envelope| {
+                    let mark = RouteMark { metric, ..mark };
+                    encode_route(envelope, &key, &RouteOp::Delete, mark);
+                }),
                 OpKind::PutHop { id, hop } => self.push(ticket, |envelope| {
                     encode_put_hop(envelope, id, &hop, mark.protocol);
                 }),

@@ -152,6 +152,11 @@ impl Resolver {
         Some((peer, self.peers.get(&peer)?.believed))
     }
 
+    /// What is believed about a peer; `None` when nothing uses it.
+    pub fn believed(&self, peer: NeighbourKey) -> Option<Believed> {
+        Some(self.peers.get(&peer)?.believed)
+    }
+
     /// The IPv4 address that stands for a peer.
     pub fn addr4_of(&self, peer: NeighbourKey) -> Option<Ipv4Addr> {
         self.peers.get(&peer)?.addr4

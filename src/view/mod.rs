@@ -27,6 +27,8 @@ pub enum ViewChange {
     },
     /// A neighbour appeared, vanished or changed.
     Neighbour(NeighbourKey),
+    /// The kernel no longer keeps a neighbour fresh: it was released, or somebody wrote over it.
+    Unmanaged(NeighbourKey),
     /// An IPv4 address came: it may be one that stands for a neighbour.
     AddressAdded(IfIndex),
     /// An IPv4 address went away: the kernel may have dropped routes of that link without a word.
@@ -252,8 +254,13 @@ impl KernelView {
                 routers.remove(&key);
             }
         }
-        if self.neighbours.insert(key, neighbour) != Some(neighbour) {
+        let old = self.neighbours.insert(key, neighbour);
+        if old != Some(neighbour) {
             changes.push(ViewChange::Neighbour(key));
+        }
+        // Where the kernel can't manage neighbours, none ever was.
+        if old.is_some_and(|old| old.managed) && !neighbour.managed {
+            changes.push(ViewChange::Unmanaged(key));
         }
     }
 

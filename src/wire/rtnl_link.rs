@@ -76,8 +76,6 @@ pub struct NeighbourEntry {
     pub neighbour: Neighbour,
     /// `NTF_EXT_LEARNED`: a control plane (EVPN) put it there.
     pub ext_learned: bool,
-    /// `NTF_EXT_MANAGED`: the kernel keeps it fresh.
-    pub managed: bool,
 }
 
 /// How a neighbour is to be kept fresh.
@@ -165,9 +163,9 @@ pub fn decode_neighbour(payload: &[u8]) -> Option<NeighbourEntry> {
             state: neighbour_state(u16_at(ndm, 8)?),
             router: flags & NTF_ROUTER != 0,
             protocol,
+            managed,
         },
         ext_learned: flags & NTF_EXT_LEARNED != 0,
-        managed,
     })
 }
 
@@ -451,12 +449,13 @@ mod tests {
                 state: NeighbourState::Permanent,
                 router: false,
                 protocol: 1,
+                managed: false,
             }
         );
 
         let (payload, parsed) =
             request(|e| encode_refresh(e, &key, Refresh::Managed, None, Protocol(1)));
-        assert!(decode_neighbour(&payload).unwrap().managed);
+        assert!(decode_neighbour(&payload).unwrap().neighbour.managed);
         assert!(
             parsed
                 .attributes
@@ -471,7 +470,7 @@ mod tests {
         let (payload, _) =
             request(|e| encode_refresh(e, &key, Refresh::Release, Some(&learned), Protocol(1)));
         let read = decode_neighbour(&payload).unwrap();
-        assert!(read.ext_learned && !read.managed && read.neighbour.protocol == 0);
+        assert!(read.ext_learned && !read.neighbour.managed && read.neighbour.protocol == 0);
     }
 
     #[test]

@@ -94,6 +94,7 @@ fn status_is_one_screen() {
   kernel  1000 wanted, 998 installed, 2 pending, 0 failed; next hops as objects          pending
   17 updates not taken (connected, kernel or our own routes)
   1 netlink overrun, each followed by a full dump
+  mended, because others had deleted or changed them: 2 routes, 0 next-hop objects, 1 neighbour
   updates dropped:
            3  host-bits  bits behind the prefix length are set
 ",
