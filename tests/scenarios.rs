@@ -120,7 +120,12 @@ impl Scenario {
             ["link", name, index, state, rest @ ..] => {
                 let mut link = fake::link(index.parse().unwrap(), *state == "up");
                 link.name = (*name).into();
-                link.one_neighbour = *rest == ["point-to-point"];
+                match rest {
+                    [] => {}
+                    ["point-to-point"] => link.one_neighbour = true,
+                    ["vrf", table] => link.vrf_table = Some(TableId(table.parse().unwrap())),
+                    other => panic!("of a link: {other:?}"),
+                }
                 self.kernel.links.insert(link.index, link.clone());
                 self.kernel.events.push(KernelEvent::Link(link));
             }

@@ -66,6 +66,7 @@ impl Engine {
                 .complete(index, revision, Ok(()), self.now)
                 && let Some(key) = self.objects.key_of(done.key)
             {
+                self.objects.forget_refusals(key);
                 self.set_object_refused(key, false);
             }
             return;
