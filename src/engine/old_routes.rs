@@ -35,6 +35,12 @@ impl OldRoutes {
         }
     }
 
+    /// What a route has with another metric.
+    pub(super) fn form_of(&self, key: RouteKey) -> Option<FormId> {
+        let mut metrics = self.metrics.iter();
+        metrics.find_map(|&metric| self.forms.get(&(key, metric)).copied())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty()
     }

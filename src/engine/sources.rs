@@ -291,7 +291,10 @@ impl Engine {
                 let old = self.paths.get(path).key;
                 old.protocol == new.protocol && has_gateway(old.target) == Some(true)
             }
-            None => slot.applied.is_some_and(|form| self.form_has_gateway(form)),
+            None => slot
+                .applied
+                .or_else(|| self.old.form_of(slot.key()))
+                .is_some_and(|form| self.form_has_gateway(form)),
         }
     }
 

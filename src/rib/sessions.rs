@@ -5,11 +5,9 @@
 //! another zebra said, or an earlier run of ours left, is kept for `stale_time` (RFC 4724's word), because a restarted
 //! zebra learns its BGP routes again for tens of seconds; and never less than until the replay is over.
 //!
-//! zebra does not replay every table, so silence about the rest is judged by who may have said it: see [`Fate`]. Whether it
-//! is the same process is told by `nlmsg_pid`, the netlink port of one of its sockets. The kernel draws such a port from
-//! two thousand million when the process id is taken by a first socket, as it is in `dplane_fpm_nl`: the same number is the
-//! same process, across a restart of ours too (`Memory::zebra`). The older module of FRR 10 sends its process id, which in
-//! a container may come again: that proves nothing, and the safe side is to keep. Knows no routes.
+//! zebra does not replay every table (docs/evidence.md, "The replay"). Silence about the others says nothing while it is,
+//! or may be, the same process: see [`Zebra`] and [`Fate`]. Knows no routes: it says when to sweep and what, the engine
+//! does it.
 
 use std::time::Duration;
 
@@ -42,7 +40,11 @@ pub enum Fate {
     Gone,
 }
 
-/// Who a connection comes from, compared with who was heard before.
+/// Who a connection comes from, compared with who was heard before, perhaps by an earlier run of ours.
+///
+/// Told by `nlmsg_pid`, the netlink port of a socket of zebra's. The kernel draws it at random when the process id is taken
+/// by another socket, as it is in `dplane_fpm_nl`: the same number is the same process. The older module of FRR 10 sends its
+/// process id, which in a container comes again: another one tells a restart, the same one proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Zebra {
     /// The same process.
