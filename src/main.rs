@@ -7,6 +7,7 @@ use clap::Parser;
 use frr_offload::admin::args::{Args, Command};
 use frr_offload::admin::command::{self, CommandError, Exit};
 use frr_offload::admin::decode::DecodeOptions;
+use frr_offload::config::{Config, Faults};
 use frr_offload::daemon::{self, config_file::ConfigFiles};
 
 fn main() -> ExitCode {
@@ -68,15 +69,18 @@ fn flush(files: ConfigFiles, dry_run: bool) -> anyhow::Result<Exit> {
 }
 
 fn run(path: Option<PathBuf>, socket: Option<PathBuf>) -> anyhow::Result<Exit> {
-    let read: daemon::ReadConfig = Box::new(move || {
-        let mut config = ConfigFiles::read(path.as_deref()).parse()?;
+    let parse = move |files: ConfigFiles| {
+        let mut config = files.parse()?;
         if let Some(socket) = &socket {
             config.admin.socket.clone_from(socket);
         }
         Ok(config)
-    });
-    match read() {
-        Ok(config) => daemon::run(config, &read).map(|()| Exit::Fine),
+    };
+    let first: Result<Config, Faults> = parse(ConfigFiles::read(path.as_deref()));
+    let again: daemon::ReadConfig =
+        Box::new(move || parse(ConfigFiles::read_again(path.as_deref())));
+    match first {
+        Ok(config) => daemon::run(config, &again).map(|()| Exit::Fine),
         Err(faults) => {
             command::report_faults(&faults.0)?;
             Ok(Exit::Usage)

@@ -89,6 +89,33 @@ fn check_says_ok_and_what_is_in_force() {
 }
 
 #[test]
+fn only_files_of_config_d_are_read() {
+    let dir = Folder::new("odd");
+    let main = dir.write("config.toml", "");
+    // What editors leave behind for a moment.
+    dir.write("config.d/.#10.toml", "???");
+    let output = check(&main, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+
+    // Whoever opened it would wait for somebody to write.
+    let fifo = main.with_file_name("config.d").join("20.toml");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let output = check(&main, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(
+        text.starts_with(&format!("{}: is not a file\n", fifo.display())),
+        "{text}"
+    );
+}
+
+#[test]
 fn check_reports_every_fault_and_exits_2() {
     let dir = Folder::new("bad");
     let main = dir.write("config.toml", "setup = 'both'\n[feedback]\nmode = 'off'\n");

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::proto;
 use crate::engine::report::{
-    EventReport, ExplainReport, ExplainStep, GroupReport, KernelCounts, NeighbourReport,
+    EventReport, ExplainReport, ExplainStep, GroupReport, KernelCounts, Mended, NeighbourReport,
     NextHopReport, OffloadCounts, OffloadRuleReport, PortReport, RouteReport, RouteSummary,
     SourceReport, StatusReport,
 };
@@ -37,7 +37,14 @@ pub(super) fn status(report: StatusReport, version: &str, rss_bytes: u64) -> pro
         filtered,
         nexthop_objects,
         overruns,
+        mended,
     } = report;
+    let Mended {
+        routes,
+        objects,
+        neighbours,
+        rules,
+    } = mended;
     let KernelCounts {
         wanted,
         installed,
@@ -62,6 +69,12 @@ pub(super) fn status(report: StatusReport, version: &str, rss_bytes: u64) -> pro
         filtered,
         nexthop_objects,
         overruns,
+        mended: Some(proto::MendedCounts {
+            routes,
+            objects,
+            neighbours,
+            rules,
+        }),
     }
 }
 

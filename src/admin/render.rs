@@ -398,6 +398,18 @@ pub(super) fn status<W: Write>(screen: &mut Screen<W>, status: &Status) -> io::R
         let overruns = plural(status.overruns, "netlink overrun");
         writeln!(screen.out, "  {overruns}, each followed by a full dump")?;
     }
+    if let Some(mended) = &status.mended
+        && mended.routes + mended.objects + mended.neighbours + mended.rules > 0
+    {
+        writeln!(
+            screen.out,
+            "  mended, because others had deleted or changed them: {}, {}, {}, {}",
+            plural(mended.routes, "route"),
+            plural(mended.objects, "next-hop object"),
+            plural(mended.neighbours, "neighbour"),
+            plural(mended.rules, "rule")
+        )?;
+    }
     if !status.rejected.is_empty() {
         writeln!(screen.out, "  updates dropped:")?;
         reasons(screen, "    ", &status.rejected)?;

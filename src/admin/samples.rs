@@ -49,6 +49,12 @@ pub(super) fn status() -> proto::Status {
         filtered: 17,
         nexthop_objects: true,
         overruns: 1,
+        mended: Mended {
+            routes: 2,
+            objects: 0,
+            neighbours: 1,
+            rules: 3,
+        },
     };
     messages::status(report, "0.1.0 (abc1234)", 34 * 1024 * 1024)
 }

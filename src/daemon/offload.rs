@@ -73,6 +73,11 @@ impl OffloadThreads {
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the writer has ended.
+    pub fn has_written(&self) -> bool {
+        self.writer.is_finished()
+    }
+
     /// Waits for the writer, which ends when the sender of its ops is dropped.
     pub fn join(self) -> anyhow::Result<()> {
         let Self {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+pub use super::Mended;
 use crate::model::{
     Block, Chain, Errno, Family, Handle, IfIndex, IfName, InHardware, MacAddr, MacFrom,
     NeighbourState, PortRole, Prefix, Prio, Protocol, Reason, RouteKey, RouteKind, RuleCounters,
@@ -30,6 +31,8 @@ pub struct StatusReport {
     pub nexthop_objects: bool,
     /// Netlink overruns seen.
     pub overruns: u64,
+    /// What others had deleted or changed and was put right.
+    pub mended: Mended,
 }
 
 /// A source in `show status`.

@@ -139,10 +139,11 @@ impl Engine {
         let (op, sent) = match (desired, slot.applied) {
             (Desired::AsIs, _) => return None,
             (Desired::Form(form), applied) => {
-                if (applied == Some(form) && !rewrite)
-                    || slot.flags.has(SlotFlags::FOREIGN)
-                    || self.waits(id)
-                {
+                if applied == Some(form) && !rewrite {
+                    self.retire(id);
+                    return None;
+                }
+                if slot.flags.has(SlotFlags::FOREIGN) || self.waits(id) {
                     return None;
                 }
                 let route = self.forms.get(form).clone();
@@ -158,7 +159,8 @@ impl Engine {
                 (op, Some(form))
             }
             (Desired::Nothing, None) if !rewrite => {
-                if slot.path.is_none() {
+                self.retire(id);
+                if self.slots.get(id).path.is_none() {
                     self.clear_failure(id);
                     self.touch_offload(id);
                     self.slots.remove(id);
@@ -233,6 +235,9 @@ impl Engine {
             self.forms.release(form);
         }
         self.clear_failure(id);
+        if self.slots.get(id).applied.is_some() {
+            self.retire(id);
+        }
         let slot = self.slots.get(id);
         // The common case, a route that is now as it should be, needs no second look.
         let settled = !lost
