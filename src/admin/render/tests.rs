@@ -137,7 +137,7 @@ fn status_is_one_screen() {
   offload  120 rules, room for 30000, 118 in hardware, 2 refused, chained layout          skip_sw
   17 updates not taken (connected, kernel or our own routes)
   1 netlink overrun, each followed by a full dump
-  mended, because others had deleted or changed them: 2 routes, 0 next-hop objects, 1 neighbour
+  mended, because others had deleted or changed them: 2 routes, 0 next-hop objects, 1 neighbour, 3 rules
   updates dropped:
            3  host-bits  bits behind the prefix length are set
 ",
