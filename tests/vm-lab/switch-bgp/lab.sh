@@ -5,6 +5,7 @@
 . "$(dirname "$0")/../lib.sh"
 
 lab_init switch-bgp
+# shellcheck disable=SC2034  # of lib.sh
 OFFLOAD_CONF=$'[offload]\nmode = "off"'
 switch_steady
 
