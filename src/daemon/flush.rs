@@ -14,8 +14,8 @@ use crate::config::{Config, SetUp};
 use crate::engine::{Engine, Memory};
 use crate::kernel::{DumpSocket, FibWriter, WriterConfig};
 use crate::model::{
-    Event, KernelEvent, KernelNhId, Neighbour, NeighbourState, ObservedNextHop, ObservedRoute,
-    Protocol, TableId, Timestamp,
+    Event, IfIndex, IfName, KernelEvent, KernelNhId, Neighbour, NeighbourState, ObservedNextHop,
+    ObservedRoute, Protocol, Timestamp, ip_words,
 };
 use crate::resolve::is_pool_address;
 use crate::wire::kernel_route::RouteMark;
@@ -44,7 +44,7 @@ pub fn run(config: Config, dry_run: bool) -> anyhow::Result<()> {
             link.map_or_else(|| format!("if{dev}"), |link| link.name.to_string())
         };
         flush_rules::print(&mut out, &rules, name)?;
-        return print_commands(&mut out, &ours, &config);
+        return print_commands(&mut out, &ours, &config, &|dev| name(dev).into());
     }
     let _lock = NamespaceLock::take().context("flush is for when no daemon runs; stop it first")?;
     // Hardware first: the kernel has all routes still, and forwards by them.
@@ -108,36 +108,25 @@ fn is_ours(neighbour: &Neighbour) -> bool {
         && is_pool_address(addr)
 }
 
-fn print_commands(out: &mut impl Write, ours: &Ours, config: &Config) -> anyhow::Result<()> {
+fn print_commands(
+    out: &mut impl Write,
+    ours: &Ours,
+    config: &Config,
+    name_of: &dyn Fn(IfIndex) -> IfName,
+) -> anyhow::Result<()> {
     for route in &ours.routes {
-        let family = if route.key.prefix.addr().is_ipv4() {
-            ""
-        } else {
-            "-6 "
-        };
-        let table = if route.key.table == TableId::MAIN {
-            String::new()
-        } else {
-            format!(" table {}", route.key.table)
-        };
-        writeln!(
-            out,
-            "ip {family}route del {}{table} proto redirect metric {}",
-            route.key.prefix, config.kernel.metric
-        )?;
+        let command = ip_words::delete_route(route.key, config.kernel.metric);
+        writeln!(out, "{command}")?;
     }
     // Groups go before their members.
     let mut objects: Vec<_> = ours.objects.iter().collect();
     objects.sort_by_key(|o| matches!(o.content, Some(crate::model::ObservedContent::Hop(_))));
     for object in objects {
-        writeln!(out, "ip nexthop del id {}", object.id)?;
+        writeln!(out, "{}", ip_words::delete_nexthop(object.id))?;
     }
     for neighbour in &ours.neighbours {
-        writeln!(
-            out,
-            "ip neigh del {} dev if{}",
-            neighbour.key.addr, neighbour.key.dev
-        )?;
+        let command = ip_words::delete_neighbour(neighbour.key, name_of);
+        writeln!(out, "{command}")?;
     }
     Ok(())
 }

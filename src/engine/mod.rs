@@ -17,6 +17,7 @@ mod notable;
 mod offload;
 mod offload_query;
 mod outcomes;
+mod plan_query;
 pub mod probe;
 mod query;
 pub mod report;
@@ -39,6 +40,8 @@ use crate::reconcile::{Failure, Table};
 use crate::resolve::{AddressPool, ResolveChanges, Resolver};
 use crate::rib::{GroupChange, Groups, PathId, Paths, Session, SlotFlags, SlotId, Slots};
 use crate::view::KernelView;
+
+pub use plan_query::PlanWalk;
 
 use notable::Notables;
 use turn::Gates;
