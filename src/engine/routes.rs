@@ -75,7 +75,10 @@ impl Engine {
         let mut gates = self.gates();
         if !self.gated.is_empty() && gates != self.gates_shut {
             for id in std::mem::take(&mut self.gated) {
-                self.mark(id);
+                // It may have been withdrawn and forgotten meanwhile.
+                if self.slots.is_used(id) {
+                    self.mark(id);
+                }
             }
         }
         let mut looked_at = self.dirty.len();
