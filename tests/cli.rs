@@ -199,6 +199,8 @@ fn an_absent_daemon_is_exit_3_and_says_where_it_was_looked_for() {
         &["show", "offload", "--summary"],
         &["show", "ports"],
         &["explain", "192.0.2.1"],
+        &["plan"],
+        &["plan", "--full", "--json"],
         &["log", "debug"],
     ] {
         let output = command(args).args(["--config", main]).output().unwrap();
@@ -241,6 +243,7 @@ fn wrong_usage_is_exit_2() {
         &["show", "offload", "--kind", "rule"],
         &["explain", "router"],
         &["explain", "192.0.2.1", "--vrf", "red", "--table", "5"],
+        &["plan", "10.0.0.0/8"],
         &["log", "inof"],
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
@@ -253,11 +256,11 @@ fn help_lists_what_works_and_nothing_else() {
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
     for word in [
-        "run", "check", "show", "explain", "resync", "flush", "decode", "replay", "log",
+        "run", "check", "show", "explain", "plan", "resync", "flush", "decode", "replay", "log",
     ] {
         assert!(text.contains(&format!("\n  {word} ")), "{word} in {text}");
     }
-    for word in ["doctor", "top", "plan"] {
+    for word in ["doctor", "top"] {
         assert!(!text.contains(&format!("\n  {word} ")), "{word} in {text}");
     }
     let show = stdout(&run(&["show", "--help"]));

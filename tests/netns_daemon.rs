@@ -340,6 +340,52 @@ fn flush_removes_what_is_ours_and_nothing_else() {
     });
 }
 
+/// Types a line each.
+fn type_in(commands: &[u8]) {
+    let commands = std::str::from_utf8(commands).unwrap();
+    for command in commands.lines() {
+        ip(command.strip_prefix("ip ").expect(command));
+    }
+}
+
+#[test]
+fn what_plan_says_can_be_typed_and_gives_the_same_kernel() {
+    fn kernel() -> [Vec<String>; 3] {
+        let shown = |what: &str| {
+            let mut lines: Vec<String> = ip(what).lines().map(str::to_owned).collect();
+            lines.sort_unstable();
+            lines
+        };
+        [
+            shown("route show proto redirect"),
+            shown("nexthop show"),
+            shown("neigh show nud permanent"),
+        ]
+    }
+    in_netns(|| {
+        let mut lab = Lab::new("plan", "");
+        lab.start();
+        lab.zebra("300 --groups 20");
+        lab.installed(300);
+        let plan = lab.run("plan");
+        assert_eq!(plan.status.code(), Some(0));
+        assert_eq!(plan.stdout, b"");
+        let said = String::from_utf8(plan.stderr).unwrap();
+        assert_eq!(said, "nothing to write: everything is as wished\n");
+        assert_eq!(lab.json("plan --json").unwrap(), Value::Array(Vec::new()));
+
+        let (full, there) = (lab.run("plan --full").stdout, kernel());
+        assert_eq!(ours(), 300);
+        lab.signal("-KILL");
+        lab.wait();
+        let flush = lab.run("flush --dry-run").stdout;
+        type_in(&flush);
+        assert!(kernel().iter().all(Vec::is_empty), "{:?}", kernel());
+        type_in(&full);
+        assert_eq!(kernel(), there);
+    });
+}
+
 #[test]
 fn sigterm_ends_it_with_the_routes_kept_or_removed() {
     in_netns(|| {

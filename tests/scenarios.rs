@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use frr_offload::config::{self, Config, ConfigText};
-use frr_offload::engine::{Engine, Memory};
+use frr_offload::engine::{Engine, Memory, PlanWalk};
 use frr_offload::model::*;
 
 use fake::FakeKernel;
@@ -224,6 +224,8 @@ impl Scenario {
             ["pass", seconds] => self.now += seconds.parse::<u64>().unwrap() * 1000,
             ["explain", target] => self.explain(target),
             ["routes"] => self.routes(),
+            ["plan"] => self.plan(false),
+            ["plan", "--full"] => self.plan(true),
             _ => panic!("unknown command: {command}"),
         }
     }
@@ -496,6 +498,16 @@ impl Scenario {
             .unwrap();
         }
         writeln!(self.out, "    verdict  {}", report.verdict.name()).unwrap();
+    }
+
+    fn plan(&mut self, full: bool) {
+        // One line a piece: the cursor is tried too.
+        let mut walk = PlanWalk::new(full);
+        while let Some(lines) = self.engine.plan_lines(&mut walk, 1) {
+            for line in lines {
+                writeln!(self.out, "  {}", line.command).unwrap();
+            }
+        }
     }
 
     fn routes(&mut self) {

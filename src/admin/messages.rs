@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use super::proto;
 use crate::engine::report::{
     EventReport, ExplainReport, ExplainStep, GroupReport, KernelCounts, Mended, NeighbourReport,
-    NextHopReport, OffloadCounts, OffloadRuleReport, PortReport, RouteReport, RouteSummary,
-    SourceReport, StatusReport,
+    NextHopReport, OffloadCounts, OffloadRuleReport, PlanLine, PortReport, RouteReport,
+    RouteSummary, SourceReport, StatusReport,
 };
 use crate::model::{
     Block, Errno, Family, Handle, InHardware, MacFrom, Reason, RouteKey, RuleCounters, RuleWords,
@@ -428,6 +428,22 @@ pub(super) fn explanation(address: String, report: ExplainReport) -> proto::Expl
         verdict: verdict.name().to_owned(),
         reason: code(reason),
         prefix: text(key.map(|key| key.prefix)),
+    }
+}
+
+pub(super) fn plan_line(line: PlanLine) -> proto::PlanLine {
+    let PlanLine {
+        verb,
+        what,
+        command,
+        untypeable,
+    } = line;
+    proto::PlanLine {
+        op: verb.name().to_owned(),
+        what: what.name().to_owned(),
+        command,
+        typeable: untypeable.is_none(),
+        reason: untypeable.map(|reason| reason.code().to_owned()),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::proto::{
     Event, Explanation, Neighbour, Nexthop, NexthopGroup, OffloadCount, OffloadCounts, OffloadRule,
-    OffloadSummary, Port, Route, RouteCount, RouteSummary, Source, Status,
+    OffloadSummary, PlanLine, Port, Route, RouteCount, RouteSummary, Source, Status,
 };
 use super::table::{Align, Cell, Column, Paint, Row, Screen, Table};
 use crate::model::Reason;
@@ -492,6 +492,25 @@ pub(super) fn explanation<W: Write>(
         Some(paint),
     );
     lines.write(screen)
+}
+
+/// A line of `plan`; what is no command is at least no wrong one for a shell.
+pub(super) fn plan_line(out: &mut impl Write, line: &PlanLine) -> io::Result<()> {
+    let PlanLine {
+        command,
+        typeable,
+        reason,
+        ..
+    } = line;
+    if *typeable {
+        return writeln!(out, "{command}");
+    }
+    let reason = match reason.as_deref() {
+        Some("mask-with-gaps") => "a mask with gaps",
+        // A newer daemon.
+        other => other.unwrap_or("this"),
+    };
+    writeln!(out, "{command} # tc can't type {reason}")
 }
 
 /// Indented lines of stage, text and, at the right, state.

@@ -15,8 +15,8 @@ use crate::config::{Config, SetUp};
 use crate::engine::{Engine, Memory};
 use crate::kernel::{DumpSocket, FibWriter, WriterConfig};
 use crate::model::{
-    Event, KernelEvent, KernelNhId, Link, Neighbour, NeighbourState, ObservedNextHop,
-    ObservedRoute, Protocol, TableId, Timestamp,
+    Event, IfIndex, IfName, KernelEvent, KernelNhId, Link, Neighbour, NeighbourState,
+    ObservedNextHop, ObservedRoute, Protocol, Timestamp, ip_words,
 };
 use crate::resolve::is_pool_address;
 use crate::state::path_beside;
@@ -48,7 +48,7 @@ pub fn run(config: Config, dry_run: bool) -> anyhow::Result<()> {
             link.map_or_else(|| format!("if{dev}"), |link| link.name.to_string())
         };
         flush_rules::print(&mut out, &rules, name)?;
-        return print_commands(&mut out, &ours);
+        return print_commands(&mut out, &ours, &|dev| name(dev).into());
     }
     let _lock = NamespaceLock::take().context("flush is for when no daemon runs; stop it first")?;
     // Hardware first: the kernel has all routes still, and forwards by them.
@@ -118,39 +118,24 @@ fn is_ours(neighbour: &Neighbour) -> bool {
         && is_pool_address(addr)
 }
 
-fn print_commands(out: &mut impl Write, ours: &Ours) -> anyhow::Result<()> {
+fn print_commands(
+    out: &mut impl Write,
+    ours: &Ours,
+    name_of: &dyn Fn(IfIndex) -> IfName,
+) -> anyhow::Result<()> {
     for route in &ours.routes {
-        let family = if route.key.prefix.addr().is_ipv4() {
-            ""
-        } else {
-            "-6 "
-        };
-        let table = if route.key.table == TableId::MAIN {
-            String::new()
-        } else {
-            format!(" table {}", route.key.table)
-        };
-        writeln!(
-            out,
-            "ip {family}route del {}{table} proto redirect metric {}",
-            route.key.prefix, route.metric
-        )?;
+        let command = ip_words::delete_route(route.key, route.metric);
+        writeln!(out, "{command}")?;
     }
     // Groups go before their members.
     let mut objects: Vec<_> = ours.objects.iter().collect();
     objects.sort_by_key(|o| matches!(o.content, Some(crate::model::ObservedContent::Hop(_))));
     for object in objects {
-        writeln!(out, "ip nexthop del id {}", object.id)?;
+        writeln!(out, "{}", ip_words::delete_nexthop(object.id))?;
     }
-    for Neighbour { key, .. } in &ours.neighbours {
-        let link = ours.links.iter().find(|link| link.index == key.dev);
-        let dev = link.map_or_else(|| format!("if{}", key.dev), |link| link.name.to_string());
-        // An IPv6 one was learned: it stays, and the kernel no longer keeps it fresh.
-        let (command, end) = match key.addr {
-            IpAddr::V4(_) => ("del", ""),
-            IpAddr::V6(_) => ("change", " use"),
-        };
-        writeln!(out, "ip neigh {command} {} dev {dev}{end}", key.addr)?;
+    for neighbour in &ours.neighbours {
+        let command = ip_words::delete_neighbour(neighbour.key, name_of);
+        writeln!(out, "{command}")?;
     }
     Ok(())
 }

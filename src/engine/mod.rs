@@ -18,6 +18,7 @@ mod offload;
 mod offload_query;
 mod old_routes;
 mod outcomes;
+mod plan_query;
 pub mod probe;
 mod query;
 pub mod report;
@@ -40,6 +41,8 @@ use crate::reconcile::{Failure, Table};
 use crate::resolve::{AddressPool, ResolveChanges, Resolver};
 use crate::rib::{GroupChange, Groups, PathId, Paths, Session, SlotFlags, SlotId, Slots};
 use crate::view::KernelView;
+
+pub use plan_query::PlanWalk;
 
 use notable::Notables;
 use old_routes::OldRoutes;

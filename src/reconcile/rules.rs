@@ -108,6 +108,16 @@ impl RuleEntry {
         self.desired.is_none() && self.applied.is_none() && self.sent.is_none()
     }
 
+    /// Whether it stands elsewhere than it should: then it goes before it comes.
+    pub fn is_moved(&self) -> bool {
+        match (&self.desired, &self.applied) {
+            (Some(desired), Some(applied)) => {
+                (desired.chain, desired.prio) != (applied.chain, applied.prio)
+            }
+            _ => false,
+        }
+    }
+
     /// What is, or may be, in the block.
     fn present(&self) -> impl Iterator<Item = &Arc<PlannedRule>> {
         let sent = self.sent.as_ref().and_then(Option::as_ref);
@@ -195,12 +205,29 @@ impl RuleTable {
         self.find(Item::Rule(key))
     }
 
+    /// The same for a stray too.
+    pub fn find(&self, item: Item) -> Option<&RuleEntry> {
+        let at = *self.index.get(&item)?;
+        self.entries[at as usize].as_ref().map(|(_, entry)| entry)
+    }
+
     /// Everything.
     pub fn iter(&self) -> impl Iterator<Item = (Item, &RuleEntry)> {
         self.entries
             .iter()
             .flatten()
             .map(|(item, entry)| (*item, entry))
+    }
+
+    /// What `wanted` holds for, in the order in which writes are tried.
+    pub fn in_order(&self, wanted: impl Fn(&RuleEntry) -> bool) -> Vec<Item> {
+        let mut items: Vec<Item> = self
+            .iter()
+            .filter(|(_, entry)| wanted(entry))
+            .map(|(item, _)| item)
+            .collect();
+        items.sort_unstable_by_key(|item| order(*item));
+        items
     }
 
     /// Rules that are there or on their way, replacements counted twice.
@@ -377,12 +404,7 @@ impl RuleTable {
                 }
                 continue;
             }
-            let moved = match (&entry.desired, &entry.applied) {
-                (Some(desired), Some(applied)) => {
-                    (desired.chain, desired.prio) != (applied.chain, applied.prio)
-                }
-                _ => false,
-            };
+            let moved = entry.is_moved();
             let write = if let Some(rule) = entry.desired.clone().filter(|_| !moved) {
                 if self.held_back.contains(&item) || !self.may_put(item, &rule, chains) {
                     continue;
@@ -668,11 +690,6 @@ impl RuleTable {
                 return handle;
             }
         }
-    }
-
-    fn find(&self, item: Item) -> Option<&RuleEntry> {
-        let at = *self.index.get(&item)?;
-        self.entries[at as usize].as_ref().map(|(_, entry)| entry)
     }
 
     fn states(&self, at: u32) -> &RuleEntry {

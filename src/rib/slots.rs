@@ -257,6 +257,11 @@ impl Slots {
         }
     }
 
+    /// Whether a number is that of a route.
+    pub fn is_used(&self, id: SlotId) -> bool {
+        self.slots[id.0 as usize].len != FREE
+    }
+
     /// A slot.
     pub fn get(&self, id: SlotId) -> &Slot {
         &self.slots[id.0 as usize]

@@ -160,6 +160,22 @@ fn a_summary_counts_and_gives_reasons_in_words() {
 }
 
 #[test]
+fn a_plan_is_commands_and_says_what_is_none() {
+    let mut out = Vec::new();
+    for line in samples::plan() {
+        plan_line(&mut out, &line).unwrap();
+    }
+    same(
+        &String::from_utf8(out).unwrap(),
+        r"ip neigh replace 169.254.0.1 lladdr 02:00:00:00:00:01 dev p0 nud permanent proto redirect
+ip nexthop replace id 3087007744 via 169.254.0.1 dev p0 onlink proto redirect
+tc filter add dev p0 ingress chain 4 protocol ip prio 9 flower skip_sw src_ip 0.0.0.1/0.0.0.1 action goto chain 5 cookie 6f6e65206f66206f75722072756c6573 # tc can't type a mask with gaps
+ip route del 10.2.0.0/16 proto redirect metric 10
+",
+    );
+}
+
+#[test]
 fn explain_walks_the_stages_and_ends_with_the_verdict() {
     let mut screen = screen();
     explanation(&mut screen, &samples::explanation()).unwrap();
