@@ -29,7 +29,7 @@ use crate::plan::{
     Env, Except, FibPlan, GroupKey, HopId, HopRule, LayoutConfig, Limits, Lookup, PlannedPort,
     Target, Wish, fixed_exceptions, scale_weights,
 };
-use crate::reconcile::{RuleWrite, RuleWriteKind};
+use crate::reconcile::{OpClass, Remedy, RuleWrite, RuleWriteKind, remedy};
 use crate::resolve::{HopKey, HopState, Resolver};
 use crate::rib::{Groups, Meaning, Path, PathTarget, Paths, SlotFlags, Slots};
 use crate::view::mirror::Mirror;
@@ -92,6 +92,7 @@ impl OneSwitch {
 enum Job {
     Rule(SwitchKey, Block, u32, u32),
     Qdisc(IfIndex),
+    Qdiscs(IfIndex),
     Feature(IfIndex),
     Dump(Block),
     Probe(SwitchKey),
@@ -125,6 +126,8 @@ pub(super) struct Offload {
     jobs: FxHashMap<u32, Job>,
     next_job: u32,
     asked_qdiscs: FxHashSet<IfIndex>,
+    /// Made, and not listed yet.
+    made_qdiscs: Vec<IfIndex>,
     asked_features: FxHashSet<IfIndex>,
     dumping: BTreeMap<Block, Vec<ObservedRule>>,
     wanted_dumps: BTreeSet<Block>,
@@ -535,6 +538,8 @@ impl Engine {
         let retry = offload.next_retry <= self.now;
         if retry {
             offload.next_retry = self.now + RETRY_REFUSED;
+            offload.asked_qdiscs.clear();
+            offload.asked_features.clear();
         }
         let facts = facts!(self, offload);
         let mut writes: Vec<(SwitchKey, RuleWrite)> = Vec::new();
@@ -685,15 +690,21 @@ impl Engine {
                 }
                 self.offload = offload;
             }
-            Job::Qdisc(dev) => {
-                self.offload.asked_qdiscs.remove(&dev);
-                if let Err(refusal) = result {
-                    self.note_refusal(
-                        &format!("a clsact qdisc on {}", self.view.name_of(dev)),
-                        refusal.errno,
-                        refusal.text.as_deref(),
-                    );
+            Job::Qdisc(dev) => match result {
+                // What the writer does itself is not told by the watch, and another's may be older than its list.
+                Ok(_) => self.offload.made_qdiscs.push(dev),
+                Err(refusal) if remedy(OpClass::PortSetting, refusal.errno) == Remedy::Done => {
+                    self.offload.made_qdiscs.push(dev);
                 }
+                // Asked for again with what else was refused.
+                Err(refusal) => self.note_refusal(
+                    &format!("a clsact qdisc on {}", self.view.name_of(dev)),
+                    refusal.errno,
+                    refusal.text.as_deref(),
+                ),
+            },
+            Job::Qdiscs(dev) => {
+                self.offload.asked_qdiscs.remove(&dev);
             }
             Job::Feature(dev) => {
                 if let Err(refusal) = result {
@@ -1323,7 +1334,8 @@ impl Engine {
                     self.notables
                         .push(self.now, Severity::Warn, "driver-unfit", text);
                 } else if let Some(block @ Block::Port(port)) = one.listed.first().copied() {
-                    one.probe = Some((Probe::new(block, port), None));
+                    let left = one.rules.left_by_probe(block);
+                    one.probe = Some((Probe::new(block, port, left), None));
                 }
                 continue;
             };
@@ -1471,14 +1483,13 @@ impl Engine {
                 }
                 Job::Qdisc(dev) => {
                     offload.asked_qdiscs.insert(dev);
-                    // What the writer does itself is not told by the watch.
-                    out.push(offload.op(job, kind));
-                    out.push(offload.op(Job::Qdisc(dev), RuleOpKind::DumpQdiscs));
-                    continue;
                 }
-                Job::Rule(..) | Job::Dump(_) | Job::Probe(_) => {}
+                Job::Rule(..) | Job::Dump(_) | Job::Qdiscs(_) | Job::Probe(_) => {}
             }
             out.push(offload.op(job, kind));
+        }
+        for dev in std::mem::take(&mut offload.made_qdiscs) {
+            out.push(offload.op(Job::Qdiscs(dev), RuleOpKind::DumpQdiscs));
         }
     }
 }

@@ -10,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::{
     Block, Chain, EtherProto, Family, FlowerRule, InHardware, Masked, ObservedRule, Prefix, Reason,
-    Refusal, RouteKey, RuleAction, TableId, Timestamp,
+    Refusal, RouteKey, RuleAction, RulePlace, TableId, Timestamp,
 };
 use crate::plan::{
     ChainUse, Chains, Changed, Env, Except, GroupKey, HopId, HopRule, LayoutConfig, LayoutContext,
@@ -230,6 +230,15 @@ impl Switch {
     /// Notes rules that stand in a block, ours or not, before the start.
     pub fn find(&mut self, block: Block, rules: Vec<ObservedRule>) {
         self.found.entry(block).or_default().extend(rules);
+    }
+
+    /// Rules of a probe that was cut off, among those that were found.
+    pub fn left_by_probe(&self, block: Block) -> Vec<(RulePlace, EtherProto)> {
+        let found = self.found.get(&block).into_iter().flatten();
+        found
+            .filter(|rule| rule.cookie.and_then(read_mark) == Some(Marked::Probe))
+            .filter_map(|rule| Some((rule.place, rule.rule.as_ref()?.protocol)))
+            .collect()
     }
 
     /// Everything is known: takes over what an earlier run has left, and begins to write.
