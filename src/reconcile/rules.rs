@@ -409,7 +409,7 @@ impl RuleTable {
             if !lacks_room && !self.has_refused_for_room() {
                 self.tight = false;
                 self.held_back.clear();
-            } else if let Some(write) = self.relieve() {
+            } else if let Some(write) = self.relieve(now) {
                 out.push(write);
             }
         }
@@ -428,8 +428,9 @@ impl RuleTable {
         self.tight && self.failing.iter().any(wished)
     }
 
-    /// Takes out the shortest prefix: nothing shorter can capture its packets.
-    fn relieve(&mut self) -> Option<RuleWrite> {
+    /// Takes out the shortest prefix: nothing shorter can capture its packets. What was refused for want of room is tried at once,
+    /// or the next to come would take the room.
+    fn relieve(&mut self, now: Timestamp) -> Option<RuleWrite> {
         self.tight = false;
         let applied = |at: &u32| self.states(*at).applied.is_some();
         let (_, at) = self
@@ -441,6 +442,24 @@ impl RuleTable {
             .min()?;
         let (item, _) = self.entries[at as usize].as_ref()?;
         self.held_back.insert(*item);
+        for item in &self.failing {
+            if let Some(entry) = self
+                .index
+                .get(item)
+                .and_then(|at| self.entries[*at as usize].as_mut())
+                && let (
+                    _,
+                    RuleEntry {
+                        failure: Some(failure),
+                        ..
+                    },
+                ) = entry
+                && remedy(OpClass::RuleCreate, failure.refusal.errno) == Remedy::Full
+            {
+                failure.due = now;
+                self.dirty.insert(order(*item));
+            }
+        }
         self.send(at, None)
     }
 
@@ -567,7 +586,7 @@ impl RuleTable {
                 .get(&group)
                 .is_some_and(|(wished, missing)| *wished > 0 && *missing == 0),
             Some(ChainUse::Admission | ChainUse::Table(..)) => true,
-            Some(ChainUse::Stray(_)) | None => false,
+            Some(ChainUse::Stray(_) | ChainUse::Foreign(_)) | None => false,
         }
     }
 
