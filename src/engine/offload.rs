@@ -78,6 +78,15 @@ pub(super) struct OneSwitch {
 }
 
 impl OneSwitch {
+    /// A block that may have rules and was read back.
+    fn first_to_ask(&self) -> Option<(Block, IfIndex)> {
+        let ports = self.ports.ports.iter();
+        ports
+            .filter(|port| admits(port) != [false, false])
+            .map(|port| (Block::Port(port.dev), port.dev))
+            .find(|(block, _)| self.listed.contains(block))
+    }
+
     /// The families that the driver can route.
     fn families(&self) -> [bool; 2] {
         match &self.verdict {
@@ -786,7 +795,11 @@ impl Engine {
                 );
             }
         } else {
-            one.rules.find(block, rules);
+            let adopts = one.rules.find(block, rules);
+            // Where zebra writes the routes nothing else tells that there was an earlier run: its rules stay until zebra has spoken.
+            if adopts && self.session.connection.is_none() && !self.session.has_heard_zebra() {
+                self.session.hold(self.now);
+            }
         }
         self.offload.ports_changed = true;
     }
@@ -1241,17 +1254,19 @@ impl Engine {
         }
         let facts = facts!(self, offload);
         for one in offload.switches.values_mut() {
+            // Blocks of ports that admit nothing too: an earlier run may have left rules there.
             let all_listed = one
                 .ports
                 .ports
                 .iter()
-                .filter(|port| admits(port) != [false, false])
+                .filter(|port| port.qdisc.is_some() || admits(port) != [false, false])
                 .all(|port| one.listed.contains(&Block::Port(port.dev)));
-            if all_listed
-                && one.verdict.is_some()
-                && !one.rules.is_started()
-                && !one.planned.is_empty()
-            {
+            let decided = match one.verdict {
+                Some(Verdict::Fit(_)) => !one.planned.is_empty(),
+                Some(Verdict::Unfit(_)) => true,
+                None => false,
+            };
+            if all_listed && decided && !one.rules.is_started() {
                 let OneSwitch {
                     ports,
                     rules,
@@ -1333,7 +1348,7 @@ impl Engine {
                     let text = format!("{driver}: not used for routes: {why}");
                     self.notables
                         .push(self.now, Severity::Warn, "driver-unfit", text);
-                } else if let Some(block @ Block::Port(port)) = one.listed.first().copied() {
+                } else if let Some((block, port)) = one.first_to_ask() {
                     let left = one.rules.left_by_probe(block);
                     one.probe = Some((Probe::new(block, port, left), None));
                 }
@@ -1445,21 +1460,17 @@ impl Engine {
         }
         let mut jobs: Vec<(Job, RuleOpKind)> = Vec::new();
         for one in offload.switches.values() {
-            for port in one
-                .ports
-                .ports
-                .iter()
-                .filter(|port| admits(port) != [false, false])
-            {
+            for port in &one.ports.ports {
                 let dev = port.dev;
+                let admits = admits(port) != [false, false];
                 let off = port
                     .tc_offload
                     .is_some_and(|feature| !feature.on && feature.changeable);
-                if off && !offload.asked_features.contains(&dev) {
+                if admits && off && !offload.asked_features.contains(&dev) {
                     jobs.push((Job::Feature(dev), RuleOpKind::SwitchOnFeature { dev }));
                 }
                 match port.qdisc {
-                    None if !offload.asked_qdiscs.contains(&dev) => {
+                    None if admits && !offload.asked_qdiscs.contains(&dev) => {
                         jobs.push((Job::Qdisc(dev), RuleOpKind::AddQdisc { dev, block: None }));
                     }
                     None => {}

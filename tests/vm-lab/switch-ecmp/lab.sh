@@ -44,8 +44,10 @@ check 'the CPU forwarded none of them' test "$(cpu_forwarded)" = "$cpu"
 
 section 'One VF goes'
 rule_texts pf0vf0 >"$LAB/before"
-stream_start stays h0 10.77.0.1 "${to_h2[0]}"
-stream_start moves h0 10.77.0.1 "${to_h1[0]}"
+# Each sends a hundred a second.
+for flow in stays:"${to_h2[0]}" moves:"${to_h1[0]}"; do
+    spawn "h0/${flow%%:*}" / ping -n -D -i 0.01 -W 1 -I "${flow#*:}" 10.77.0.1
+done
 flow() { stream_flows stays h0 && stream_flows moves h0; }
 wait_until 10 'packets flow' flow
 cpu=$(cpu_forwarded)
