@@ -1248,10 +1248,11 @@ impl Engine {
 
     /// A switch starts to write once everything is known that its rules follow from.
     fn start_switches(&mut self, offload: &mut Offload) {
-        let known = offload.mirror_listed && offload.qdiscs_listed && self.has_synced();
+        let known = offload.mirror_listed && offload.qdiscs_listed;
         if !known || offload.ending {
             return;
         }
+        let synced = self.has_synced();
         let facts = facts!(self, offload);
         for one in offload.switches.values_mut() {
             // Blocks of ports that admit nothing too: an earlier run may have left rules there.
@@ -1262,7 +1263,8 @@ impl Engine {
                 .filter(|port| port.qdisc.is_some() || admits(port) != [false, false])
                 .all(|port| one.listed.contains(&Block::Port(port.dev)));
             let decided = match one.verdict {
-                Some(Verdict::Fit(_)) => !one.planned.is_empty(),
+                Some(Verdict::Fit(_)) => synced && !one.planned.is_empty(),
+                // All that is found goes, whatever routes there are.
                 Some(Verdict::Unfit(_)) => true,
                 None => false,
             };
@@ -1292,7 +1294,7 @@ impl Engine {
         for one in offload
             .switches
             .values()
-            .filter(|one| one.rules.is_started())
+            .filter(|one| one.rules.is_started() && !one.planned.is_empty())
         {
             wanted.extend(one.rules.plan().hops_in_use().map(|hop| NeighbourKey {
                 dev: hop.dev,

@@ -140,6 +140,8 @@ pub struct RuleTable {
     entries: Vec<Option<(Item, RuleEntry)>>,
     free: Vec<u32>,
     index: FxHashMap<Item, u32>,
+    /// By number, which rules that were found may share.
+    handles: BTreeSet<(Handle, u32)>,
     dirty: BTreeSet<Order>,
     failing: BTreeSet<Item>,
     /// Taken out to make room, and not put back before nothing else lacks room.
@@ -168,6 +170,7 @@ impl RuleTable {
             entries: Vec::new(),
             free: Vec::new(),
             index: FxHashMap::default(),
+            handles: BTreeSet::new(),
             dirty: BTreeSet::new(),
             failing: BTreeSet::new(),
             held_back: BTreeSet::new(),
@@ -309,14 +312,15 @@ impl RuleTable {
 
     /// The item at a place, as far as it is known.
     pub fn item_at(&self, place: RulePlace) -> Option<Item> {
-        self.iter()
+        self.handles
+            .range((place.handle, 0)..=(place.handle, u32::MAX))
+            .filter_map(|(_, at)| self.entries[*at as usize].as_ref())
             .find(|(_, entry)| {
-                entry.handle == Some(place.handle)
-                    && entry
-                        .present()
-                        .any(|rule| (rule.chain, rule.prio) == (place.chain, place.prio))
+                entry
+                    .present()
+                    .any(|rule| (rule.chain, rule.prio) == (place.chain, place.prio))
             })
-            .map(|(item, _)| item)
+            .map(|(item, _)| *item)
     }
 
     /// Tries again what is due.
@@ -696,8 +700,11 @@ impl RuleTable {
     }
 
     fn forget(&mut self, at: u32) {
-        if let Some((item, _)) = self.entries[at as usize].take() {
+        if let Some((item, entry)) = self.entries[at as usize].take() {
             self.index.remove(&item);
+            if let Some(handle) = entry.handle {
+                self.handles.remove(&(handle, at));
+            }
             self.free.push(at);
         }
     }
@@ -706,7 +713,14 @@ impl RuleTable {
     fn change(&mut self, at: u32, change: impl FnOnce(&mut RuleEntry)) {
         self.book(at, false);
         if let Some((_, entry)) = &mut self.entries[at as usize] {
+            let before = entry.handle;
             change(entry);
+            if before != entry.handle {
+                if let Some(before) = before {
+                    self.handles.remove(&(before, at));
+                }
+                self.handles.extend(entry.handle.map(|handle| (handle, at)));
+            }
         }
         self.book(at, true);
     }
