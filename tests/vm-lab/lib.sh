@@ -185,6 +185,9 @@ dump_more() {
 
 # ---- traffic -----------------------------------------------------------------------------------------
 
+# alias_of NAME ADDRESS4 [ADDRESS6]: further addresses that hops_to may be given by a name.
+alias_of() { ADDRESS4[$1]=$2 ADDRESS6[$1]=${3:-}; }
+
 # hops_to HOST OTHER [4|6]: four pings from one loopback to the other come back, and the answer has
 # passed one router: its TTL is one less than 64.
 hops_to() {
@@ -271,14 +274,16 @@ has_rule() {
     [[ $to == */* ]] || to+=/$all
     grep -q "^$1 .* dst=$to " "$SWITCH/rules"
 }
-# host_rule NAME...: every other one of these ports has rules for these hosts, both families.
+# host_rules NAME...: every other one of these ports has rules for these hosts, both families.
 host_rules() {
     local name port
     for name in "$@"; do
         for port in "$@"; do
             [[ $port != "$name" ]] || continue
-            has_rule "${PORT[$port]}" "${ADDRESS4[$name]}" && has_rule "${PORT[$port]}" "${ADDRESS6[$name]}" ||
-                { echo "${PORT[$port]} lacks $name"; return 1; }
+            if ! has_rule "${PORT[$port]}" "${ADDRESS4[$name]}" || ! has_rule "${PORT[$port]}" "${ADDRESS6[$name]}"; then
+                echo "${PORT[$port]} lacks $name"
+                return 1
+            fi
         done
     done
 }
@@ -286,9 +291,9 @@ host_rules() {
 # rule_texts [PORT...]: rules as tc shows them, one a line, without counters, sorted. The kernel numbers the
 # actions of a rule that is written anew, so a line that stays is a rule that nobody has written.
 rule_texts() {
-    local port
-    [[ $# -gt 0 ]] || set -- $(cut -d' ' -f1 "$SWITCH/rules" | uniq)
-    for port in "$@"; do
+    local port ports=("$@")
+    [[ $# -gt 0 ]] || mapfile -t ports < <(cut -d' ' -f1 "$SWITCH/rules" | uniq)
+    for port in "${ports[@]}"; do
         tc filter show dev "$port" ingress | awk -v port="$port" '
             function say() { if (line ~ / handle /) print port, line }
             /^filter / { say(); line = $0; next }
@@ -299,7 +304,12 @@ rule_texts() {
 # rules_gone FILE: those of an earlier rule_texts that do not stand there any more, or were written anew.
 rules_gone() { rule_texts | LC_ALL=C comm -23 "$1" -; }
 # rules_kept FILE: all of them stand as they stood.
-rules_kept() { local gone; gone=$(rules_gone "$1") && [[ -z $gone ]] || { echo "$gone"; return 1; }; }
+rules_kept() {
+    local gone
+    gone=$(rules_gone "$1")
+    echo "$gone"
+    [[ -z $gone ]]
+}
 # rules_quiet: nothing is written for a while.
 rules_quiet() { rule_texts >"$LAB/quiet" && sleep 0.7 && rule_texts | cmp -s "$LAB/quiet" -; }
 

@@ -21,7 +21,7 @@ for number in 0 1; do
     ipr "$host" addr add "2001:db8:6$number::2/64" dev eth0
     ipr "$host" route add default via "10.60.$number.1"
     ipr "$host" -6 route add default via "2001:db8:6$number::1"
-    ADDRESS4[$host]=10.60.$number.2 ADDRESS6[$host]=2001:db8:6$number::2
+    alias_of "$host" "10.60.$number.2" "2001:db8:6$number::2"
 done
 both() { hops_to a0 a1 && hops_to a0 a1 6; }
 wait_until 10 'the kernel routes between them' both

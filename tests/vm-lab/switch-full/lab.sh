@@ -21,7 +21,7 @@ announced() { grep -c '^pf0vf0 .* dst=10\.60\..*/255\.255\.255\.0 ' "$SWITCH/rul
 all_in() { [[ $(announced) == "$1" ]] || { announced; return 1; }; }
 kernel_has() { [[ $(ipr sw route show proto 1 | grep -c '^10\.60\.') == "$1" ]]; }
 ipr h1 addr add 10.60.1.1/16 dev lo
-for number in 1 30; do ipr h1 addr replace "10.60.$number.1/16" dev lo; ADDRESS4[n$number]=10.60.$number.1; done
+for number in 1 30; do ipr h1 addr replace "10.60.$number.1/16" dev lo; alias_of "n$number" "10.60.$number.1"; done
 
 section 'Slow firmware, and some refusals'
 knob insert_delay_us 20000
@@ -51,7 +51,7 @@ check 'the others are marked' marked
 check 'and forwarded' hops_to h0 n30
 for number in {9..40}; do has_rule pf0vf0 "10.60.$number.0/255.255.255.0" || break; done
 ipr h1 addr replace "10.60.$number.1/16" dev lo
-ADDRESS4[out]=10.60.$number.1
+alias_of out "10.60.$number.1"
 slow=$(cpu_forwarded)
 check "10.60.$number.0/24, which is not in" hops_to h0 out
 check 'by the CPU' test "$(cpu_forwarded)" -ge $((slow + 4))

@@ -30,7 +30,7 @@ ipr h0 route del 10.1.1.1/32
 section 'A longer prefix with another next hop'
 ipr h2 addr add 10.1.1.129/25 dev lo
 ipr h2 addr add 2001:db8:11:0:8000::1/65 dev lo
-ADDRESS4[inner]=10.1.1.129 ADDRESS6[inner]=2001:db8:11:0:8000::1
+alias_of inner 10.1.1.129 2001:db8:11:0:8000::1
 frr_configure h2 'router bgp 65012' 'address-family ipv4 unicast' 'network 10.1.1.128/25' 'exit-address-family' \
     'address-family ipv6 unicast' 'network 2001:db8:11:0:8000::/65'
 wait_until 20 'has a rule' has_rule pf0vf0 10.1.1.128/255.255.255.128
@@ -48,7 +48,7 @@ for number in 4 6; do
     ipr up addr add "$address" dev lo
     # shellcheck disable=SC2086  # words
     ipr sw "-$number" route add "$prefix" $via dev p0
-    ADDRESS4[by_hand]=10.1.2.129 ADDRESS6[by_hand]=2001:db8:12:0:8000::1
+    alias_of by_hand 10.1.2.129 2001:db8:12:0:8000::1
     wait_until 10 "written by hand, IPv$number: a guard" has_rule pf0vf0 "$mask"
     check 'it goes there' hops_to h0 by_hand "$number"
     by_hardware 'its neighbour where it went' hops_to h0 h2 "$number"
@@ -60,7 +60,7 @@ done
 ipr sw addr add 10.1.2.201/29 dev pf0vf1
 ipr h1 addr add 10.1.2.202/29 dev vf0_1
 wait_until 10 'connected: a guard' has_rule pf0vf0 10.1.2.200/255.255.255.248
-ADDRESS4[on_link]=10.1.2.202
+alias_of on_link 10.1.2.202
 check 'it goes there' hops_to h0 on_link
 wait_until 10 'its host has a rule' has_rule pf0vf0 10.1.2.202
 by_hardware 'it goes there in hardware' hops_to h0 on_link
