@@ -43,7 +43,8 @@ wait_until 30 'the kernel has the routes' kernel_has 40
 wait_until 30 'the daemon says so' event rule-refused 'No space left'
 wait_until 30 'the rules stay as they are' rules_quiet
 some=$(announced)
-check "some are in ($some of 40; $(rule_count) of $full rules)" test "$some" -ge 8 -a "$some" -lt 40
+# Two slots are kept free for changes from then on.
+check "some are in ($some of 40; $(rule_count) of $full rules)" test "$some" -ge 6 -a "$some" -lt 40
 check 'those that were in stay' has_rule pf0vf0 10.60.1.0/255.255.255.0
 by_hardware 'and forward' hops_to h0 n1
 marked() { offload sw show routes --reason table-full | grep -q '10\.60\.'; }
@@ -61,7 +62,12 @@ withdraw 1 20
 wait_until 30 'the kernel has 20 less' kernel_has 20
 waits_for_less() { [[ $(announced) -gt 0 ]] && ! has_rule pf0vf0 10.60.1.0/255.255.255.0; }
 wait_until 20 'their rules are gone' waits_for_less
+wait_until 20 'the rules stay as they are' rules_quiet
+some=$(announced)
+say "$some of 20 are in"
 knob max_rules 0
-wait_until 120 'and in time the rest is in' all_in 20
+# A tenth more is tried once a minute.
+more() { [[ $(announced) -gt $some ]] || { announced; return 1; }; }
+wait_until 60 'and in time more are in' more
 
 lab_passed
