@@ -499,7 +499,8 @@ impl Run {
 
     /// The daemon is killed in the middle of whatever, and started again.
     fn restart(&mut self) {
-        let settled = self.switch.is_settled();
+        // What was learned of a full table is forgotten by a restart.
+        let settled = self.switch.is_settled() && self.switch.plan().limits().capacity.is_none();
         self.switch = new_switch(self.capacity);
         self.feed_all();
         let blocks: Vec<Block> = self.tc.blocks.keys().copied().collect();

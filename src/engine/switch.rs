@@ -139,7 +139,8 @@ impl Switch {
 
     /// Whether everything is as wished.
     pub fn is_settled(&self) -> bool {
-        !self.plan.wants_refill() && self.blocks.values().all(|block| block.table.is_settled())
+        let planned = !self.plan.wants_refill() && !self.plan.has_changed();
+        planned && self.blocks.values().all(|block| block.table.is_settled())
     }
 
     /// Sets the ports; blocks without any are forgotten once they are empty.

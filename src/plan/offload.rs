@@ -375,6 +375,11 @@ impl SwitchPlan {
         }
     }
 
+    /// Whether [`Self::take_changed`] has something to hand out.
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// What must be looked at again since the last call.
     pub fn take_changed(&mut self) -> FxHashSet<Changed> {
         std::mem::take(&mut self.changed)

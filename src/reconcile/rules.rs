@@ -9,7 +9,7 @@
 //! | a guard, an exception, a hop, admission, the entry | nothing |
 //! | removal of a prefix | the next shorter prefix that has a rule, which must be as it is wished, and what is wished inside of it |
 //! | removal of a hop, bucket or stray | that no rule leads there; a bucket set of a group that lives, that the new set is complete |
-//! | removal of an exception of a table that goes | the table's prefixes |
+//! | removal of an exception | the other exceptions that are wished; of a table that goes, its prefixes |
 //!
 //! A table that is full in the middle of a change (a replacement needs a free slot, a new bucket set stands beside the old one) is
 //! relieved by taking out the shortest prefix, whose packets go to the kernel then, until the rest is done.
@@ -570,7 +570,12 @@ impl RuleTable {
                 let stays = self
                     .get(RuleKey::Except(table, family, Except::Expiring))
                     .is_some_and(|entry| entry.desired.is_some());
-                stays || !self.routes.contains_key(&(table, family))
+                if stays {
+                    // What takes its place may cover the same addresses.
+                    !self.missing_exceptions.contains_key(&(table, family))
+                } else {
+                    !self.routes.contains_key(&(table, family))
+                }
             }
             Item::Rule(RuleKey::Route(route)) => {
                 let inside = || !self.misses_inside(route);
