@@ -6,6 +6,7 @@
 help:
 	@echo 'make build           release build'
 	@echo 'sudo make demo       three routers with real FRR, our daemon on one; KEEP=1 leaves them up'
+	@echo 'sudo make demo-offload  the same story with a switch that forwards in hardware, simulated in a VM'
 	@echo 'sudo make test       all tests and labs (without sudo: those that need no root)'
 	@echo 'sudo make labs       only the labs: all with FRR 10.3, some with 8.4 and the newest;'
 	@echo '                     LABS="[SUITE/]NAME ..." for some, JOBS=1 to watch'
@@ -23,7 +24,6 @@ build:
 demo:
 	@scripts/demo
 
-# Not in the help yet: it shows the kernel's routes on a simulated switch, and nothing in hardware.
 demo-offload:
 	@scripts/setup vm
 	@[ -n "$$FRR_OFFLOAD" ] || scripts/cargo build --locked

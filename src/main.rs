@@ -7,6 +7,7 @@ use clap::Parser;
 use frr_offload::admin::args::{Args, Command};
 use frr_offload::admin::command::{self, CommandError, Exit};
 use frr_offload::admin::decode::DecodeOptions;
+use frr_offload::config::{Config, Faults};
 use frr_offload::daemon::{self, config_file::ConfigFiles};
 
 fn main() -> ExitCode {
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
             let listener = || files().parse_lenient().0.fpm.listen[0];
             command::replay(what, listener, json).map_err(anyhow::Error::from)
         }
+        Command::Plan { full, json } => ask(command::plan(&socket_of(), full, json)),
         Command::Resync { json } => ask(command::resync(&socket_of(), json)),
         Command::Flush { dry_run } => flush(files(), dry_run),
         Command::Log { filter } => ask(command::log(&socket_of(), filter)),
@@ -68,15 +70,18 @@ fn flush(files: ConfigFiles, dry_run: bool) -> anyhow::Result<Exit> {
 }
 
 fn run(path: Option<PathBuf>, socket: Option<PathBuf>) -> anyhow::Result<Exit> {
-    let read: daemon::ReadConfig = Box::new(move || {
-        let mut config = ConfigFiles::read(path.as_deref()).parse()?;
+    let parse = move |files: ConfigFiles| {
+        let mut config = files.parse()?;
         if let Some(socket) = &socket {
             config.admin.socket.clone_from(socket);
         }
         Ok(config)
-    });
-    match read() {
-        Ok(config) => daemon::run(config, &read).map(|()| Exit::Fine),
+    };
+    let first: Result<Config, Faults> = parse(ConfigFiles::read(path.as_deref()));
+    let again: daemon::ReadConfig =
+        Box::new(move || parse(ConfigFiles::read_again(path.as_deref())));
+    match first {
+        Ok(config) => daemon::run(config, &again).map(|()| Exit::Fine),
         Err(faults) => {
             command::report_faults(&faults.0)?;
             Ok(Exit::Usage)

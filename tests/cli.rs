@@ -89,6 +89,33 @@ fn check_says_ok_and_what_is_in_force() {
 }
 
 #[test]
+fn only_files_of_config_d_are_read() {
+    let dir = Folder::new("odd");
+    let main = dir.write("config.toml", "");
+    // What editors leave behind for a moment.
+    dir.write("config.d/.#10.toml", "???");
+    let output = check(&main, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+
+    // Whoever opened it would wait for somebody to write.
+    let fifo = main.with_file_name("config.d").join("20.toml");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let output = check(&main, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(
+        text.starts_with(&format!("{}: is not a file\n", fifo.display())),
+        "{text}"
+    );
+}
+
+#[test]
 fn check_reports_every_fault_and_exits_2() {
     let dir = Folder::new("bad");
     let main = dir.write("config.toml", "setup = 'both'\n[feedback]\nmode = 'off'\n");
@@ -172,6 +199,8 @@ fn an_absent_daemon_is_exit_3_and_says_where_it_was_looked_for() {
         &["show", "offload", "--summary"],
         &["show", "ports"],
         &["explain", "192.0.2.1"],
+        &["plan"],
+        &["plan", "--full", "--json"],
         &["log", "debug"],
     ] {
         let output = command(args).args(["--config", main]).output().unwrap();
@@ -214,6 +243,7 @@ fn wrong_usage_is_exit_2() {
         &["show", "offload", "--kind", "rule"],
         &["explain", "router"],
         &["explain", "192.0.2.1", "--vrf", "red", "--table", "5"],
+        &["plan", "10.0.0.0/8"],
         &["log", "inof"],
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
@@ -226,11 +256,11 @@ fn help_lists_what_works_and_nothing_else() {
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
     for word in [
-        "run", "check", "show", "explain", "resync", "flush", "decode", "replay", "log",
+        "run", "check", "show", "explain", "plan", "resync", "flush", "decode", "replay", "log",
     ] {
         assert!(text.contains(&format!("\n  {word} ")), "{word} in {text}");
     }
-    for word in ["doctor", "top", "plan"] {
+    for word in ["doctor", "top"] {
         assert!(!text.contains(&format!("\n  {word} ")), "{word} in {text}");
     }
     let show = stdout(&run(&["show", "--help"]));

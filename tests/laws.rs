@@ -23,6 +23,8 @@ use proptest::prelude::*;
 use fake::{FakeKernel, Treatment};
 
 const LINKS: u32 = 3;
+/// A netlink port that the kernel drew.
+const ZEBRA: u32 = 0x8000_0007;
 const PREFIXES: u8 = 6;
 const GROUPS: u8 = 4;
 
@@ -303,6 +305,7 @@ fn apply(lab: &mut Lab, said: &mut Said, change: &Change) -> bool {
                     state: NeighbourState::Stale,
                     router: false,
                     protocol: 0,
+                    managed: false,
                 });
             }
         }
@@ -315,6 +318,7 @@ fn apply(lab: &mut Lab, said: &mut Said, change: &Change) -> bool {
                     state: NeighbourState::Failed,
                     router: false,
                     protocol: 0,
+                    managed: false,
                 };
                 lab.kernel.set_neighbour(n);
             }
@@ -331,6 +335,7 @@ fn apply(lab: &mut Lab, said: &mut Said, change: &Change) -> bool {
                     state: NeighbourState::Permanent,
                     router: false,
                     protocol: 11,
+                    managed: false,
                 });
             }
         }
@@ -377,7 +382,7 @@ fn history(config: Config, changes: &[Change]) {
         Memory::default(),
     );
     let mut said = Said::default();
-    lab.open(1, 7);
+    lab.open(1, ZEBRA);
     let mut failed = false;
     for change in changes {
         failed |= matches!(change, Change::FailWrite(_));
@@ -455,9 +460,10 @@ fn history(config: Config, changes: &[Change]) {
     let memory = Memory {
         first_nexthop_id: KernelNhId::FIRST,
         pool: pool_of(&lab.engine),
+        ..Memory::default()
     };
     let mut fresh = Lab::new(config.clone(), fresh_kernel, memory);
-    fresh.open(1, 7);
+    fresh.open(1, ZEBRA);
     say_all(&mut fresh, 1, &said);
     fresh.run();
     // A route whose next hop is not resolved yet keeps what it had; a fresh daemon has nothing to keep.
@@ -481,9 +487,10 @@ fn history(config: Config, changes: &[Change]) {
     let memory = Memory {
         first_nexthop_id: KernelNhId::new(lab.engine.next_nexthop_id()).unwrap(),
         pool: pool_of(&lab.engine),
+        ..Memory::default()
     };
-    let mut again = Lab::new(config, kernel, memory);
-    again.open(1, 7);
+    let mut again = Lab::new(config.clone(), kernel, memory);
+    again.open(1, ZEBRA);
     again.run();
     assert_eq!(again.routes(), before, "a start alone changes nothing");
     say_all(&mut again, 1, &said);
@@ -494,6 +501,35 @@ fn history(config: Config, changes: &[Change]) {
     again.pass(200);
     assert_eq!(again.routes(), before);
     check_desired(&again);
+
+    // The same with another metric: each route is there all the time, under either, and none stays under the old one.
+    let mut kernel = lab.kernel.clone();
+    let old = kernel.metric();
+    kernel.change_metric(12);
+    let mut config = config;
+    config.kernel.metric = 12;
+    let memory = Memory {
+        first_nexthop_id: KernelNhId::new(lab.engine.next_nexthop_id()).unwrap(),
+        pool: pool_of(&lab.engine),
+        metrics: lab.engine.metrics().collect(),
+        ..Memory::default()
+    };
+    let mut moved = Lab::new(config, kernel, memory);
+    moved.open(1, ZEBRA);
+    say_all(&mut moved, 1, &said);
+    moved.run_checked(|kernel| {
+        kernel.assert_neighbours();
+        for key in before.keys() {
+            assert!(
+                kernel.routes.contains_key(key) || kernel.old_routes.contains_key(&(*key, old)),
+                "{key} had a gap"
+            );
+        }
+    });
+    moved.pass(200);
+    assert_eq!(settled(&moved), settled(&lab));
+    let left = moved.kernel.old_routes.keys();
+    assert!(left.into_iter().all(|(key, _)| waiting.contains(key)));
 }
 
 /// The kernel has exactly what the engine says it has.
@@ -616,7 +652,7 @@ fn losing_a_member_costs_a_number_of_writes_that_does_not_depend_on_the_routes()
             FakeKernel::with_links(LINKS),
             Memory::default(),
         );
-        lab.open(1, 7);
+        lab.open(1, ZEBRA);
         let mut updates = vec![
             nexthop(1, Some(SourceNextHop::Hop(hop(0)))),
             nexthop(2, Some(SourceNextHop::Hop(hop(1)))),

@@ -12,10 +12,16 @@ mod netns;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use netns::{eventually, in_netns, ip, ip_json};
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_frr-offload");
@@ -308,7 +314,18 @@ fn flush_removes_what_is_ours_and_nothing_else() {
             500
         );
         assert_eq!(ours(), 501);
-        assert!(lab.run("flush").status.success());
+        let managed = || ip("-6 neigh show dev eth0").matches("managed").count();
+        let peers = managed();
+        assert!(peers > 0);
+        assert_eq!(
+            commands.matches(" dev eth0 use\n").count(),
+            peers,
+            "{commands}"
+        );
+        assert!(!commands.contains("dev if"), "{commands}");
+        let told = String::from_utf8(lab.run("flush").stdout).unwrap();
+        assert!(told.contains("removed 500 routes"), "{told}");
+        assert_eq!(managed(), 0);
         assert_eq!(
             ip("route show proto redirect").trim_end(),
             "198.51.101.0/24 dev eth0 scope link metric 99"
@@ -320,6 +337,52 @@ fn flush_removes_what_is_ours_and_nothing_else() {
             String::from_utf8(lab.run("flush").stdout).unwrap(),
             "nothing of ours is in the kernel\n"
         );
+    });
+}
+
+/// Types a line each.
+fn type_in(commands: &[u8]) {
+    let commands = std::str::from_utf8(commands).unwrap();
+    for command in commands.lines() {
+        ip(command.strip_prefix("ip ").expect(command));
+    }
+}
+
+#[test]
+fn what_plan_says_can_be_typed_and_gives_the_same_kernel() {
+    fn kernel() -> [Vec<String>; 3] {
+        let shown = |what: &str| {
+            let mut lines: Vec<String> = ip(what).lines().map(str::to_owned).collect();
+            lines.sort_unstable();
+            lines
+        };
+        [
+            shown("route show proto redirect"),
+            shown("nexthop show"),
+            shown("neigh show nud permanent"),
+        ]
+    }
+    in_netns(|| {
+        let mut lab = Lab::new("plan", "");
+        lab.start();
+        lab.zebra("300 --groups 20");
+        lab.installed(300);
+        let plan = lab.run("plan");
+        assert_eq!(plan.status.code(), Some(0));
+        assert_eq!(plan.stdout, b"");
+        let said = String::from_utf8(plan.stderr).unwrap();
+        assert_eq!(said, "nothing to write: everything is as wished\n");
+        assert_eq!(lab.json("plan --json").unwrap(), Value::Array(Vec::new()));
+
+        let (full, there) = (lab.run("plan --full").stdout, kernel());
+        assert_eq!(ours(), 300);
+        lab.signal("-KILL");
+        lab.wait();
+        let flush = lab.run("flush --dry-run").stdout;
+        type_in(&flush);
+        assert!(kernel().iter().all(Vec::is_empty), "{:?}", kernel());
+        type_in(&full);
+        assert_eq!(kernel(), there);
     });
 }
 
@@ -343,5 +406,178 @@ fn sigterm_ends_it_with_the_routes_kept_or_removed() {
         assert_eq!(lab.wait(), Some(0), "{}", lab.log());
         assert_eq!((ours(), ip("nexthop show").as_str()), (0, ""));
         assert_eq!(ip("neigh show nud permanent"), "");
+    });
+}
+
+#[test]
+fn a_next_hop_on_loopback_leaves_loopback_alone() {
+    in_netns(|| {
+        let mut lab = Lab::new("loopback", "");
+        lab.start();
+        let mut zebra = lab.command("replay --generate 20 --groups 4 --dev lo --hold");
+        lab.zebra = Some(zebra.stdout(Stdio::null()).spawn().unwrap());
+        // The kernel has no such route: "Egress device can not be loopback device".
+        eventually("the refusal", || {
+            let status = lab.json("show status --json")?;
+            let routes = lab.json("show routes --json")?;
+            (status["kernel"]["failed"] == 20 && routes[0]["reason"] == "kernel-refused")
+                .then_some(())
+        });
+        let neighbours = ip("-4 neigh show dev lo nud all");
+        assert!(!neighbours.contains("lladdr 02:"), "{neighbours}");
+        let fpm = "127.0.0.1:2620".parse().unwrap();
+        TcpStream::connect_timeout(&fpm, Duration::from_secs(1)).expect("loopback works");
+    });
+}
+
+#[test]
+fn a_writer_that_is_stuck_does_not_keep_the_daemon_from_ending() {
+    in_netns(|| {
+        let mut lab = Lab::new("stuck", "");
+        lab.start();
+        let pid = lab.daemon.as_ref().unwrap().id();
+        // A tracer can stop a single thread.
+        let writer = fs::read_dir(format!("/proc/{pid}/task"))
+            .unwrap()
+            .map(|task| task.unwrap().path())
+            .find(|task| fs::read_to_string(task.join("comm")).unwrap().trim() == "fib-writer")
+            .unwrap();
+        let writer = writer
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let writer = Pid::from_raw(writer);
+        ptrace::seize(writer, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(writer).unwrap();
+        lab.zebra("1000");
+        eventually("the routes", || {
+            (lab.json("show status --json")?["kernel"]["pending"] == 1000).then_some(())
+        });
+        lab.signal("-TERM");
+        let end = (0..150).find_map(|_| {
+            thread::sleep(Duration::from_millis(100));
+            // Its tracer has to see the thread off as well.
+            let _ = waitpid(writer, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
+            lab.daemon.as_mut().unwrap().try_wait().unwrap()
+        });
+        // A thread that is gone can't be let go, and one that is not would keep this test.
+        let _ = ptrace::detach(writer, None);
+        assert_eq!(end.and_then(|status| status.code()), Some(1));
+        assert!(
+            lab.log().contains("the kernel writer did not end"),
+            "{}",
+            lab.log()
+        );
+    });
+}
+
+#[test]
+fn an_address_of_the_router_itself_stands_for_no_peer() {
+    in_netns(|| {
+        let mut lab = Lab::new("own", "");
+        ip("addr add 169.254.0.1/30 dev eth0");
+        lab.start();
+        lab.zebra("50 --groups 4");
+        lab.installed(50);
+        ip("addr add 169.254.0.2/30 dev eth0");
+        lab.installed(50);
+        eventually("another one", || {
+            let routes = ip("route show proto redirect");
+            (!routes.contains("169.254.0.1 ") && !routes.contains("169.254.0.2 ")).then_some(())
+        });
+    });
+}
+
+/// What the second daemon finds has another metric, and it is told so by the state file alone.
+#[test]
+fn another_metric_moves_the_routes_and_leaves_none() {
+    in_netns(|| {
+        let mut lab = Lab::new("metric", "");
+        ip("route add 198.51.101.0/24 dev eth0 metric 99 proto redirect");
+        lab.start();
+        lab.zebra("200 --groups 10");
+        lab.installed(200);
+        lab.signal("-KILL");
+        lab.wait();
+        lab.zebra.take().unwrap().wait().unwrap();
+
+        lab.configure("[kernel]\nmetric = 12\n[fpm]\nstale_time = \"3s\"\n");
+        lab.start();
+        let of = |metric| ip(&format!("route show proto redirect metric {metric}"));
+        let count = |metric| of(metric).lines().filter(|l| !l.starts_with('\t')).count();
+        lab.zebra("150 --groups 10");
+        lab.installed(150);
+        eventually("the old routes to go", || (count(10) == 0).then_some(()));
+        assert_eq!((count(12), count(99)), (150, 1));
+
+        // `flush` knows both as well: half of a change is undone whole.
+        lab.signal("-KILL");
+        lab.wait();
+        ip("route add 198.51.102.0/24 dev eth0 metric 10 proto redirect");
+        let dry = String::from_utf8(lab.run("flush --dry-run").stdout).unwrap();
+        assert!(dry.contains("ip route del 198.51.102.0/24 proto redirect metric 10\n"));
+        assert!(dry.contains(" metric 12\n") && !dry.contains("metric 99"));
+        assert!(lab.run("flush").status.success());
+        assert_eq!((count(10), count(12), count(99)), (0, 0, 1));
+    });
+}
+
+#[test]
+fn a_peer_that_somebody_wrote_over_is_kept_fresh_again() {
+    in_netns(|| {
+        let mut lab = Lab::new("managed", "");
+        lab.start();
+        lab.zebra("50 --groups 4");
+        lab.installed(50);
+        let peers = || ip("-6 neigh show dev eth0");
+        let managed = || peers().matches("managed").count();
+        let before = eventually("managed peers", || Some(managed()).filter(|&n| n > 0));
+        let peer = peers().split_whitespace().next().unwrap().to_owned();
+        let by_hand = format!("neigh replace {peer} dev eth0");
+        let learned = "lladdr 02:00:00:00:00:77 nud reachable";
+        // The kernel tells of an entry once it has an answer, which this peer can't give.
+        ip(&format!("{by_hand} {learned}"));
+        ip(&format!("{by_hand} managed"));
+        ip(&format!("{by_hand} {learned}"));
+        eventually("it to be managed", || (managed() == before).then_some(()));
+        let mended = eventually("the count", || {
+            let status = lab.json("show status --json")?;
+            status["mended"]["neighbours"].as_u64().filter(|&n| n > 0)
+        });
+        assert!(mended >= 1);
+        let status = String::from_utf8(lab.run("show status").stdout).unwrap();
+        assert!(status.contains("mended, because others"), "{status}");
+        assert!(lab.log().contains("neighbours-mended"), "{}", lab.log());
+    });
+}
+
+#[test]
+fn a_reload_never_waits_for_a_pipe_and_logs_no_flood() {
+    in_netns(|| {
+        let mut lab = Lab::new("pipe", "");
+        lab.start();
+        let file = lab.dir.join("config.toml");
+        let faults = (0..5000).map(|n| format!("nonsense{n} = 1\n"));
+        fs::write(&file, faults.collect::<String>()).unwrap();
+        lab.signal("-HUP");
+        eventually("the faults", || {
+            lab.log()
+                .contains("the running configuration is kept")
+                .then_some(())
+        });
+        assert!(lab.log().contains("and 4980 more"), "{}", lab.log());
+        assert!(lab.log().lines().count() < 100);
+
+        fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        lab.signal("-HUP");
+        eventually("the fault", || {
+            lab.log().contains("is not a file").then_some(())
+        });
+        lab.signal("-TERM");
+        assert_eq!(lab.wait(), Some(0));
     });
 }

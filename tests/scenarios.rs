@@ -16,19 +16,26 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use frr_offload::config::{self, ConfigText};
-use frr_offload::engine::{Engine, Memory};
+use frr_offload::config::{self, Config, ConfigText};
+use frr_offload::engine::{Engine, Memory, PlanWalk};
 use frr_offload::model::*;
 
 use fake::FakeKernel;
 
 struct Scenario {
     engine: Engine,
+    toml: String,
     kernel: FakeKernel,
     now: u64,
     session: u32,
     seen: u64,
     out: String,
+}
+
+fn config_of(toml: &str) -> Config {
+    let file: Arc<Path> = Path::new("scenario.toml").into();
+    let text = toml.to_owned();
+    config::parse(&[ConfigText { file, text }]).unwrap()
 }
 
 fn run(text: &str) -> String {
@@ -45,10 +52,9 @@ fn run(text: &str) -> String {
             toml.push('\n');
         }
     }
-    let file: Arc<Path> = Path::new("scenario.toml").into();
-    let config = config::parse(&[ConfigText { file, text: toml }]).unwrap();
     let mut scenario = Scenario {
-        engine: Engine::new(config, Memory::default()),
+        engine: Engine::new(config_of(&toml), Memory::default()),
+        toml,
         kernel: FakeKernel::default(),
         now: 0,
         session: 0,
@@ -104,9 +110,22 @@ impl Scenario {
                 self.engine
                     .handle(Timestamp(self.now), Event::Kernel(listing));
             }
-            ["link", name, index, state] => {
+            ["restart"] => self.restart(true),
+            ["restart", "without", "memory"] => self.restart(false),
+            ["restart", "metric", metric] => {
+                self.toml = format!("[kernel]\nmetric = {metric}\n");
+                self.kernel.change_metric(metric.parse().unwrap());
+                self.restart(true);
+            }
+            ["link", name, index, state, rest @ ..] => {
                 let mut link = fake::link(index.parse().unwrap(), *state == "up");
                 link.name = (*name).into();
+                match rest {
+                    [] => {}
+                    ["point-to-point"] => link.one_neighbour = true,
+                    ["vrf", table] => link.vrf_table = Some(TableId(table.parse().unwrap())),
+                    other => panic!("of a link: {other:?}"),
+                }
                 self.kernel.links.insert(link.index, link.clone());
                 self.kernel.events.push(KernelEvent::Link(link));
             }
@@ -136,7 +155,8 @@ impl Scenario {
                     source: SourceId::Fpm,
                     session: self.session,
                     peer: "zebra".into(),
-                    pid: Some(pid.parse().unwrap()),
+                    // A netlink port as the kernel draws them.
+                    pid: Some(0x8000_0000 + pid.parse::<u32>().unwrap()),
                 };
                 self.engine
                     .handle(Timestamp(self.now), Event::Source(event));
@@ -167,7 +187,7 @@ impl Scenario {
                 self.kernel.foreign.remove(&key);
                 let route = ObservedRoute {
                     key,
-                    metric: 10,
+                    metric: self.kernel.metric(),
                     protocol: 4,
                     form: None,
                 };
@@ -181,7 +201,7 @@ impl Scenario {
                 let form = self.kernel.routes.remove(&key);
                 let route = ObservedRoute {
                     key,
-                    metric: 10,
+                    metric: self.kernel.metric(),
                     protocol: 1,
                     form,
                 };
@@ -196,11 +216,38 @@ impl Scenario {
             ["fail", at, errno] => {
                 self.kernel.fail_at = Some((at.parse().unwrap(), errno.parse().unwrap()));
             }
+            ["reload", rest @ ..] => {
+                let config = config_of(&format!("{}{}", self.toml, rest.join(" ")));
+                self.engine.reconfigure(config);
+            }
+            ["lose-answer", at] => self.kernel.lose_at = Some(at.parse().unwrap()),
             ["pass", seconds] => self.now += seconds.parse::<u64>().unwrap() * 1000,
             ["explain", target] => self.explain(target),
             ["routes"] => self.routes(),
+            ["plan"] => self.plan(false),
+            ["plan", "--full"] => self.plan(true),
             _ => panic!("unknown command: {command}"),
         }
+    }
+
+    /// Another daemon takes over what this one has left in the kernel and in the state file.
+    fn restart(&mut self, remembers: bool) {
+        let mut memory = Memory {
+            first_nexthop_id: KernelNhId::new(self.engine.next_nexthop_id()).unwrap(),
+            ..Memory::default()
+        };
+        if remembers {
+            memory.zebra = self.engine.zebra();
+            memory.metrics = self.engine.metrics().collect();
+            for (peer, addr) in self.engine.address_pool().remembered() {
+                memory.pool.remember(peer, addr);
+            }
+        }
+        self.engine = Engine::new(config_of(&self.toml), memory);
+        self.seen = 0;
+        let listing = self.kernel.listing();
+        self.engine
+            .handle(Timestamp(self.now), Event::Kernel(listing));
     }
 
     fn neighbour(&mut self, dev: &str, addr: &str, state: &str, rest: &[&str]) {
@@ -219,10 +266,12 @@ impl Scenario {
             },
             router: false,
             protocol: 0,
+            managed: false,
         };
         for word in rest {
             match *word {
                 "router" => neighbour.router = true,
+                "managed" => (neighbour.managed, neighbour.protocol) = (true, 1),
                 "zebra" => neighbour.protocol = 11,
                 mac => neighbour.mac = Some(mac.parse().unwrap()),
             }
@@ -411,6 +460,7 @@ impl Scenario {
                 RouteOp::Replace(form) => format!("  route replace {key} {}", self.form_text(form)),
                 RouteOp::Delete => format!("  route del {key}"),
             },
+            OpKind::DeleteOldRoute { key, metric } => format!("  route del {key} metric {metric}"),
             OpKind::PutHop { id, hop } => {
                 format!("  nexthop {} {}", Self::id(*id), self.hop_text(hop))
             }
@@ -448,6 +498,16 @@ impl Scenario {
             .unwrap();
         }
         writeln!(self.out, "    verdict  {}", report.verdict.name()).unwrap();
+    }
+
+    fn plan(&mut self, full: bool) {
+        // One line a piece: the cursor is tried too.
+        let mut walk = PlanWalk::new(full);
+        while let Some(lines) = self.engine.plan_lines(&mut walk, 1) {
+            for line in lines {
+                writeln!(self.out, "  {}", line.command).unwrap();
+            }
+        }
     }
 
     fn routes(&mut self) {

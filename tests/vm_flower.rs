@@ -24,8 +24,8 @@ use frr_offload::kernel::{TC_RECEIVE_BUFFER, TcWatch, TcWriter};
 use frr_offload::model::{
     Block, Chain, Cookie, Errno, EtherProto, Event, Family, FlowerRule, Handle, IfIndex,
     InHardware, IngressQdisc, MacAddr, Masked, ObservedRule, OffloadEvent, PortMatch, Prio,
-    Refusal, RuleAction, RuleMatch, RuleOp, RuleOpKind, RulePlace, RuleWords, Runs, Ticket,
-    VlanMatch,
+    Refusal, RuleAction, RuleAt, RuleMatch, RuleOp, RuleOpKind, RulePlace, Runs, Ticket, VlanMatch,
+    ip_words::Verb, rule_command,
 };
 use netns::{DEADLINE, in_netns, ip, ip_json};
 use serde_json::{Value, json};
@@ -591,7 +591,6 @@ fn the_words_of_a_rule_can_be_typed_into_tc() {
     on_veth(|| {
         let mut kernel = Tc::new();
         let b = ifindex("vb");
-        let name_of = |_| "vb".into();
         let tagged = RuleMatch {
             indev: Some("va".into()),
             vlan: Some(VlanMatch {
@@ -606,22 +605,33 @@ fn the_words_of_a_rule_can_be_typed_into_tc() {
             rule(EtherProto::Ipv6, RuleMatch::default(), &hop6),
         ]);
         for (rule, prio) in rules.zip(1..) {
-            let RuleWords {
-                protocol,
-                matches,
-                actions,
-            } = rule.words(&name_of);
-            tc(&format!(
-                "filter add dev va ingress chain 5 prio {prio} handle 1 protocol {protocol} \
-                 flower skip_hw {matches} action {actions}"
-            ))
-            .unwrap_or_else(|why| panic!("{matches}: {actions}: {why}"));
-            let typed = FlowerRule {
-                cookie: Cookie([0; 16]),
-                ..rule
+            let RulePlace {
+                block,
+                chain,
+                prio,
+                handle,
+            } = place(own("va"), 5, prio, 1);
+            let at = RuleAt {
+                block,
+                chain,
+                prio,
+                handle: Some(handle),
             };
-            let observed = kernel.rule(place(own("va"), 5, prio, 1)).unwrap();
-            assert_eq!(observed.rule, Some(typed), "{matches}: {actions}");
+            // The port is va, which the rule's own links are not.
+            let command = rule_command(Verb::Add, at, &rule, &|dev| {
+                if Block::Port(dev) == block {
+                    "va"
+                } else {
+                    "vb"
+                }
+                .into()
+            });
+            let words = command.strip_prefix("tc ").unwrap();
+            tc(words).unwrap_or_else(|why| panic!("{command}: {why}"));
+            let observed = kernel.rule(place(own("va"), 5, prio.get(), 1)).unwrap();
+            // The mark is typed too.
+            assert_eq!(observed.cookie, Some(rule.cookie), "{command}");
+            assert_eq!(observed.rule, Some(rule), "{command}");
         }
     });
 }

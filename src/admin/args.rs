@@ -65,6 +65,15 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what the daemon would write now, as commands of ip and tc; what tc can't type says so
+    Plan {
+        /// Everything that is wished, whether it is there or not
+        #[arg(long)]
+        full: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Read everything back from the kernel, compare, mend now
     Resync {
         /// Print one JSON document

@@ -18,8 +18,8 @@ use super::client::{self, ClientError};
 use super::decode::{self, Answer, DecodeError, DecodeOptions};
 use super::generate::{GenerateOptions, GeneratedTable};
 use super::proto::{
-    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, OffloadRequest, PortsRequest,
-    ResyncRequest, Resynced, RoutesRequest, StatusRequest,
+    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, OffloadRequest, PlanRequest,
+    PortsRequest, ResyncRequest, Resynced, RoutesRequest, StatusRequest,
 };
 use super::render;
 use super::replay::{self, ReplayError, ReplayOptions, ReplayReport, ReplayStream};
@@ -266,7 +266,29 @@ pub async fn explain(
     })
 }
 
-/// `log`.
+/// `plan`.
+pub async fn plan(socket: &Path, full: bool, json: bool) -> Result<Exit, CommandError> {
+    let mut api = client::connect(socket).await?;
+    let mut lines = api.plan(PlanRequest { full }).await?.into_inner();
+    let mut screen = stdout();
+    if json {
+        list(&mut screen, lines).await?;
+    } else {
+        let mut empty = true;
+        while let Some(line) = lines.message().await? {
+            render::plan_line(&mut screen.out, &line)?;
+            empty = false;
+        }
+        if empty && full {
+            writeln!(io::stderr(), "nothing is wished")?;
+        } else if empty {
+            writeln!(io::stderr(), "nothing to write: everything is as wished")?;
+        }
+    }
+    screen.out.flush()?;
+    Ok(Exit::Fine)
+}
+
 /// `resync`.
 pub async fn resync(socket: &Path, json: bool) -> Result<Exit, CommandError> {
     let mut api = client::connect(socket).await?;

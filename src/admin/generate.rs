@@ -99,7 +99,7 @@ impl GeneratedTable {
             groups,
             table,
             seed,
-            pid: 0x0f0f_0000 | (seed as u32 & 0xffff),
+            pid: 0x8f0f_0000 | (seed as u32 & 0xffff),
         }
     }
 

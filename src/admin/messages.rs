@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use super::proto;
 use crate::engine::report::{
-    EventReport, ExplainReport, ExplainStep, GroupReport, KernelCounts, NeighbourReport,
-    NextHopReport, OffloadCounts, OffloadRuleReport, PortReport, RouteReport, RouteSummary,
-    SourceReport, StatusReport,
+    EventReport, ExplainReport, ExplainStep, GroupReport, KernelCounts, Mended, NeighbourReport,
+    NextHopReport, OffloadCounts, OffloadRuleReport, PlanLine, PortReport, RouteReport,
+    RouteSummary, SourceReport, StatusReport,
 };
 use crate::model::{
     Block, Errno, Family, Handle, InHardware, MacFrom, Reason, RouteKey, RuleCounters, RuleWords,
@@ -37,7 +37,14 @@ pub(super) fn status(report: StatusReport, version: &str, rss_bytes: u64) -> pro
         filtered,
         nexthop_objects,
         overruns,
+        mended,
     } = report;
+    let Mended {
+        routes,
+        objects,
+        neighbours,
+        rules,
+    } = mended;
     let KernelCounts {
         wanted,
         installed,
@@ -62,6 +69,12 @@ pub(super) fn status(report: StatusReport, version: &str, rss_bytes: u64) -> pro
         filtered,
         nexthop_objects,
         overruns,
+        mended: Some(proto::MendedCounts {
+            routes,
+            objects,
+            neighbours,
+            rules,
+        }),
     }
 }
 
@@ -415,6 +428,22 @@ pub(super) fn explanation(address: String, report: ExplainReport) -> proto::Expl
         verdict: verdict.name().to_owned(),
         reason: code(reason),
         prefix: text(key.map(|key| key.prefix)),
+    }
+}
+
+pub(super) fn plan_line(line: PlanLine) -> proto::PlanLine {
+    let PlanLine {
+        verb,
+        what,
+        command,
+        untypeable,
+    } = line;
+    proto::PlanLine {
+        op: verb.name().to_owned(),
+        what: what.name().to_owned(),
+        command,
+        typeable: untypeable.is_none(),
+        reason: untypeable.map(|reason| reason.code().to_owned()),
     }
 }
 

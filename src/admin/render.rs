@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::proto::{
     Event, Explanation, Neighbour, Nexthop, NexthopGroup, OffloadCount, OffloadCounts, OffloadRule,
-    OffloadSummary, Port, Route, RouteCount, RouteSummary, Source, Status,
+    OffloadSummary, PlanLine, Port, Route, RouteCount, RouteSummary, Source, Status,
 };
 use super::table::{Align, Cell, Column, Paint, Row, Screen, Table};
 use crate::model::Reason;
@@ -398,6 +398,18 @@ pub(super) fn status<W: Write>(screen: &mut Screen<W>, status: &Status) -> io::R
         let overruns = plural(status.overruns, "netlink overrun");
         writeln!(screen.out, "  {overruns}, each followed by a full dump")?;
     }
+    if let Some(mended) = &status.mended
+        && mended.routes + mended.objects + mended.neighbours + mended.rules > 0
+    {
+        writeln!(
+            screen.out,
+            "  mended, because others had deleted or changed them: {}, {}, {}, {}",
+            plural(mended.routes, "route"),
+            plural(mended.objects, "next-hop object"),
+            plural(mended.neighbours, "neighbour"),
+            plural(mended.rules, "rule")
+        )?;
+    }
     if !status.rejected.is_empty() {
         writeln!(screen.out, "  updates dropped:")?;
         reasons(screen, "    ", &status.rejected)?;
@@ -480,6 +492,25 @@ pub(super) fn explanation<W: Write>(
         Some(paint),
     );
     lines.write(screen)
+}
+
+/// A line of `plan`; what is no command is at least no wrong one for a shell.
+pub(super) fn plan_line(out: &mut impl Write, line: &PlanLine) -> io::Result<()> {
+    let PlanLine {
+        command,
+        typeable,
+        reason,
+        ..
+    } = line;
+    if *typeable {
+        return writeln!(out, "{command}");
+    }
+    let reason = match reason.as_deref() {
+        Some("mask-with-gaps") => "a mask with gaps",
+        // A newer daemon.
+        other => other.unwrap_or("this"),
+    };
+    writeln!(out, "{command} # tc can't type {reason}")
 }
 
 /// Indented lines of stage, text and, at the right, state.

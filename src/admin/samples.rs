@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::messages::{self, Wall};
 use super::proto;
 use crate::engine::report::*;
+use crate::model::ip_words::Verb;
 use crate::model::{
     Block, Chain, Cookie, Errno, EtherProto, Family, FlowerRule, Handle, IfIndex, InHardware,
     MacFrom, Masked, NeighbourState, PortRole, Prio, Protocol, Reason, RouteKey, RouteKind,
@@ -49,6 +50,12 @@ pub(super) fn status() -> proto::Status {
         filtered: 17,
         nexthop_objects: true,
         overruns: 1,
+        mended: Mended {
+            routes: 2,
+            objects: 0,
+            neighbours: 1,
+            rules: 3,
+        },
     };
     messages::status(report, "0.1.0 (abc1234)", 34 * 1024 * 1024)
 }
@@ -383,6 +390,43 @@ pub(super) fn events() -> Vec<proto::Event> {
     [connected, down]
         .map(|report| messages::event(report, wall()))
         .into()
+}
+
+pub(super) fn plan() -> Vec<proto::PlanLine> {
+    let line = |verb, what, command: &str| PlanLine {
+        verb,
+        what,
+        command: command.to_owned(),
+        untypeable: None,
+    };
+    let bucket = PlanLine {
+        untypeable: Some(Untypeable::MaskWithGaps),
+        ..line(
+            Verb::Add,
+            PlanWhat::Rule,
+            "tc filter add dev p0 ingress chain 4 protocol ip prio 9 flower skip_sw src_ip 0.0.0.1/0.0.0.1 \
+             action goto chain 5 cookie 6f6e65206f66206f75722072756c6573",
+        )
+    };
+    let lines = [
+        line(
+            Verb::Add,
+            PlanWhat::Neighbour,
+            "ip neigh replace 169.254.0.1 lladdr 02:00:00:00:00:01 dev p0 nud permanent proto redirect",
+        ),
+        line(
+            Verb::Replace,
+            PlanWhat::NextHop,
+            "ip nexthop replace id 3087007744 via 169.254.0.1 dev p0 onlink proto redirect",
+        ),
+        bucket,
+        line(
+            Verb::Delete,
+            PlanWhat::Route,
+            "ip route del 10.2.0.0/16 proto redirect metric 10",
+        ),
+    ];
+    lines.map(messages::plan_line).into()
 }
 
 pub(super) fn explanation() -> proto::Explanation {

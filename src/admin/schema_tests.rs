@@ -92,6 +92,10 @@ fn answers_are_as_the_schemas_say() {
         include_str!("../../docs/schema/events.json"),
         &samples::events(),
     );
+    holds(
+        include_str!("../../docs/schema/plan.json"),
+        &samples::plan(),
+    );
     for answer in [samples::explanation(), samples::no_route()] {
         holds(include_str!("../../docs/schema/explain.json"), &answer);
     }
@@ -118,6 +122,14 @@ fn a_port_has_the_keys_of_the_contract_in_their_order() {
     let ports = samples::ports();
     let json = serde_json::to_string(&ports[0]).unwrap();
     let expected = r#"{"switch":"5e7f01","driver":"mlx5_core","devlink":"pci/0000:03:00.0","mode":"switchdev","name":"p1","ifindex":4,"role":"uplink","table":10,"vrf":"red","mac":"02:00:00:00:00:01","mtu":9000,"usable":true,"admits":["ipv4","ipv6"],"reasons":[],"block":7,"hw_tc_offload":true,"verdict":"everything the chained layout needs"}"#;
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn a_line_of_the_plan_has_the_keys_of_the_contract_in_their_order() {
+    let plan = samples::plan();
+    let json = serde_json::to_string(&plan[2]).unwrap();
+    let expected = r#"{"op":"add","what":"rule","command":"tc filter add dev p0 ingress chain 4 protocol ip prio 9 flower skip_sw src_ip 0.0.0.1/0.0.0.1 action goto chain 5 cookie 6f6e65206f66206f75722072756c6573","typeable":false,"reason":"mask-with-gaps"}"#;
     assert_eq!(json, expected);
 }
 

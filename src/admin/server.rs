@@ -23,11 +23,12 @@ use super::messages::{self, Wall};
 use super::proto::admin_server::{Admin as AdminApi, AdminServer};
 use super::proto::{
     Event, EventsRequest, ExplainRequest, Explanation, LogFilter, Neighbour, NeighboursRequest,
-    NexthopGroup, NexthopsRequest, OffloadRequest, OffloadRule, OffloadSummary, Port, PortsRequest,
-    ResyncRequest, Resynced, Route, RouteSummary, RoutesRequest, Status as StatusMessage,
-    StatusRequest,
+    NexthopGroup, NexthopsRequest, OffloadRequest, OffloadRule, OffloadSummary, PlanLine,
+    PlanRequest, Port, PortsRequest, ResyncRequest, Resynced, Route, RouteSummary, RoutesRequest,
+    Status as StatusMessage, StatusRequest,
 };
 use super::socket::AdminSocket;
+use crate::engine::PlanWalk;
 use crate::engine::report::{self, OffloadRuleReport, RouteFilter};
 use crate::model::{KernelMatch, Prefix, RouteKey, TableId};
 
@@ -35,6 +36,8 @@ use crate::model::{KernelMatch, Prefix, RouteKey, TableId};
 const SLOTS_A_QUESTION: usize = 4096;
 /// Routes that one question fetches.
 const ROUTES_A_QUESTION: usize = 512;
+/// Lines of the plan that one question asks for.
+const LINES_A_QUESTION: usize = 512;
 /// Messages that wait for a slow caller.
 const STREAM_BUFFER: usize = 1024;
 /// How often a follower of events looks.
@@ -42,6 +45,8 @@ const FOLLOW_PERIOD: Duration = Duration::from_millis(200);
 /// How often a resync is asked whether it is done, and how long at most.
 const RESYNC_PERIOD: Duration = Duration::from_millis(20);
 const RESYNC_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a plan waits for the kernel to be listed at the start.
+const LISTING_PATIENCE: Duration = Duration::from_secs(10);
 /// How long running answers may take after the end was signalled.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -145,6 +150,7 @@ impl AdminApi for Api {
     type ShowNexthopsStream = Answers<NexthopGroup>;
     type ShowNeighboursStream = Answers<Neighbour>;
     type ShowEventsStream = Answers<Event>;
+    type PlanStream = Answers<PlanLine>;
 
     async fn show_status(
         &self,
@@ -306,6 +312,41 @@ impl AdminApi for Api {
             .ask(move |engine, _| engine.explain(target, table, kernel))
             .await?;
         Ok(Response::new(messages::explanation(address, report)))
+    }
+
+    async fn plan(
+        &self,
+        request: Request<PlanRequest>,
+    ) -> Result<Response<Self::PlanStream>, Status> {
+        let PlanRequest { full } = request.into_inner();
+        let started = Instant::now();
+        while !self.engine.ask(|engine, _| engine.is_listed()).await? {
+            if started.elapsed() > LISTING_PATIENCE {
+                return Err(Status::deadline_exceeded(
+                    "the kernel is still being listed",
+                ));
+            }
+            tokio::time::sleep(RESYNC_PERIOD).await;
+        }
+        let engine = self.engine.clone();
+        Ok(stream(move |answers| async move {
+            let mut walk = PlanWalk::new(full);
+            loop {
+                let (lines, next) = engine
+                    .ask(move |engine, _| {
+                        let lines = engine.plan_lines(&mut walk, LINES_A_QUESTION);
+                        (lines, walk)
+                    })
+                    .await?;
+                walk = next;
+                let Some(lines) = lines else { return Ok(()) };
+                for line in lines {
+                    if answers.send(Ok(messages::plan_line(line))).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }))
     }
 
     async fn resync(&self, _: Request<ResyncRequest>) -> Result<Response<Resynced>, Status> {

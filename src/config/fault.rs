@@ -26,6 +26,8 @@ pub struct Fault {
 pub enum FaultKind {
     /// The file that was asked for is not there.
     Missing,
+    /// A directory, a pipe, a device.
+    NotAFile,
     /// The file can't be read.
     Unreadable(io::ErrorKind),
     /// The file is not UTF-8, from this byte on.
@@ -81,6 +83,7 @@ impl FaultKind {
             | Self::ValueNotInThisRelease { allowed, .. } => Some(allowed),
             Self::Conflict { allowed, .. } => Some(allowed),
             Self::Missing
+            | Self::NotAFile
             | Self::Unreadable(_)
             | Self::NotUtf8 { .. }
             | Self::Syntax(_)
@@ -95,6 +98,7 @@ impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => f.write_str("no such file"),
+            Self::NotAFile => f.write_str("is not a file"),
             Self::Unreadable(kind) => write!(f, "can't be read: {kind}"),
             Self::NotUtf8 { offset } => write!(f, "not UTF-8 text (byte {offset})"),
             Self::Syntax(text) => write!(f, "not TOML: {text}"),

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config, ConfigText, DEFAULT_PATH, Fault, FaultKind, Faults};
@@ -24,10 +25,33 @@ impl ConfigFiles {
         let main = path.unwrap_or(Path::new(DEFAULT_PATH));
         files.add(main, path.is_none());
         match drop_ins(main) {
-            Ok(paths) => paths.iter().for_each(|path| files.add(path, false)),
+            Ok(paths) => {
+                for path in paths {
+                    // Opening a pipe would wait until somebody writes to it.
+                    match fs::metadata(&path) {
+                        Ok(metadata) if !metadata.is_file() => {
+                            files.fault(&path, FaultKind::NotAFile);
+                        }
+                        _ => files.add(&path, false),
+                    }
+                }
+            }
             Err((dir, error)) => files.fault(&dir, FaultKind::Unreadable(error.kind())),
         }
         files
+    }
+
+    /// Reads them again, for a daemon that runs: a main file that is a pipe (`--config <(...)`) can be read only once, and
+    /// opening it would wait until somebody writes to it.
+    pub fn read_again(path: Option<&Path>) -> Self {
+        let main = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let is_pipe = |metadata: fs::Metadata| metadata.file_type().is_fifo();
+        if fs::metadata(main).is_ok_and(is_pipe) {
+            let mut files = Self::default();
+            files.fault(main, FaultKind::NotAFile);
+            return files;
+        }
+        Self::read(path)
     }
 
     /// The configuration, or every fault of reading and of meaning.
@@ -83,7 +107,11 @@ fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
         Ok(entries) => {
             for entry in entries {
                 let path = entry.map_err(|error| (dir.clone(), error))?.path();
-                if path.extension() == Some(OsStr::new("toml")) {
+                // Editors keep locks and copies in dot files.
+                let hidden = path
+                    .file_name()
+                    .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+                if path.extension() == Some(OsStr::new("toml")) && !hidden {
                     paths.push(path);
                 }
             }

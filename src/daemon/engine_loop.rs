@@ -20,7 +20,7 @@ use crate::state::{ID_BLOCK, Snapshot};
 pub const BATCH: usize = 128;
 /// Events that are taken in before the next batch is planned, unless the writer has room before.
 const EVENTS_A_TURN: usize = 64;
-/// How often the address pool is saved at most.
+/// How often what changes is saved at most.
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
 /// How long removing everything may take at the end.
 const FLUSH: Duration = Duration::from_secs(8);
@@ -60,6 +60,8 @@ impl EngineLoop {
     /// Runs until it is stopped, or until a thread that it needs has ended.
     pub fn run(mut self) -> anyhow::Result<()> {
         let mut logged = 0;
+        // A metric must be known for ours before a route has it.
+        self.saver.save(&self.engine);
         loop {
             let more = self.hand_out()?;
             self.hand_out_rules()?;
@@ -107,6 +109,9 @@ impl EngineLoop {
         };
         if rules.threads.is_finished() {
             bail!("a thread of the offload ended");
+        }
+        if self.engine.wants_mirror() {
+            rules.threads.watch_routes()?;
         }
         if self.engine.wants_mirror_refresh() {
             rules.threads.refresh();
@@ -203,7 +208,7 @@ impl EngineLoop {
 pub struct Saver {
     path: PathBuf,
     reserved: u32,
-    pool_version: u64,
+    saved: (u64, Option<u32>),
     last: Option<Instant>,
     failed: bool,
 }
@@ -214,7 +219,7 @@ impl Saver {
         Self {
             path,
             reserved: KernelNhId::FIRST.get(),
-            pool_version: 0,
+            saved: (0, None),
             last: None,
             failed: false,
         }
@@ -229,23 +234,29 @@ impl Saver {
     }
 
     fn save_lazily(&mut self, engine: &Engine) {
-        if engine.address_pool().version() != self.pool_version
+        if Self::worth_saving(engine) != self.saved
             && self.last.is_none_or(|last| last.elapsed() >= SAVE_PERIOD)
         {
             self.save(engine);
         }
     }
 
+    fn worth_saving(engine: &Engine) -> (u64, Option<u32>) {
+        (engine.address_pool().version(), engine.zebra())
+    }
+
     fn save(&mut self, engine: &Engine) {
-        self.pool_version = engine.address_pool().version();
+        self.saved = Self::worth_saving(engine);
         self.last = Some(Instant::now());
         let next = self.reserved.max(engine.next_nexthop_id());
-        let snapshot = Snapshot::new(next, engine.address_pool(), |dev| engine.link_name(dev));
+        let mut snapshot = Snapshot::new(next, engine.address_pool(), |dev| engine.link_name(dev));
+        snapshot.zebra = engine.zebra();
+        snapshot.metrics = engine.metrics().collect();
         match snapshot.save(&self.path) {
             Ok(()) => self.failed = false,
             Err(error) if !self.failed => {
                 self.failed = true;
-                warn!(file = %self.path.display(), %error, "the state can't be saved; a restart may renumber next hops");
+                warn!(file = %self.path.display(), %error, "the state can't be saved; a restart may renumber next hops and not know routes of another metric");
             }
             Err(_) => {}
         }

@@ -4,6 +4,7 @@
 //! order holds as always: routes, then groups and hops, then neighbours; and nothing of others is touched.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -14,21 +15,25 @@ use crate::config::{Config, SetUp};
 use crate::engine::{Engine, Memory};
 use crate::kernel::{DumpSocket, FibWriter, WriterConfig};
 use crate::model::{
-    Event, KernelEvent, KernelNhId, Neighbour, NeighbourState, ObservedNextHop, ObservedRoute,
-    Protocol, TableId, Timestamp,
+    Event, IfIndex, IfName, KernelEvent, KernelNhId, Link, Neighbour, NeighbourState,
+    ObservedNextHop, ObservedRoute, Protocol, Timestamp, ip_words,
 };
 use crate::resolve::is_pool_address;
+use crate::state::path_beside;
 use crate::wire::kernel_route::RouteMark;
 
 const BATCH: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What was found of ours.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Ours {
     routes: Vec<ObservedRoute>,
     objects: Vec<ObservedNextHop>,
     neighbours: Vec<Neighbour>,
+    links: Vec<Link>,
+    /// What an earlier run has left to know.
+    memory: Memory,
 }
 
 /// Removes what is ours, or prints the commands that would.
@@ -38,13 +43,12 @@ pub fn run(config: Config, dry_run: bool) -> anyhow::Result<()> {
     let ours = read(&mut dump, &config)?;
     let rules = flush_rules::find(&mut dump)?;
     if dry_run {
-        let links = dump.links().unwrap_or_default();
         let name = |dev| {
-            let link = links.iter().find(|link| link.index == dev);
+            let link = ours.links.iter().find(|link| link.index == dev);
             link.map_or_else(|| format!("if{dev}"), |link| link.name.to_string())
         };
         flush_rules::print(&mut out, &rules, name)?;
-        return print_commands(&mut out, &ours, &config);
+        return print_commands(&mut out, &ours, &|dev| name(dev).into());
     }
     let _lock = NamespaceLock::take().context("flush is for when no daemon runs; stop it first")?;
     // Hardware first: the kernel has all routes still, and forwards by them.
@@ -58,12 +62,14 @@ pub fn run(config: Config, dry_run: bool) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    remove(&mut dump, config)?;
     let Ours {
         routes,
         objects,
         neighbours,
+        links: _,
+        memory,
     } = ours;
+    remove(&mut dump, config, memory)?;
     writeln!(
         out,
         "removed {} routes, {} next-hop objects, {} neighbours",
@@ -76,10 +82,14 @@ pub fn run(config: Config, dry_run: bool) -> anyhow::Result<()> {
 
 fn read(dump: &mut DumpSocket, config: &Config) -> anyhow::Result<Ours> {
     let mut ours = Ours::default();
-    let metric = config.kernel.metric;
+    ours.links = dump
+        .links()
+        .map_err(|errno| anyhow::anyhow!("can't list the links: {errno}"))?;
+    ours.memory = super::memory(&path_beside(&config.admin.socket), &ours.links);
     dump.routes(Protocol::REDIRECT, |routes| {
-        ours.routes
-            .extend(routes.into_iter().filter(|route| route.metric == metric));
+        ours.routes.extend(routes.into_iter().filter(|route| {
+            route.metric == config.kernel.metric || ours.memory.metrics.contains(&route.metric)
+        }));
         true
     })
     .map_err(|errno| anyhow::anyhow!("can't list the routes: {errno}"))?;
@@ -100,49 +110,37 @@ fn read(dump: &mut DumpSocket, config: &Config) -> anyhow::Result<Ours> {
 }
 
 fn is_ours(neighbour: &Neighbour) -> bool {
-    let std::net::IpAddr::V4(addr) = neighbour.key.addr else {
-        return false;
+    let IpAddr::V4(addr) = neighbour.key.addr else {
+        return neighbour.is_managed_by_us();
     };
     neighbour.protocol == Protocol::REDIRECT.0
         && neighbour.state == NeighbourState::Permanent
         && is_pool_address(addr)
 }
 
-fn print_commands(out: &mut impl Write, ours: &Ours, config: &Config) -> anyhow::Result<()> {
+fn print_commands(
+    out: &mut impl Write,
+    ours: &Ours,
+    name_of: &dyn Fn(IfIndex) -> IfName,
+) -> anyhow::Result<()> {
     for route in &ours.routes {
-        let family = if route.key.prefix.addr().is_ipv4() {
-            ""
-        } else {
-            "-6 "
-        };
-        let table = if route.key.table == TableId::MAIN {
-            String::new()
-        } else {
-            format!(" table {}", route.key.table)
-        };
-        writeln!(
-            out,
-            "ip {family}route del {}{table} proto redirect metric {}",
-            route.key.prefix, config.kernel.metric
-        )?;
+        let command = ip_words::delete_route(route.key, route.metric);
+        writeln!(out, "{command}")?;
     }
     // Groups go before their members.
     let mut objects: Vec<_> = ours.objects.iter().collect();
     objects.sort_by_key(|o| matches!(o.content, Some(crate::model::ObservedContent::Hop(_))));
     for object in objects {
-        writeln!(out, "ip nexthop del id {}", object.id)?;
+        writeln!(out, "{}", ip_words::delete_nexthop(object.id))?;
     }
     for neighbour in &ours.neighbours {
-        writeln!(
-            out,
-            "ip neigh del {} dev if{}",
-            neighbour.key.addr, neighbour.key.dev
-        )?;
+        let command = ip_words::delete_neighbour(neighbour.key, name_of);
+        writeln!(out, "{command}")?;
     }
     Ok(())
 }
 
-fn remove(dump: &mut DumpSocket, mut config: Config) -> anyhow::Result<()> {
+fn remove(dump: &mut DumpSocket, mut config: Config, memory: Memory) -> anyhow::Result<()> {
     config.setup = SetUp::Beside;
     let mark = RouteMark {
         protocol: config.kernel.protocol,
@@ -152,7 +150,7 @@ fn remove(dump: &mut DumpSocket, mut config: Config) -> anyhow::Result<()> {
     let (ops, ops_out) = crossbeam_channel::bounded(1);
     let writer = FibWriter::start(WriterConfig::new(mark), ops_out, events_in)
         .context("can't start the kernel writer (it needs CAP_NET_ADMIN)")?;
-    let mut engine = Engine::new(config, Memory::default());
+    let mut engine = Engine::new(config, memory);
     let failed =
         |what: &'static str| move |errno| anyhow::anyhow!("can't list the {what}: {errno}");
     engine.handle(

@@ -19,6 +19,7 @@ mod lock;
 mod logging;
 mod offload;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,6 +31,7 @@ use crate::config::{Changes, Config, Faults, OffloadMode, SetUp};
 use crate::engine::{Engine, Memory};
 use crate::kernel::monitor::RECEIVE_BUFFER;
 use crate::kernel::{self, DumpSocket, FibWriter, Monitor, RouteWatch, WriterConfig};
+use crate::model::Link;
 use crate::source::fpm::{FpmListener, FpmListenerConfig};
 use crate::state::{self, Snapshot};
 use crate::wire::kernel_route::RouteMark;
@@ -41,6 +43,8 @@ use offload::OffloadThreads;
 pub const EVENT_QUEUE: usize = 64;
 /// Batches that wait for the writer: one in work, one behind it. More would only make urgent writes wait.
 pub const OP_QUEUE: usize = 2;
+/// Faults that a reload logs: a wrong file given for the right one has one a line.
+const FAULTS_TOLD: usize = 20;
 /// How long the end may take.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -54,6 +58,19 @@ fn may_write_routes() -> bool {
     effective
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .is_none_or(|bits| bits & (1 << CAP_NET_ADMIN) != 0)
+}
+
+/// What an earlier run of this boot has left to know.
+fn memory(state_file: &Path, links: &[Link]) -> Memory {
+    let Some(snapshot) = Snapshot::load(state_file) else {
+        return Memory::default();
+    };
+    Memory {
+        first_nexthop_id: snapshot.first_id(),
+        pool: snapshot.pool(links),
+        zebra: snapshot.zebra,
+        metrics: snapshot.metrics,
+    }
 }
 
 /// Reads the configuration again, for SIGHUP.
@@ -84,13 +101,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         .links()
         .map_err(|errno| anyhow::anyhow!("can't list the links: {errno}"))?;
     let state_file = state::path_beside(&config.admin.socket);
-    let memory = match Snapshot::load(&state_file) {
-        Some(snapshot) => Memory {
-            first_nexthop_id: snapshot.first_id(),
-            pool: snapshot.pool(&links),
-        },
-        None => Memory::default(),
-    };
+    let memory = memory(&state_file, &links);
 
     let started = Instant::now();
     let wall = SystemTime::now();
@@ -221,10 +232,22 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         .join()
         .map_err(|_| anyhow::anyhow!("the engine thread panicked"));
     // The engine held the other one.
-    if let Some(threads) = threads.and_then(Arc::into_inner) {
+    let threads = threads.and_then(Arc::into_inner);
+    let result = engine_result?;
+    // Whatever it waits for (a lock of the kernel's), the end is not kept by it: the process goes with all its threads.
+    let rules_end = || threads.as_ref().is_none_or(OffloadThreads::has_written);
+    while !(writer.is_finished() && rules_end()) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if !writer.is_finished() {
+        bail!("the kernel writer did not end within {DRAIN:?}");
+    }
+    if !rules_end() {
+        bail!("the writer of rules did not end within {DRAIN:?}");
+    }
+    if let Some(threads) = threads {
         threads.join()?;
     }
-    let result = engine_result?;
     writer
         .join()
         .map_err(|_| anyhow::anyhow!("the kernel writer panicked"))?;
@@ -252,8 +275,12 @@ fn reload(running: &Config, read_config: &ReadConfig, log: &logging::LogHandle) 
     let new = match read_config() {
         Ok(new) => new,
         Err(faults) => {
-            for fault in &faults.0 {
+            for fault in faults.0.iter().take(FAULTS_TOLD) {
                 error!("reload: {fault}");
+            }
+            if faults.0.len() > FAULTS_TOLD {
+                let more = faults.0.len() - FAULTS_TOLD;
+                error!("reload: and {more} more faults; `frr-offload check` tells all");
             }
             error!("reload: the running configuration is kept");
             return None;

@@ -1,5 +1,8 @@
 //! The threads of the offload: the writer of rules, the ears for what others do to them, ports and the kernel's own routes. They
-//! run only when `offload.mode` is not `off`.
+//! run only when `offload.mode` is not `off`; the last, which costs the kernel something for every route that is written, only
+//! once there is a switch.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender};
@@ -15,7 +18,8 @@ pub struct OffloadThreads {
     writer: TcWriter,
     watch: TcWatch,
     ports: PortWatch,
-    mirror: MirrorWatch,
+    mirror: Mutex<Option<MirrorWatch>>,
+    events: Sender<Event>,
 }
 
 impl OffloadThreads {
@@ -27,13 +31,12 @@ impl OffloadThreads {
             .context("can't listen to tc")?;
         let ports =
             PortWatch::start(RECEIVE_BUFFER, events.clone()).context("can't watch ports")?;
-        let mirror = MirrorWatch::start(RECEIVE_BUFFER, events.clone())
-            .context("can't watch the kernel's routes")?;
         Ok(Self {
             writer,
             watch,
             ports,
-            mirror,
+            mirror: Mutex::new(None),
+            events: events.clone(),
         })
     }
 
@@ -42,16 +45,37 @@ impl OffloadThreads {
         self.writer.is_finished()
             || self.watch.is_finished()
             || self.ports.is_finished()
-            || self.mirror.is_finished()
+            || self.mirror().as_ref().is_some_and(MirrorWatch::is_finished)
     }
 
     /// Asks for the kernel's own routes and the ports once more.
     pub fn refresh(&self) {
-        for result in [self.mirror.refresh(), self.ports.refresh()] {
+        let mirror = self.mirror().as_ref().map(MirrorWatch::refresh);
+        for result in mirror.into_iter().chain([self.ports.refresh()]) {
             if let Err(error) = result {
                 warn!(%error, "the kernel's routes and ports can't be listed again");
             }
         }
+    }
+
+    /// There is a switch: from now on the kernel's own routes are followed.
+    pub fn watch_routes(&self) -> anyhow::Result<()> {
+        let mut mirror = self.mirror();
+        if mirror.is_none() {
+            let watch = MirrorWatch::start(RECEIVE_BUFFER, self.events.clone())
+                .context("can't watch the kernel's routes")?;
+            *mirror = Some(watch);
+        }
+        Ok(())
+    }
+
+    fn mirror(&self) -> MutexGuard<'_, Option<MirrorWatch>> {
+        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the writer has ended.
+    pub fn has_written(&self) -> bool {
+        self.writer.is_finished()
     }
 
     /// Waits for the writer, which ends when the sender of its ops is dropped.
@@ -61,8 +85,9 @@ impl OffloadThreads {
             watch,
             ports,
             mirror,
+            events,
         } = self;
-        drop((watch, ports, mirror));
+        drop((watch, ports, mirror, events));
         writer
             .join()
             .map_err(|_| anyhow::anyhow!("the writer of rules panicked"))

@@ -27,7 +27,7 @@ type Members = Box<[(KernelNhId, u16)]>;
 
 impl Engine {
     pub(super) fn apply_kernel(&mut self, events: Vec<KernelEvent>) {
-        let mended = self.counters.mended.routes;
+        let before = self.counters.mended.routes;
         let mut changes = Vec::new();
         for event in events {
             self.view.apply(&event, &mut changes);
@@ -88,7 +88,23 @@ impl Engine {
                 | KernelEvent::NeighbourGone(_) => {}
             }
         }
-        let mended = self.counters.mended.routes - mended;
+        // What a link takes along when it goes is told before or after the link's own message.
+        let neighbours = std::mem::take(&mut self.lost_neighbours)
+            .iter()
+            .filter(|key| self.view.usable(key.dev))
+            .count();
+        if neighbours > 0 {
+            self.counters.mended.neighbours += neighbours as u64;
+            self.notables.push(
+                self.now,
+                Severity::Warn,
+                "neighbours-mended",
+                format!(
+                    "neighbours that our routes need and others had deleted or changed are written again: {neighbours}"
+                ),
+            );
+        }
+        let mended = self.counters.mended.routes - before;
         if mended > 0 {
             self.notables.push(
                 self.now,
@@ -152,10 +168,7 @@ impl Engine {
     fn neighbours_listed(&mut self, list: &[Neighbour]) {
         if !std::mem::replace(&mut self.known.neighbours, true) {
             // Solicited by an earlier run; released unless a route leads there again.
-            for neighbour in list
-                .iter()
-                .filter(|n| n.key.addr.is_ipv6() && n.protocol == Protocol::REDIRECT.0)
-            {
+            for neighbour in list.iter().filter(|n| n.is_managed_by_us()) {
                 self.solicit_table.observe(neighbour.key, Some(()));
             }
         }
@@ -195,6 +208,18 @@ impl Engine {
                 self.resolver
                     .neighbour_changed(&self.view, key, &mut self.changes);
                 self.observe_neighbour(key);
+                self.look_for_own_mac(key);
+            }
+            ViewChange::Unmanaged(key) => {
+                let lost = |entry: &Entry<()>| entry.sent.is_none() && entry.desired.is_some();
+                if self.solicit_table.get(key).is_some_and(lost) {
+                    self.lost_neighbours.push(key);
+                    self.solicit_table.observe(key, None);
+                }
+            }
+            ViewChange::AddressAdded(dev) => {
+                self.resolver
+                    .resolve_dev(&self.view, dev, &mut self.changes);
             }
             ViewChange::AddressGone(dev) => {
                 // With its last IPv4 address a link loses its IPv4 routes, and only connected ones are announced.
@@ -230,15 +255,36 @@ impl Engine {
             let lost = |entry: &Entry<MacAddr>| {
                 entry.sent.is_none() && entry.desired.is_some() && entry.applied == entry.desired
             };
-            if applied != wanted
-                && self.view.usable(key.dev)
-                && self.neighbour_table.get(key).is_some_and(lost)
-            {
-                self.counters.mended.neighbours += 1;
+            if applied != wanted && self.neighbour_table.get(key).is_some_and(lost) {
+                self.lost_neighbours.push(key);
             }
             self.neighbour_table.observe(key, applied);
         } else if self.view.neighbour(key).is_none() {
             self.solicit_table.observe(key, None);
+        }
+    }
+
+    /// A peer that has the Ethernet address of our own link: a cloned machine, or two ports with one address. On a cable
+    /// that may work, behind a switch it can't, and only a person can mend it.
+    pub(super) fn look_for_own_mac(&mut self, key: NeighbourKey) {
+        let own = self.view.link(key.dev).and_then(|link| link.mac);
+        let mac = self.resolver.believed(key).and_then(|peer| peer.mac);
+        let same = mac.map(|(mac, _)| mac).filter(|&mac| Some(mac) == own);
+        let Some(mac) = same else {
+            self.own_macs.remove(&key);
+            return;
+        };
+        if self.own_macs.insert(key) {
+            let name = self.view.name_of(key.dev);
+            self.notables.push(
+                self.now,
+                Severity::Warn,
+                "own-mac",
+                format!(
+                    "{} has the Ethernet address of {name} itself, {mac}: behind a switch it can't be reached",
+                    key.addr
+                ),
+            );
         }
     }
 
@@ -327,7 +373,11 @@ impl Engine {
             }
             if let Some(key) = self.objects.lose(id) {
                 match key {
-                    ObjectKey::Hop(hop) => self.changes.hops.push(hop),
+                    // Not as a change of the hop: that would forget how often it was refused.
+                    ObjectKey::Hop(hop) => {
+                        let users: Vec<_> = self.plan.users_of(hop).collect();
+                        self.replan.extend(users);
+                    }
                     ObjectKey::Group(group, family) => {
                         self.replan.insert((group, family));
                     }
@@ -510,8 +560,13 @@ impl Engine {
             return;
         }
         for route in routes {
-            if route.protocol == Protocol::REDIRECT.0 && route.metric == self.config.kernel.metric {
+            if route.protocol != Protocol::REDIRECT.0 {
+                continue;
+            }
+            if route.metric == self.config.kernel.metric {
                 self.route_observed(route);
+            } else if !self.known.routes {
+                self.old_route_observed(route);
             }
         }
         if !last {
@@ -560,6 +615,7 @@ impl Engine {
             if slot.path.is_some() && slot.applied.is_none() {
                 slot.flags.set(SlotFlags::FOREIGN);
                 let key = slot.key();
+                self.retire(id);
                 self.notables.push(
                     self.now,
                     Severity::Error,

@@ -16,7 +16,9 @@ mod kernel;
 mod notable;
 mod offload;
 mod offload_query;
+mod old_routes;
 mod outcomes;
+mod plan_query;
 pub mod probe;
 mod query;
 pub mod report;
@@ -40,7 +42,10 @@ use crate::resolve::{AddressPool, ResolveChanges, Resolver};
 use crate::rib::{GroupChange, Groups, PathId, Paths, Session, SlotFlags, SlotId, Slots};
 use crate::view::KernelView;
 
+pub use plan_query::PlanWalk;
+
 use notable::Notables;
+use old_routes::OldRoutes;
 use turn::Gates;
 
 /// What survives a restart of the daemon within a boot.
@@ -50,6 +55,10 @@ pub struct Memory {
     pub first_nexthop_id: KernelNhId,
     /// Which 169.254 address stood for which neighbour.
     pub pool: AddressPool,
+    /// `nlmsg_pid` of the zebra that was last heard.
+    pub zebra: Option<u32>,
+    /// Metrics that our routes had.
+    pub metrics: Vec<u32>,
 }
 
 impl Default for Memory {
@@ -57,6 +66,8 @@ impl Default for Memory {
         Self {
             first_nexthop_id: KernelNhId::FIRST,
             pool: AddressPool::default(),
+            zebra: None,
+            metrics: Vec::new(),
         }
     }
 }
@@ -69,7 +80,8 @@ mod ticket_table {
     pub const SOLICITS: u8 = 3;
     pub const SETTINGS: u8 = 4;
     pub const DUMPS: u8 = 5;
-    pub const RULES: u8 = 6;
+    pub const OLD_ROUTES: u8 = 6;
+    pub const RULES: u8 = 7;
 }
 
 /// A dump: asked for, on its way, and whether what it will bring is already out of date.
@@ -162,10 +174,15 @@ pub struct Engine {
     neighbour_table: Table<NeighbourKey, MacAddr>,
     solicit_table: Table<NeighbourKey, ()>,
     setting_table: Table<u8, Setting>,
+    old: OldRoutes,
     failures: FxHashMap<SlotId, Failure>,
     next_failure: Option<Timestamp>,
     read_back: FxHashSet<SlotId>,
     refused: Option<RefusedRoutes>,
+    /// Peers that have the Ethernet address of our own link.
+    own_macs: FxHashSet<NeighbourKey>,
+    /// Neighbours that the events at hand took away.
+    lost_neighbours: Vec<NeighbourKey>,
     route_dump: Dump,
     object_dump: Dump,
     next_audit: Option<Timestamp>,
@@ -194,7 +211,7 @@ impl Engine {
             slots: Slots::default(),
             paths: Paths::default(),
             groups: Groups::default(),
-            session: Session::new(config.fpm.replay_idle, config.fpm.stale_time),
+            session: Session::new(config.fpm.replay_idle, config.fpm.stale_time, memory.zebra),
             tables_seen: FxHashSet::default(),
             view: KernelView::default(),
             known: Known::default(),
@@ -207,10 +224,13 @@ impl Engine {
             neighbour_table: Table::default(),
             solicit_table: Table::default(),
             setting_table: Table::default(),
+            old: OldRoutes::new(memory.metrics, config.kernel.metric),
             failures: FxHashMap::default(),
             next_failure: None,
             read_back: FxHashSet::default(),
             refused: None,
+            own_macs: FxHashSet::default(),
+            lost_neighbours: Vec::new(),
             route_dump: Dump {
                 wanted: true,
                 ..Dump::default()
@@ -257,6 +277,7 @@ impl Engine {
         self.settle();
         self.poll_puts(budget, out);
         self.poll_routes(budget, out);
+        self.poll_old_routes(budget, out);
         self.poll_deletes(budget, out);
     }
 
@@ -290,6 +311,16 @@ impl Engine {
     /// The 169.254 addresses given out; what should be saved.
     pub const fn address_pool(&self) -> &AddressPool {
         self.resolver.pool()
+    }
+
+    /// `nlmsg_pid` of the zebra that was last heard; what should be saved.
+    pub const fn zebra(&self) -> Option<u32> {
+        self.session.zebra()
+    }
+
+    /// The metrics that our routes have or had; what must be saved before a route is written.
+    pub fn metrics(&self) -> impl Iterator<Item = u32> + '_ {
+        std::iter::once(self.config.kernel.metric).chain(self.old.metrics.iter().copied())
     }
 
     /// The name of a link.
@@ -390,6 +421,7 @@ impl Engine {
             && self.neighbour_table.is_empty()
             && self.solicit_table.is_empty()
             && self.is_offload_flushed()
+            && self.old.is_empty()
     }
 
     /// Whether this set-up writes routes at all.

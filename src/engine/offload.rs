@@ -31,13 +31,19 @@ use crate::plan::{
 };
 use crate::reconcile::{OpClass, Remedy, RuleWrite, RuleWriteKind, remedy};
 use crate::resolve::{HopKey, HopState, Resolver};
-use crate::rib::{Groups, Meaning, Path, PathTarget, Paths, SlotFlags, Slots};
+use crate::rib::{Groups, Meaning, Path, PathTarget, Paths, SlotFlags, SlotId, Slots};
 use crate::view::mirror::Mirror;
 use crate::view::ports::{Port, Ports, Switch as SwitchPorts};
 use crate::view::{Belief, KernelView, belief};
 
 /// How often refused rules are tried again.
 const RETRY_REFUSED: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// How often counters are read where that costs little; drivers update theirs every second or two. Else the audit reads them.
+const COUNTERS: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Rules of a block that are few: reading a rule back costs as much as writing it.
+const FEW_RULES: usize = 1000;
 
 /// How often it is looked which neighbours are to be kept fresh; they stay fresh for half a minute by themselves.
 const KEEP: std::time::Duration = std::time::Duration::from_secs(1);
@@ -148,6 +154,7 @@ pub(super) struct Offload {
     /// Neighbours that are kept fresh because hardware forwards to them, and the kernel sees none of it.
     kept: FxHashSet<NeighbourKey>,
     next_keep: Timestamp,
+    next_counters: Timestamp,
     /// The end has come: nothing is started any more.
     pub(super) ending: bool,
 }
@@ -480,9 +487,10 @@ impl Engine {
     }
 
     /// Notes a prefix whose wish may have changed.
-    pub(super) fn touch_offload(&mut self, key: RouteKey) {
+    pub(super) fn touch_offload(&mut self, id: SlotId) {
         if self.offload.is_active() {
-            self.offload.touched.push(key);
+            let key = self.slots.get(id).used_key();
+            self.offload.touched.extend(key);
         }
     }
 
@@ -491,6 +499,11 @@ impl Engine {
         if self.offload.is_active() {
             self.offload.groups_touched.insert(key);
         }
+    }
+
+    /// Whether the kernel's own routes must be known.
+    pub fn wants_mirror(&self) -> bool {
+        self.offload.is_active() && !self.offload.mirror_listed
     }
 
     /// Whether the kernel's own routes should be listed again: a link went down, and IPv4 says nothing then.
@@ -544,6 +557,23 @@ impl Engine {
         let mut offload = std::mem::take(&mut self.offload);
         Self::poll_port_ops(&mut offload, out);
         self.poll_probes(&mut offload, out);
+        if offload.next_counters <= self.now {
+            offload.next_counters = self.now + COUNTERS;
+            let few = |one: &&OneSwitch| {
+                one.rules.is_started()
+                    && one
+                        .rules
+                        .tables()
+                        .all(|(table, _)| table.held() <= FEW_RULES)
+            };
+            let blocks: Vec<Block> = offload
+                .switches
+                .values()
+                .filter(few)
+                .flat_map(|one| one.listed.iter().copied())
+                .collect();
+            offload.wanted_dumps.extend(blocks);
+        }
         let retry = offload.next_retry <= self.now;
         if retry {
             offload.next_retry = self.now + RETRY_REFUSED;
@@ -610,7 +640,8 @@ impl Engine {
     /// When [`Self::poll_rule_ops`] should be called again though nothing happens.
     pub(super) fn offload_timeout(&self) -> Option<Timestamp> {
         let active = self.offload.is_active();
-        let retry = active.then_some(self.offload.next_retry.min(self.offload.next_keep));
+        let next = self.offload.next_retry.min(self.offload.next_keep);
+        let retry = active.then_some(next.min(self.offload.next_counters));
         let rules = self
             .offload
             .switches
@@ -797,7 +828,7 @@ impl Engine {
         } else {
             let adopts = one.rules.find(block, rules);
             // Where zebra writes the routes nothing else tells that there was an earlier run: its rules stay until zebra has spoken.
-            if adopts && self.session.connection.is_none() && !self.session.has_heard_zebra() {
+            if adopts && self.session.epoch == 0 {
                 self.session.hold(self.now);
             }
         }
@@ -842,7 +873,8 @@ impl Engine {
         } else {
             Runs::Hardware
         };
-        let mut all_anew = false;
+        // A port that goes down, say, concerns groups and hosts; a switch or table that is new, every prefix.
+        let (mut all_anew, mut regroup) = (false, false);
         for (key, ports) in seen {
             if !offload.switches.contains_key(&key) {
                 let Some(first) = Prio::new(1) else {
@@ -897,7 +929,7 @@ impl Engine {
             }
             if one.ports != ports {
                 one.ports = ports;
-                all_anew = true;
+                regroup = true;
             }
         }
         let tables: BTreeSet<TableId> = offload
@@ -916,8 +948,12 @@ impl Engine {
             offload
                 .touched
                 .extend(offload.mirror.iter().map(|route| route.key));
+            regroup = true;
+        }
+        if regroup && offload.is_active() {
             let neighbours = self.view.neighbours().map(|neighbour| neighbour.key);
             offload.neighbours_touched.extend(neighbours);
+            offload.touched.extend(offload.hosts.keys());
             offload.groups_touched.extend(self.plan.keys());
             offload.locals_changed = true;
         }
@@ -958,7 +994,7 @@ impl Engine {
             let wanted: Vec<PlannedPort> = ports
                 .ports
                 .iter()
-                .filter(|port| listed.contains(&Block::Port(port.dev)) && port.qdisc.is_some())
+                .filter(|port| listed.contains(&Block::Port(port.dev)) && has_own_ingress(port))
                 .filter_map(|port| {
                     let [v4, v6] = admits(port);
                     let families = [v4 && able[0], v6 && able[1]];
@@ -1056,6 +1092,7 @@ impl Engine {
     /// Groups whose members, or whose members' neighbours, changed.
     fn settle_groups(&self, offload: &mut Offload) {
         let touched = std::mem::take(&mut offload.groups_touched);
+        let mut paths = FxHashSet::default();
         for group in touched {
             if !self.groups.contains(group.0) {
                 for one in offload.switches.values_mut() {
@@ -1113,13 +1150,16 @@ impl Engine {
                 offload.users.entry(user).or_default().insert(group);
             }
             if moved {
-                let paths: FxHashSet<_> = self.groups.paths_of(group.0).into_iter().collect();
-                let on_path = self
-                    .slots
-                    .iter()
-                    .filter(|(_, slot)| slot.path.is_some_and(|path| paths.contains(&path)));
-                offload.touched.extend(on_path.map(|(_, slot)| slot.key()));
+                paths.extend(self.groups.paths_of(group.0));
             }
+        }
+        if !paths.is_empty() {
+            // One walk for all groups that lead elsewhere now.
+            let on_path = self
+                .slots
+                .iter()
+                .filter(|(_, slot)| slot.path.is_some_and(|path| paths.contains(&path)));
+            offload.touched.extend(on_path.map(|(_, slot)| slot.key()));
         }
     }
 
@@ -1539,5 +1579,13 @@ impl Offload {
 
 /// The families that a port may admit packets of.
 pub(super) fn admits(port: &Port) -> [bool; 2] {
-    [Family::V4, Family::V6].map(|family| port.refusals(family).is_empty())
+    // Somebody's shared block, or an `ingress` qdisc, can't have rules of ours beside.
+    let taken = port.qdisc.is_some() && !has_own_ingress(port);
+    [Family::V4, Family::V6].map(|family| !taken && port.refusals(family).is_empty())
+}
+
+/// Whether rules can hang at the port itself.
+pub(super) fn has_own_ingress(port: &Port) -> bool {
+    port.qdisc
+        .is_some_and(|qdisc| qdisc.clsact && qdisc.block.is_none())
 }

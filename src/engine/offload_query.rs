@@ -1,7 +1,7 @@
 //! Read-only answers about rules and ports, beside those of `query`: what is in hardware, what is not, and why. No rendering.
 
 use super::Engine;
-use super::offload::{OneSwitch, SwitchKey, admits};
+use super::offload::{OneSwitch, SwitchKey, admits, has_own_ingress};
 use super::probe::Verdict as DriverVerdict;
 use super::report::{
     ExplainStep, OffloadCounts, OffloadRuleFilter, OffloadRuleReport, OffloadState, PortReport,
@@ -9,7 +9,7 @@ use super::report::{
 };
 use crate::config::OffloadMode;
 use crate::model::{
-    Block, Family, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction, SwitchId, TableId,
+    Block, Family, Handle, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction, SwitchId, TableId,
 };
 use crate::plan::{HopRule, PlannedRule, RouteRule, RuleKey, Target};
 use crate::reconcile::{Item, RuleEntry};
@@ -163,7 +163,14 @@ impl Engine {
                 SwitchKey::Id(id) => format!("switch {id}"),
                 SwitchKey::Lab => "software".to_owned(),
             };
-            let found = (0..=target.len()).rev().find_map(|len| {
+            // What the kernel would look up; the nearest rule at or above it is what packets meet.
+            let tree = self.offload.lookup.tree(table, target.family());
+            let looked_up = tree.and_then(|tree| tree.longest_match(target));
+            let looked_up = RouteKey {
+                table,
+                prefix: looked_up.unwrap_or(target),
+            };
+            let found = (0..=looked_up.prefix.len()).rev().find_map(|len| {
                 let prefix = Prefix::masked(target.addr(), len).ok()?;
                 let key = RouteKey { table, prefix };
                 one.rules.plan().rule(key)?;
@@ -172,13 +179,7 @@ impl Engine {
             let (text, offload) = if let Some(key) = found {
                 (self.explain_rule(one, key), self.route_on(at, one, key))
             } else {
-                let reason = self.offload_reason(
-                    one,
-                    RouteKey {
-                        table,
-                        prefix: target,
-                    },
-                );
+                let reason = self.offload_reason(one, looked_up);
                 let offload = RouteOffload::new(OffloadState::Software, Some(reason));
                 (reason.text().to_owned(), offload)
             };
@@ -201,52 +202,74 @@ impl Engine {
 
     /// A rule's place in every block, and what the packets that meet it go through.
     fn explain_rule(&self, one: &OneSwitch, key: RouteKey) -> String {
-        let mut places = Vec::new();
-        let (mut packets, mut then) = (0, String::new());
+        let mut ports = 0;
+        let mut packets = 0;
+        let mut busiest: Option<(u64, Block, Option<Handle>, &PlannedRule)> = None;
         for (block, entry) in one.rules.entries(RuleKey::Route(key)) {
             let Some(rule) = entry.applied.as_ref().or(entry.desired.as_ref()) else {
                 continue;
             };
-            let handle = entry
-                .handle
-                .map(|handle| format!(" handle {handle}"))
-                .unwrap_or_default();
-            places.push(format!(
-                "{} chain {} prio {}{handle}",
-                self.block_label(block),
-                rule.chain,
-                rule.prio
-            ));
-            packets += entry.counters.software_packets + entry.counters.hardware_packets;
-            then = self.explain_actions(one, block, rule);
+            ports += 1;
+            let taken = entry.counters.software_packets + entry.counters.hardware_packets;
+            packets += taken;
+            if busiest.as_ref().is_none_or(|(most, ..)| *most < taken) {
+                busiest = Some((taken, block, entry.handle, rule.as_ref()));
+            }
         }
-        let first = places.first().cloned().unwrap_or_default();
-        let more = match places.len() {
-            0 | 1 => String::new(),
-            n => format!(" and {} more ports", n - 1),
+        let Some((_, block, handle, rule)) = busiest else {
+            return format!("{}: no port has its rule", key.prefix);
         };
-        format!("{} at {first}{more}: {then}, {packets} packets", key.prefix)
+        let handle = handle
+            .map(|handle| format!(" handle {handle}"))
+            .unwrap_or_default();
+        let more = match ports {
+            1 => String::new(),
+            2 => ", and at 1 more port".to_owned(),
+            n => format!(", and at {} more ports", n - 1),
+        };
+        let (chain, prio) = (rule.chain, rule.prio);
+        let then = self.explain_actions(one, block, rule);
+        let at = self.block_label(block);
+        format!(
+            "{} at {at} chain {chain} prio {prio}{handle}{more}: {then}; {packets} packets",
+            key.prefix
+        )
     }
 
     fn explain_actions(&self, one: &OneSwitch, block: Block, rule: &PlannedRule) -> String {
-        let name = |dev| self.view.name_of(dev);
-        let words = rule.rule.words(&name).actions;
         let Some(RuleAction::Goto(chain)) = rule.rule.actions.last() else {
-            return words;
+            return match rule.rule.actions.last() {
+                Some(RuleAction::Drop) => "dropped".to_owned(),
+                _ => "to the kernel".to_owned(),
+            };
         };
         // A hop's chain has one rule; a group's has buckets, whose hops are in `show offload`.
-        let led: Vec<String> = one
+        let led: Vec<&PlannedRule> = one
             .rules
             .tables()
             .filter(|(table, _)| table.block() == block)
             .flat_map(|(table, _)| table.iter())
-            .filter_map(|(_, entry)| entry.applied.as_ref())
+            .filter_map(|(_, entry)| entry.applied.as_deref())
             .filter(|rule| rule.chain == *chain)
-            .map(|rule| rule.rule.words(&name).actions)
             .collect();
         match led.as_slice() {
-            [only] => format!("{words} -> {only}"),
-            many => format!("{words} -> {} buckets", many.len()),
+            [only] => self.explain_hop(only),
+            many => format!("chain {chain}, {} buckets", many.len()),
+        }
+    }
+
+    fn explain_hop(&self, rule: &PlannedRule) -> String {
+        let mac = rule.rule.actions.iter().find_map(|action| match action {
+            RuleAction::Rewrite { dst, .. } => Some(dst),
+            _ => None,
+        });
+        let out = rule.rule.actions.iter().find_map(|action| match action {
+            RuleAction::Redirect(dev) => Some(self.view.name_of(*dev)),
+            _ => None,
+        });
+        match (out, mac) {
+            (Some(out), Some(mac)) => format!("out of {out} to {mac}, TTL less one"),
+            _ => "to the kernel".to_owned(),
         }
     }
 
@@ -324,6 +347,9 @@ impl Engine {
             .into_iter()
             .flat_map(|family| port.refusals(family))
             .collect();
+        if port.qdisc.is_some() && !has_own_ingress(port) {
+            reasons.push(Reason::IngressTaken);
+        }
         if admits(port) != [false, false]
             && matches!(
                 one.and_then(|one| one.verdict.as_ref()),

@@ -37,6 +37,9 @@ impl Engine {
                         );
                     }
                 }
+                ticket_table::OLD_ROUTES => {
+                    self.old_route_done(ticket.index, ticket.revision, result);
+                }
                 ticket_table::DUMPS => {
                     // A list that came has already ended its dump; this ends one that failed.
                     let dump = if ticket.index == 0 {
@@ -63,6 +66,7 @@ impl Engine {
                 .complete(index, revision, Ok(()), self.now)
                 && let Some(key) = self.objects.key_of(done.key)
             {
+                self.objects.forget_refusals(key);
                 self.set_object_refused(key, false);
             }
             return;

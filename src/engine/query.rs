@@ -78,6 +78,7 @@ impl Engine {
             filtered: self.counters.filtered,
             nexthop_objects: self.use_objects,
             overruns: self.counters.overruns,
+            mended: self.counters.mended,
         }
     }
 

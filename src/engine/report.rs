@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+pub use super::Mended;
+use crate::model::ip_words::Verb;
 use crate::model::{
     Block, Chain, Errno, Family, Handle, IfIndex, IfName, InHardware, MacAddr, MacFrom,
     NeighbourState, PortRole, Prefix, Prio, Protocol, Reason, RouteKey, RouteKind, RuleCounters,
@@ -30,6 +32,8 @@ pub struct StatusReport {
     pub nexthop_objects: bool,
     /// Netlink overruns seen.
     pub overruns: u64,
+    /// What others had deleted or changed and was put right.
+    pub mended: Mended,
 }
 
 /// A source in `show status`.
@@ -504,6 +508,60 @@ pub struct PortReport {
     pub hw_tc_offload: Option<bool>,
     /// What the driver can, and why not more.
     pub verdict: Box<str>,
+}
+
+/// A line of `plan`: a write, as a command that a person could type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanLine {
+    /// What it does.
+    pub verb: Verb,
+    /// To what.
+    pub what: PlanWhat,
+    /// The command.
+    pub command: String,
+    /// Why it can't be typed, though it can be written.
+    pub untypeable: Option<Untypeable>,
+}
+
+/// What a write of the plan is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanWhat {
+    /// A kernel route.
+    Route,
+    /// A next-hop object.
+    NextHop,
+    /// A permanent neighbour.
+    Neighbour,
+    /// A rule of tc.
+    Rule,
+}
+
+impl PlanWhat {
+    /// The word in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::NextHop => "nexthop",
+            Self::Neighbour => "neighbour",
+            Self::Rule => "rule",
+        }
+    }
+}
+
+/// Why a command is not one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untypeable {
+    /// `tc` wants a prefix where an ECMP bucket has the low bits of the source.
+    MaskWithGaps,
+}
+
+impl Untypeable {
+    /// The word in JSON.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::MaskWithGaps => "mask-with-gaps",
+        }
+    }
 }
 
 /// How much an event matters, as in the log.

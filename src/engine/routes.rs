@@ -24,6 +24,7 @@ const REFUSED_RETRY: Duration = Duration::from_secs(30);
 const REFUSED_SUM: Duration = Duration::from_secs(1);
 
 /// What a slot should have.
+#[derive(Clone, Copy)]
 enum Desired {
     Form(FormId),
     Nothing,
@@ -31,10 +32,24 @@ enum Desired {
     AsIs,
 }
 
+/// What is to be done about a route.
+pub(super) enum RouteStep {
+    /// Nothing.
+    Leave,
+    /// Nothing: it is as it should be.
+    Settled,
+    /// Nothing, and nobody wants it.
+    Forget,
+    /// A write; over one of ours, or what may be one.
+    Put { form: FormId, over: bool },
+    /// A removal.
+    Delete,
+}
+
 impl Engine {
     /// Puts a route on the dirty list.
     pub(super) fn mark(&mut self, id: SlotId) {
-        self.touch_offload(self.slots.get(id).key());
+        self.touch_offload(id);
         let slot = self.slots.get_mut(id);
         if !slot.flags.has(SlotFlags::DIRTY) {
             slot.flags.set(SlotFlags::DIRTY);
@@ -62,7 +77,10 @@ impl Engine {
         let mut gates = self.gates();
         if !self.gated.is_empty() && gates != self.gates_shut {
             for id in std::mem::take(&mut self.gated) {
-                self.mark(id);
+                // It may have been withdrawn and forgotten meanwhile.
+                if self.slots.is_used(id) {
+                    self.mark(id);
+                }
             }
         }
         let mut looked_at = self.dirty.len();
@@ -97,7 +115,7 @@ impl Engine {
 
     fn desired(&mut self, id: SlotId) -> Desired {
         let slot = self.slots.get(id);
-        let family = slot.family();
+        let (path, family) = (slot.path, slot.family());
         let has = slot
             .applied
             .and_then(|form| match self.forms.get(form).target {
@@ -105,17 +123,26 @@ impl Engine {
                 KernelTarget::None | KernelTarget::Hops(_) => None,
             });
         self.objects.prefer(has);
+        if let Some(path) = path {
+            self.form_of(path, family);
+        }
+        self.known_desired(id)
+    }
+
+    /// The same as far as it was computed: a path that no turn has come to yet leaves its routes as they are.
+    fn known_desired(&self, id: SlotId) -> Desired {
+        let slot = self.slots.get(id);
         match slot.path {
             None if slot.flags.has(SlotFlags::LEFTOVER) => Desired::AsIs,
             None => Desired::Nothing,
-            Some(path) => match self.form_of(path, family) {
+            Some(path) => match self.paths.get(path).form(slot.family()) {
                 PathForm::Form(form) => Desired::Form(form),
                 // Objects of a dead link take their routes along; an inline route may still point there.
                 PathForm::Blocked(reason) if reason.is_wait() && !self.leads_nowhere(id) => {
                     Desired::AsIs
                 }
                 PathForm::Blocked(_) => Desired::Nothing,
-                PathForm::Unknown => unreachable!("form_of computes the form"),
+                PathForm::Unknown => Desired::AsIs,
             },
         }
     }
@@ -135,42 +162,34 @@ impl Engine {
         if slot.flags.has(SlotFlags::IN_FLIGHT) {
             return None;
         }
-        let rewrite = slot.flags.has(SlotFlags::REWRITE);
-        let (op, sent) = match (desired, slot.applied) {
-            (Desired::AsIs, _) => return None,
-            (Desired::Form(form), applied) => {
-                if (applied == Some(form) && !rewrite)
-                    || slot.flags.has(SlotFlags::FOREIGN)
-                    || self.waits(id)
-                {
-                    return None;
-                }
+        let (op, sent) = match self.classify_route(id, desired) {
+            RouteStep::Leave => return None,
+            RouteStep::Settled => {
+                self.retire(id);
+                return None;
+            }
+            RouteStep::Forget => {
+                self.retire(id);
+                self.clear_failure(id);
+                self.touch_offload(id);
+                self.slots.remove(id);
+                return None;
+            }
+            RouteStep::Put { .. } | RouteStep::Delete if self.waits(id) => return None,
+            RouteStep::Put { form, over } => {
                 let route = self.forms.get(form).clone();
                 if !gates.lets(&route.target) {
                     self.gated.push(id);
                     return None;
                 }
-                let op = if applied.is_some() || rewrite {
+                let op = if over {
                     RouteOp::Replace(route)
                 } else {
                     RouteOp::Create(route)
                 };
                 (op, Some(form))
             }
-            (Desired::Nothing, None) if !rewrite => {
-                if slot.path.is_none() {
-                    self.clear_failure(id);
-                    self.touch_offload(self.slots.get(id).key());
-                    self.slots.remove(id);
-                }
-                return None;
-            }
-            (Desired::Nothing, _) => {
-                if self.waits(id) {
-                    return None;
-                }
-                (RouteOp::Delete, None)
-            }
+            RouteStep::Delete => (RouteOp::Delete, None),
         };
         if let Some(form) = sent {
             self.forms.hold_again(form);
@@ -180,6 +199,38 @@ impl Engine {
         slot.flags.set(SlotFlags::IN_FLIGHT);
         slot.flags.clear(SlotFlags::REWRITE);
         Some(op)
+    }
+
+    fn classify_route(&self, id: SlotId, desired: Desired) -> RouteStep {
+        let slot = self.slots.get(id);
+        let rewrite = slot.flags.has(SlotFlags::REWRITE);
+        match (desired, slot.applied) {
+            (Desired::AsIs, _) => RouteStep::Leave,
+            (Desired::Form(form), Some(applied)) if applied == form && !rewrite => {
+                RouteStep::Settled
+            }
+            (Desired::Form(_), _) if slot.flags.has(SlotFlags::FOREIGN) => RouteStep::Leave,
+            (Desired::Form(form), applied) => RouteStep::Put {
+                form,
+                over: applied.is_some() || rewrite,
+            },
+            (Desired::Nothing, None) if !rewrite && slot.path.is_none() => RouteStep::Forget,
+            (Desired::Nothing, None) if !rewrite => RouteStep::Settled,
+            (Desired::Nothing, _) => RouteStep::Delete,
+        }
+    }
+
+    /// What is to be done about a route, for answers.
+    pub(super) fn route_step(&self, id: SlotId) -> RouteStep {
+        self.classify_route(id, self.known_desired(id))
+    }
+
+    /// The form that a route should have, whether it has it or not.
+    pub(super) fn desired_form(&self, id: SlotId) -> Option<FormId> {
+        match self.known_desired(id) {
+            Desired::Form(form) if !self.slots.get(id).flags.has(SlotFlags::FOREIGN) => Some(form),
+            Desired::Form(_) | Desired::Nothing | Desired::AsIs => None,
+        }
     }
 
     fn waits(&self, id: SlotId) -> bool {
@@ -220,7 +271,7 @@ impl Engine {
     }
 
     fn route_applied(&mut self, id: SlotId, form: Option<FormId>) {
-        self.touch_offload(self.slots.get(id).key());
+        self.touch_offload(id);
         let slot = self.slots.get_mut(id);
         // REWRITE was set while the write was on its way: its objects were lost, and perhaps the route with them.
         let lost = slot.flags.has(SlotFlags::REWRITE);
@@ -233,6 +284,9 @@ impl Engine {
             self.forms.release(form);
         }
         self.clear_failure(id);
+        if self.slots.get(id).applied.is_some() {
+            self.retire(id);
+        }
         let slot = self.slots.get(id);
         // The common case, a route that is now as it should be, needs no second look.
         let settled = !lost

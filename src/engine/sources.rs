@@ -7,8 +7,8 @@ use crate::model::{
     RouteUpdate, SourceEvent, SourceId, SourceUpdate, TableId,
 };
 use crate::rib::{
-    GroupChange, Meaning, NhRef, PathForm, PathId, PathKey, PathTarget, SlotFlags, SlotId,
-    SweepScope,
+    Fate, GroupChange, Meaning, NhRef, PathForm, PathId, PathKey, PathTarget, SlotFlags, SlotId,
+    Sweep, Zebra,
 };
 
 impl Engine {
@@ -20,13 +20,12 @@ impl Engine {
                 peer,
                 pid,
             } => {
-                let known = self.session.has_heard_zebra();
-                let same = self.session.open(self.now, session, peer.clone(), pid);
+                let zebra = self.session.open(self.now, session, peer.clone(), pid);
                 self.tables_seen.clear();
-                let zebra = match (known, same) {
-                    (false, _) => "",
-                    (true, true) => ", the same zebra as before",
-                    (true, false) => ", a zebra that was restarted",
+                let zebra = match zebra {
+                    Zebra::Unknown => "",
+                    Zebra::Same => ", the same zebra as before",
+                    Zebra::Restarted => ", a zebra that was restarted",
                 };
                 self.notables.push(
                     self.now,
@@ -292,7 +291,10 @@ impl Engine {
                 let old = self.paths.get(path).key;
                 old.protocol == new.protocol && has_gateway(old.target) == Some(true)
             }
-            None => slot.applied.is_some_and(|form| self.form_has_gateway(form)),
+            None => slot
+                .applied
+                .or_else(|| self.old.form_of(slot.key()))
+                .is_some_and(|form| self.form_has_gateway(form)),
         }
     }
 
@@ -358,29 +360,27 @@ impl Engine {
     }
 
     /// Withdraws what the source has not repeated, in hash order.
-    pub(super) fn sweep(&mut self, scope: SweepScope) {
+    pub(super) fn sweep(&mut self, sweep: Sweep) {
         let generation = self.session.generation;
-        let mut swept = 0_u64;
+        let (mut swept, mut left) = (0_u64, 0_u64);
         for id in self.slots.ids() {
             let slot = self.slots.get_mut(id);
-            if slot.path.is_none() && !slot.flags.has(SlotFlags::LEFTOVER) {
+            let said = slot.path.is_some().then_some(slot.generation);
+            if said == Some(generation) || (said.is_none() && !slot.flags.has(SlotFlags::LEFTOVER))
+            {
                 continue;
             }
-            if slot.path.is_some() && slot.generation == generation {
-                continue;
+            match self.session.fate(sweep, said) {
+                Fate::Held => {}
+                Fate::GoneIfReplayed if !self.is_replayed(self.slots.get(id).table()) => {
+                    self.slots.get_mut(id).generation = generation;
+                    left += u64::from(said.is_none());
+                }
+                Fate::GoneIfReplayed | Fate::Gone => {
+                    swept += 1;
+                    self.withdraw(id);
+                }
             }
-            let table = slot.table();
-            // zebra's replay leaves out tables of `ip route ... table N` in the default VRF: silence about them
-            // says nothing while it is the same process.
-            let replayed = table == TableId::MAIN
-                || self.tables_seen.contains(&table)
-                || self.view.vrf_of(table).is_some();
-            if scope == SweepScope::Replayed && !replayed {
-                slot.generation = generation;
-                continue;
-            }
-            swept += 1;
-            self.withdraw(id);
         }
         self.groups
             .forget_older(self.session.epoch, &mut self.group_changes);
@@ -394,5 +394,24 @@ impl Engine {
                 format!("removed what was not repeated: {swept} of the routes"),
             );
         }
+        if left > 0 {
+            self.notables.push(
+                self.now,
+                Severity::Info,
+                "left",
+                format!(
+                    "left as an earlier run wrote them, in tables that zebra does not repeat: {left} of the routes"
+                ),
+            );
+        }
+    }
+
+    /// Whether zebra's replay has the routes of this table: those of the default VRF (which `-R` may have moved) and of
+    /// VRFs. It leaves out tables of `ip route ... table N` (docs/evidence.md, "The replay"), even if live updates of such a
+    /// table come between.
+    fn is_replayed(&self, table: TableId) -> bool {
+        table == TableId::MAIN
+            || self.config.fpm.table_map.values().any(|&to| to == table)
+            || self.view.vrf_of(table).is_some()
     }
 }

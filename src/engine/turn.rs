@@ -67,6 +67,7 @@ impl Engine {
             self.neighbour_table.poll_retries(self.now);
             self.solicit_table.poll_retries(self.now);
             self.setting_table.poll_retries(self.now);
+            self.old.poll_retries(self.now);
         }
         self.poll_failures();
         self.poll_refused();
@@ -108,9 +109,11 @@ impl Engine {
             self.observe_neighbour(key);
         }
         for key in std::mem::take(&mut self.changes.release) {
+            self.own_macs.remove(&key);
             self.solicit_table.want(key, None);
         }
         for key in std::mem::take(&mut self.changes.solicit) {
+            self.look_for_own_mac(key);
             if self.resolver.addr4_of(key).is_some()
                 || self.resolver.peers().any(|(peer, ..)| peer == key)
             {

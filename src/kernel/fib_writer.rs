@@ -9,8 +9,7 @@
 //! is permanent is not solicited, which would take its MAC away (`wire::rtnl_link`).
 //!
 //! A batch whose acknowledgements got lost (`ENOBUFS`) is sent once more, one by one: every op of ours is idempotent but
-//! `Create`, whose `EEXIST` then may be our own success or a foreign route. It is not overwritten: it is reported as `ENOBUFS`,
-//! to be read back.
+//! `Create`, whose `EEXIST` then may be our own success or a foreign route. It is not overwritten but read back.
 
 use std::{fs, io, thread};
 
@@ -117,16 +116,10 @@ struct Writer {
     mark: RouteMark,
     batch: Batch,
     /// What the messages of `batch` belong to.
-    sent: Vec<Sent>,
+    sent: Vec<Ticket>,
     outcomes: Vec<Outcome>,
     manages_neighbours: bool,
     tx: Sender<Event>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Sent {
-    ticket: Ticket,
-    exclusive: bool,
 }
 
 impl Writer {
@@ -136,17 +129,19 @@ impl Writer {
             let mark = self.mark;
             match kind {
                 OpKind::Route { key, op } => {
-                    let exclusive = matches!(op, RouteOp::Create(_));
-                    let sent = Sent { ticket, exclusive };
-                    self.push(sent, |envelope| encode_route(envelope, &key, &op, mark));
+                    self.push(ticket, |envelope| encode_route(envelope, &key, &op, mark));
                 }
-                OpKind::PutHop { id, hop } => self.push(ticket.into(), |envelope| {
+                OpKind::DeleteOldRoute { key, metric } => self.push(ticket, |envelope| {
+                    let mark = RouteMark { metric, ..mark };
+                    encode_route(envelope, &key, &RouteOp::Delete, mark);
+                }),
+                OpKind::PutHop { id, hop } => self.push(ticket, |envelope| {
                     encode_put_hop(envelope, id, &hop, mark.protocol);
                 }),
-                OpKind::PutGroup { id, members } => self.push(ticket.into(), |envelope| {
+                OpKind::PutGroup { id, members } => self.push(ticket, |envelope| {
                     encode_put_group(envelope, id, &members, mark.protocol);
                 }),
-                OpKind::DeleteNextHop { id } => self.push(ticket.into(), |envelope| {
+                OpKind::DeleteNextHop { id } => self.push(ticket, |envelope| {
                     encode_delete_nexthop(envelope, id);
                 }),
                 OpKind::PutNeighbour { key, mac } => {
@@ -172,9 +167,9 @@ impl Writer {
     }
 
     /// Adds a message to the batch and sends it when it is full.
-    fn push(&mut self, sent: Sent, encode: impl FnOnce(Envelope<'_>)) {
+    fn push(&mut self, ticket: Ticket, encode: impl FnOnce(Envelope<'_>)) {
         self.batch.push(encode);
-        self.sent.push(sent);
+        self.sent.push(ticket);
         if self.batch.is_full() {
             self.flush();
         }
@@ -206,19 +201,21 @@ impl Writer {
         match result {
             Ok(refused) => {
                 let first = self.outcomes.len();
-                self.outcomes.extend(self.sent.iter().map(|sent| Outcome {
-                    ticket: sent.ticket,
-                    result: Ok(()),
-                }));
+                self.outcomes
+                    .extend(self.sent.iter().map(|&ticket| Outcome {
+                        ticket,
+                        result: Ok(()),
+                    }));
                 for (index, refusal) in refused {
                     self.outcomes[first + index].result = Err(refusal);
                 }
             }
             Err(ExchangeError::NotSent(errno)) => {
-                self.outcomes.extend(self.sent.iter().map(|sent| Outcome {
-                    ticket: sent.ticket,
-                    result: Err(plain(errno)),
-                }));
+                self.outcomes
+                    .extend(self.sent.iter().map(|&ticket| Outcome {
+                        ticket,
+                        result: Err(plain(errno)),
+                    }));
             }
             Err(error @ ExchangeError::Lost(_)) => {
                 tracing::warn!(%error, ops = self.sent.len(), "sending the batch again, one by one");
@@ -231,18 +228,9 @@ impl Writer {
 
     /// Sends the batch once more, message by message, so that no answer can get lost.
     fn repeat(&mut self) {
-        for (sent, mut single) in self.sent.iter().zip(self.batch.singles()) {
-            let mut result = only(self.socket.exchange(&mut single, |_| {}));
-            if let Err(refusal) = &mut result
-                && sent.exclusive
-                && is(refusal, OsErrno::EEXIST)
-            {
-                *refusal = os(OsErrno::ENOBUFS);
-            }
-            self.outcomes.push(Outcome {
-                ticket: sent.ticket,
-                result,
-            });
+        for (&ticket, mut single) in self.sent.iter().zip(self.batch.singles()) {
+            let result = only(self.socket.exchange(&mut single, |_| {}));
+            self.outcomes.push(Outcome { ticket, result });
         }
     }
 
@@ -354,15 +342,6 @@ impl Writer {
         };
         self.send(Event::Kernel(vec![event]))?;
         Ok(result)
-    }
-}
-
-impl From<Ticket> for Sent {
-    fn from(ticket: Ticket) -> Self {
-        Self {
-            ticket,
-            exclusive: false,
-        }
     }
 }
 

@@ -209,6 +209,13 @@ pub enum OpKind {
         /// How.
         op: RouteOp,
     },
+    /// Delete a route of ours that has another metric than the one in force.
+    DeleteOldRoute {
+        /// Which.
+        key: RouteKey,
+        /// The one it has.
+        metric: u32,
+    },
     /// `RTM_NEWNEXTHOP` of a single hop; creates or replaces in place.
     PutHop {
         /// The object.

@@ -87,6 +87,9 @@ pub struct Link {
     pub admin_up: bool,
     /// `IFF_LOWER_UP` and `IFF_RUNNING`: it has carrier. The kernel flushes next-hop objects without it.
     pub carrier: bool,
+    /// `IFF_POINTOPOINT` or `IFF_LOOPBACK`: to the kernel one IPv4 neighbour, 0.0.0.0, stands for whatever is behind it
+    /// (`arp_constructor`), whichever address a neighbour is written for.
+    pub one_neighbour: bool,
     /// Its Ethernet address, if it has one.
     pub mac: Option<MacAddr>,
     /// Its MTU.

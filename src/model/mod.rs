@@ -5,6 +5,7 @@
 //! Knows no netlink, no sockets, no clock: time is a [`Timestamp`] that somebody hands in.
 
 mod event;
+pub mod ip_words;
 mod link;
 mod neighbour;
 mod nexthop;
@@ -41,6 +42,6 @@ pub use rule::{
     Block, Chain, Cookie, EtherProto, FlowerRule, Handle, InHardware, Masked, ObservedRule,
     PortMatch, Prio, RuleAction, RuleCounters, RuleMatch, RulePlace, Runs, VlanMatch,
 };
-pub use tc_words::RuleWords;
+pub use tc_words::{RuleAt, RuleWords, rule_command};
 pub use time::Timestamp;
 pub use verdict::{Errno, Reason};

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{IfIndex, MacAddr};
+use super::{IfIndex, MacAddr, Protocol};
 
 /// What identifies a neighbour: a link and an address on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,6 +79,15 @@ pub struct Neighbour {
     pub router: bool,
     /// `NDA_PROTOCOL`: who wrote it (our mark, zebra's, or 0).
     pub protocol: u8,
+    /// `NTF_EXT_MANAGED`: the kernel keeps it fresh.
+    pub managed: bool,
+}
+
+impl Neighbour {
+    /// Kept fresh on our behalf.
+    pub const fn is_managed_by_us(&self) -> bool {
+        self.managed && self.protocol == Protocol::REDIRECT.0 && self.key.addr.is_ipv6()
+    }
 }
 
 /// Where a MAC came from.

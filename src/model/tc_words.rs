@@ -9,7 +9,11 @@
 //! addresses, `ip_proto` before ports) and the hexadecimal masks. One thing `tc` does not take: an address under a mask with
 //! gaps, which ECMP buckets have. Knows no names of links; the caller's function looks them up.
 
-use super::{EtherProto, Family, FlowerRule, IfIndex, IfName, PortMatch, RuleAction, RuleMatch};
+use super::ip_words::Verb;
+use super::{
+    Block, Chain, EtherProto, Family, FlowerRule, Handle, IfIndex, IfName, Masked, PortMatch, Prio,
+    RuleAction, RuleMatch, Runs,
+};
 
 /// A rule in tc's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +36,77 @@ impl FlowerRule {
             actions: actions.collect::<Vec<_>>().join(" pipe "),
         }
     }
+
+    /// What stands behind `handle` when it is put: flags, matches, and the actions with our mark. tc gives the cookie of the
+    /// first action to those behind it too, which nobody reads.
+    fn typed(&self, name_of: &dyn Fn(IfIndex) -> IfName) -> String {
+        let mut text = match self.runs {
+            Runs::Hardware => "flower skip_sw",
+            Runs::Software => "flower skip_hw",
+            Runs::Either => "flower",
+        }
+        .to_owned();
+        let matches = self.matches.words();
+        if !matches.is_empty() {
+            text += &format!(" {matches}");
+        }
+        let cookie = u128::from_be_bytes(self.cookie.0);
+        let last = self.actions.len().saturating_sub(1);
+        for (n, action) in self.actions.iter().enumerate() {
+            let action_word = if n == 0 { " action" } else { "" };
+            text += &format!("{action_word} {}", action.words(name_of));
+            if n < last {
+                text += " pipe";
+            }
+            if n == 0 {
+                text += &format!(" cookie {cookie:032x}");
+            }
+        }
+        text
+    }
+}
+
+/// Where a rule stands, for a command. Without a handle the kernel chooses one.
+#[derive(Debug, Clone, Copy)]
+pub struct RuleAt {
+    /// The block.
+    pub block: Block,
+    /// The chain.
+    pub chain: Chain,
+    /// The priority.
+    pub prio: Prio,
+    /// The handle, once there is one.
+    pub handle: Option<Handle>,
+}
+
+/// `tc filter add|replace|del`.
+pub fn rule_command(
+    verb: Verb,
+    at: RuleAt,
+    rule: &FlowerRule,
+    name_of: &dyn Fn(IfIndex) -> IfName,
+) -> String {
+    let RuleAt {
+        block,
+        chain,
+        prio,
+        handle,
+    } = at;
+    let block = match block {
+        Block::Port(dev) => format!("dev {} ingress", name_of(dev)),
+        Block::Shared(number) => format!("block {number}"),
+    };
+    let handle = handle.map(|handle| format!(" handle {handle}"));
+    let rest = match verb {
+        Verb::Add | Verb::Replace => rule.typed(name_of),
+        Verb::Delete => "flower".to_owned(),
+    };
+    format!(
+        "tc filter {} {block} chain {chain} protocol {} prio {prio}{} {rest}",
+        verb.word(),
+        rule.protocol.word(),
+        handle.unwrap_or_default()
+    )
 }
 
 impl EtherProto {
@@ -46,6 +121,17 @@ impl EtherProto {
 }
 
 impl RuleMatch {
+    /// Whether `tc` takes [`Self::words`].
+    pub fn is_typeable(&self) -> bool {
+        [self.src, self.dst]
+            .iter()
+            .flatten()
+            .all(|masked| match *masked {
+                Masked::V4 { mask, .. } => mask.leading_ones() == mask.count_ones(),
+                Masked::V6 { mask, .. } => mask.leading_ones() == mask.count_ones(),
+            })
+    }
+
     /// tc's words, as in `dst_ip 10.0.0.0/8 ip_ttl 0/0xfe`.
     pub fn words(&self) -> String {
         let Self {
@@ -179,6 +265,76 @@ mod tests {
                     .to_owned(),
             }
         );
+    }
+
+    // Both texts were typed into tc (iproute2 6.1, Linux 6.12), which took them and showed the same cookies.
+    #[test]
+    fn a_command_has_place_flags_and_our_mark() {
+        let rewrite = RuleAction::Rewrite {
+            src: "02:00:00:00:00:01".parse().unwrap(),
+            dst: "02:00:00:00:00:02".parse().unwrap(),
+            hop_limit: Some(Family::V4),
+        };
+        let redirect = RuleAction::Redirect(IfIndex::new(3).unwrap());
+        let rule = FlowerRule {
+            protocol: EtherProto::Ipv4,
+            matches: RuleMatch::default(),
+            actions: [rewrite, RuleAction::CsumIpv4, redirect].into(),
+            runs: Runs::Software,
+            cookie: Cookie([0xc0; 16]),
+        };
+        let at = RuleAt {
+            block: Block::Port(IfIndex::new(2).unwrap()),
+            chain: Chain::new(4).unwrap(),
+            prio: Prio::new(7).unwrap(),
+            handle: Handle::new(18),
+        };
+        assert_eq!(
+            rule_command(Verb::Add, at, &rule, &name_of),
+            "tc filter add dev p2 ingress chain 4 protocol ip prio 7 handle 0x12 flower skip_hw \
+             action pedit ex munge eth dst set 02:00:00:00:00:02 munge eth src set 02:00:00:00:00:01 munge ip ttl dec pipe \
+             cookie c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0 csum ip pipe mirred egress redirect dev p3"
+        );
+        let shared = RuleAt {
+            block: Block::Shared(std::num::NonZeroU32::new(7).unwrap()),
+            handle: None,
+            ..at
+        };
+        let drop = FlowerRule {
+            matches: RuleMatch {
+                dst: Some(Masked::prefix("10.0.0.0/8".parse().unwrap())),
+                ..RuleMatch::default()
+            },
+            actions: [RuleAction::Drop].into(),
+            runs: Runs::Hardware,
+            ..rule
+        };
+        assert_eq!(
+            rule_command(Verb::Replace, shared, &drop, &name_of),
+            "tc filter replace block 7 chain 4 protocol ip prio 7 flower skip_sw dst_ip 10.0.0.0/8 \
+             action drop cookie c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0"
+        );
+        assert_eq!(
+            rule_command(Verb::Delete, at, &drop, &name_of),
+            "tc filter del dev p2 ingress chain 4 protocol ip prio 7 handle 0x12 flower"
+        );
+    }
+
+    #[test]
+    fn masks_with_gaps_are_not_tcs() {
+        let matches = |src| RuleMatch {
+            src: Some(src),
+            ..RuleMatch::default()
+        };
+        for (src, typeable) in [
+            (Masked::v4(1, 1), false),
+            (Masked::v6(0, 3), false),
+            (Masked::v4(0x0a00_0000, 0xff00_0000), true),
+            (Masked::prefix("2001:db8::1/128".parse().unwrap()), true),
+            (Masked::v4(0, 0), true),
+        ] {
+            assert_eq!(matches(src).is_typeable(), typeable, "{src}");
+        }
     }
 
     #[test]

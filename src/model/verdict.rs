@@ -91,6 +91,8 @@ reasons! {
     KernelAnswers => "kernel-answers", "the kernel answers packets to this prefix with ICMP";
     /// No port looks up this table.
     NoPort => "no-port", "no port of a switch looks up this table";
+    /// The port's ingress has a qdisc that rules of ours can't hang at.
+    IngressTaken => "ingress-taken", "the port has an `ingress` qdisc or a shared block of somebody else";
     /// The driver can't do what routes need.
     DriverUnfit => "driver-unfit", "the switch's driver can't do what routes need; `show ports` says what";
     /// No rule covers it.

@@ -54,7 +54,7 @@ impl Buckets {
     }
 }
 
-/// Shares out buckets. `previous` is what is in use; `max_bits` is less than [`MAX_BITS`] where rules are scarce.
+/// Shares out buckets. `previous` is what is in use; `max_bits` is less than 8 where rules are scarce.
 pub fn share_out(previous: &Buckets, members: &[Member], max_bits: u8) -> Buckets {
     let mut members = members.to_vec();
     members.sort_unstable();

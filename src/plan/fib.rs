@@ -297,6 +297,11 @@ fn targets_of(
         .collect();
     let inline = Ok(KernelTarget::Hops(hops));
     if !ctx.use_objects {
+        // There may be some, from before a reload; they go once no route leads there any more.
+        ctx.objects.drop(group);
+        for &(hop, ..) in &ready {
+            ctx.objects.drop(ObjectKey::Hop(hop));
+        }
         return (inline.clone(), inline);
     }
     (

@@ -275,6 +275,8 @@ pub struct SwitchPlan {
     /// What the driver did not take, with the reason.
     refused: FxHashMap<RouteKey, Reason>,
     refill: Refill,
+    /// With so much room nothing of what waits fits, as far as all of it was tried.
+    hopeless: Option<usize>,
     changed: FxHashSet<Changed>,
 }
 
@@ -291,6 +293,7 @@ impl SwitchPlan {
             waiting: BTreeSet::new(),
             refused: FxHashMap::default(),
             refill: Refill::Done,
+            hopeless: None,
             changed: FxHashSet::default(),
         }
     }
@@ -435,8 +438,8 @@ impl SwitchPlan {
             }
             self.changed.insert(Changed::Group(key));
             self.fit(env);
-            self.want_refill();
         }
+        self.hope();
     }
 
     /// Who had the buckets of a group in an earlier run: what can stay, stays.
@@ -521,14 +524,16 @@ impl SwitchPlan {
             self.rebuild(env);
         }
         self.fit(env);
-        self.want_refill();
+        self.hope();
     }
 
     /// Everything anew, from what is admitted now as the only memory.
     pub fn rebuild(&mut self, env: &Env<'_>) {
-        let mut keys: BTreeSet<Rank> = env.lookup.keys().map(rank).collect();
+        let mut keys: Vec<Rank> = env.lookup.keys().map(rank).collect();
         keys.extend(self.admitted.iter().copied());
         keys.extend(self.rules().map(|(key, _)| rank(key)));
+        keys.sort_unstable();
+        keys.dedup();
         for (_, key) in keys {
             if env.lookup.contains(key) {
                 self.refresh(env, key);
@@ -537,7 +542,7 @@ impl SwitchPlan {
             }
         }
         self.fit(env);
-        self.want_refill();
+        self.hope();
         while self.wants_refill() {
             self.refill(env);
         }
@@ -561,14 +566,23 @@ impl SwitchPlan {
             self.refresh(env, key);
         }
         // Somebody's leaving may have started it anew meanwhile.
-        if let Some(last) = last
-            && self.refill == Refill::Done
-        {
-            self.refill = Refill::Behind(last);
+        if self.refill == Refill::Done {
+            match last {
+                Some(last) => self.refill = Refill::Behind(last),
+                None => self.hopeless = Some(self.room()),
+            }
         }
     }
 
     fn want_refill(&mut self) {
+        if self.hopeless.is_none_or(|room| self.room() > room) {
+            self.refill = Refill::Start;
+        }
+    }
+
+    /// Something became cheaper for who knows whom.
+    const fn hope(&mut self) {
+        self.hopeless = None;
         self.refill = Refill::Start;
     }
 
@@ -806,6 +820,7 @@ impl SwitchPlan {
                         self.hold_hop(hop);
                     }
                     self.changed.insert(Changed::Group(key));
+                    self.hope();
                 }
             }
         }
@@ -840,6 +855,7 @@ impl SwitchPlan {
         if hop.users == 1 {
             self.used += 1;
             self.changed.insert(Changed::Hop(id));
+            self.hope();
         }
     }
 

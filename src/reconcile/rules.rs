@@ -108,6 +108,16 @@ impl RuleEntry {
         self.desired.is_none() && self.applied.is_none() && self.sent.is_none()
     }
 
+    /// Whether it stands elsewhere than it should: then it goes before it comes.
+    pub fn is_moved(&self) -> bool {
+        match (&self.desired, &self.applied) {
+            (Some(desired), Some(applied)) => {
+                (desired.chain, desired.prio) != (applied.chain, applied.prio)
+            }
+            _ => false,
+        }
+    }
+
     /// What is, or may be, in the block.
     fn present(&self) -> impl Iterator<Item = &Arc<PlannedRule>> {
         let sent = self.sent.as_ref().and_then(Option::as_ref);
@@ -198,12 +208,29 @@ impl RuleTable {
         self.find(Item::Rule(key))
     }
 
+    /// The same for a stray too.
+    pub fn find(&self, item: Item) -> Option<&RuleEntry> {
+        let at = *self.index.get(&item)?;
+        self.entries[at as usize].as_ref().map(|(_, entry)| entry)
+    }
+
     /// Everything.
     pub fn iter(&self) -> impl Iterator<Item = (Item, &RuleEntry)> {
         self.entries
             .iter()
             .flatten()
             .map(|(item, entry)| (*item, entry))
+    }
+
+    /// What `wanted` holds for, in the order in which writes are tried.
+    pub fn in_order(&self, wanted: impl Fn(&RuleEntry) -> bool) -> Vec<Item> {
+        let mut items: Vec<Item> = self
+            .iter()
+            .filter(|(_, entry)| wanted(entry))
+            .map(|(item, _)| item)
+            .collect();
+        items.sort_unstable_by_key(|item| order(*item));
+        items
     }
 
     /// Rules that are there or on their way, replacements counted twice.
@@ -381,12 +408,7 @@ impl RuleTable {
                 }
                 continue;
             }
-            let moved = match (&entry.desired, &entry.applied) {
-                (Some(desired), Some(applied)) => {
-                    (desired.chain, desired.prio) != (applied.chain, applied.prio)
-                }
-                _ => false,
-            };
+            let moved = entry.is_moved();
             let write = if let Some(rule) = entry.desired.clone().filter(|_| !moved) {
                 if self.held_back.contains(&item) || !self.may_put(item, &rule, chains) {
                     continue;
@@ -436,14 +458,36 @@ impl RuleTable {
     /// or the next to come would take the room.
     fn relieve(&mut self, now: Timestamp) -> Option<RuleWrite> {
         self.tight = false;
+        // What was refused is tried again as soon as there is room, before anything else takes it.
+        for item in self.failing.clone() {
+            if let Some(&at) = self.index.get(&item) {
+                self.change(at, |entry| {
+                    if let Some(failure) = &mut entry.failure {
+                        failure.due = Timestamp(0);
+                    }
+                });
+                self.dirty.insert(order(item));
+            }
+        }
         let applied = |at: &u32| self.states(*at).applied.is_some();
-        let (_, at) = self
+        let shortest = self
             .routes
             .values()
             .flatten()
             .filter(|(_, at)| applied(at))
             .map(|(prefix, at)| ((prefix.len(), *prefix), *at))
-            .min()?;
+            .min();
+        let Some((_, at)) = shortest else {
+            // No prefix is in. Whom admission leaves out, the kernel has.
+            let admits =
+                |item: &&Item| matches!(item, Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)));
+            let at = *self
+                .failing
+                .iter()
+                .find(admits)
+                .and_then(|item| self.index.get(item))?;
+            return applied(&at).then(|| self.send(at, None)).flatten();
+        };
         let (item, _) = self.entries[at as usize].as_ref()?;
         self.held_back.insert(*item);
         for item in &self.failing {
@@ -674,11 +718,6 @@ impl RuleTable {
                 return handle;
             }
         }
-    }
-
-    fn find(&self, item: Item) -> Option<&RuleEntry> {
-        let at = *self.index.get(&item)?;
-        self.entries[at as usize].as_ref().map(|(_, entry)| entry)
     }
 
     fn states(&self, at: u32) -> &RuleEntry {

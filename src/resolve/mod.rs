@@ -152,9 +152,9 @@ impl Resolver {
         Some((peer, self.peers.get(&peer)?.believed))
     }
 
-    /// What is believed about a peer; `None` when nothing of ours rests on it.
+    /// What is believed about a peer; `None` when nothing uses it.
     pub fn believed(&self, peer: NeighbourKey) -> Option<Believed> {
-        self.peers.get(&peer).map(|p| p.believed)
+        Some(self.peers.get(&peer)?.believed)
     }
 
     /// The IPv4 address that stands for a peer.
@@ -289,7 +289,8 @@ impl Resolver {
         })
     }
 
-    fn resolve_dev(&mut self, view: &KernelView, dev: IfIndex, changes: &mut ResolveChanges) {
+    /// Resolves all hops of a link again, after a change of its own addresses too.
+    pub fn resolve_dev(&mut self, view: &KernelView, dev: IfIndex, changes: &mut ResolveChanges) {
         let keys: Vec<_> = self
             .by_dev
             .get(&dev)
@@ -377,7 +378,7 @@ impl Resolver {
             Err(reason) => return HopState::Blocked(reason),
         };
         let wrong = |addr: Ipv4Addr| {
-            is_foreign_and_wrong(
+            is_taken(
                 view,
                 NeighbourKey {
                     dev: key.dev,
@@ -420,7 +421,7 @@ impl Resolver {
 
     fn conflicts(&self, view: &KernelView, key: NeighbourKey) -> bool {
         self.wanted_neighbour(key)
-            .is_some_and(|mac| is_foreign_and_wrong(view, key, mac))
+            .is_some_and(|mac| is_taken(view, key, mac))
     }
 
     fn set_peer(
@@ -492,11 +493,11 @@ fn classify(view: &KernelView, key: HopKey) -> Wish {
         via,
         onlink,
     } = key;
-    match view.link(dev) {
+    let link = match view.link(dev) {
         None => return Wish::Blocked(Reason::LinkUnknown),
         Some(link) if !link.usable() => return Wish::Blocked(Reason::LinkDown),
-        Some(_) => {}
-    }
+        Some(link) => link,
+    };
     let plain = |family, via, onlink| {
         Wish::Plain(KernelHop {
             family,
@@ -506,6 +507,15 @@ fn classify(view: &KernelView, key: HopKey) -> Wish {
         })
     };
     let peer = |addr| {
+        // A neighbour that is written there for 169.254.0.1 becomes 0.0.0.0: that of every IPv4 packet of the link, on `lo`
+        // all of the host's own. Nothing has a MAC there anyway.
+        if link.one_neighbour {
+            return plain(
+                Family::V6,
+                Some(IpAddr::V6(addr)),
+                onlink && !is_link_local6(addr),
+            );
+        }
         Wish::Peer(NeighbourKey {
             dev,
             addr: IpAddr::V6(addr),
@@ -534,11 +544,12 @@ fn is_lost(key: &HopKey) -> bool {
     key.family == Family::V4 && key.via == Some(IpAddr::V4(ZEBRA_ADDR))
 }
 
-/// Somebody else's permanent entry that leads elsewhere: not to be overwritten, so the address is not ours to use.
-fn is_foreign_and_wrong(view: &KernelView, key: NeighbourKey, mac: MacAddr) -> bool {
-    view.neighbour(key).is_some_and(|n| {
-        n.state == NeighbourState::Permanent
-            && n.protocol != Protocol::REDIRECT.0
-            && n.mac != Some(mac)
-    })
+/// Somebody else's permanent entry that leads elsewhere, not to be overwritten, or an address of this host: not ours to use.
+fn is_taken(view: &KernelView, key: NeighbourKey, mac: MacAddr) -> bool {
+    view.is_own(key)
+        || view.neighbour(key).is_some_and(|n| {
+            n.state == NeighbourState::Permanent
+                && n.protocol != Protocol::REDIRECT.0
+                && n.mac != Some(mac)
+        })
 }

@@ -11,5 +11,5 @@ mod slots;
 
 pub use groups::{GroupChange, Groups, Meaning, NhRef};
 pub use paths::{Path, PathForm, PathId, PathKey, PathTarget, Paths};
-pub use sessions::{Connection, Session, SweepScope};
+pub use sessions::{Connection, Fate, Session, Sweep, Zebra};
 pub use slots::{Slot, SlotFlags, SlotId, Slots};

@@ -93,6 +93,11 @@ impl Slot {
         }
     }
 
+    /// The route's key, or nothing when the slot is free.
+    pub fn used_key(&self) -> Option<RouteKey> {
+        (self.len != FREE).then(|| self.key())
+    }
+
     /// The route's family.
     pub const fn family(&self) -> Family {
         if self.flags.has(SlotFlags::V6) {
@@ -250,6 +255,11 @@ impl Slots {
             entry.remove();
             self.free.push(id.0);
         }
+    }
+
+    /// Whether a number is that of a route.
+    pub fn is_used(&self, id: SlotId) -> bool {
+        self.slots[id.0 as usize].len != FREE
     }
 
     /// A slot.

@@ -3,8 +3,10 @@
 //! - The next next-hop object id. zebra remembers ids even of objects that are gone, so none is used twice within a boot
 //!   (docs/evidence.md, "Next-hop objects"); ids are saved in blocks, *before* one of a block is given out.
 //! - Which 169.254 address stood for which neighbour, by the link's name, so that a restart changes no route.
+//! - Which zebra was heard last: the same one may have routes that it does not repeat (`rib::Session`).
+//! - The metrics that our routes had, part of their mark: a route of a metric that we never used is not ours.
 //!
-//! A file that is missing, damaged or of another boot is no error: it costs a fresh start of both.
+//! A file that is missing, damaged or of another boot is no error: it costs a fresh start of all this.
 
 use std::fs;
 use std::io::{self, Write};
@@ -30,6 +32,12 @@ pub struct Snapshot {
     pub next_nexthop_id: u32,
     /// Addresses of the 169.254 pool.
     pub pool: Vec<PoolEntry>,
+    /// `nlmsg_pid` of the zebra that was last heard.
+    #[serde(default)]
+    pub zebra: Option<u32>,
+    /// Metrics that our routes had since the boot.
+    #[serde(default)]
+    pub metrics: Vec<u32>,
 }
 
 /// One address of the pool.
@@ -44,7 +52,7 @@ pub struct PoolEntry {
 }
 
 impl Snapshot {
-    /// What is worth saving now.
+    /// What is worth saving now; zebra and metrics are for the caller to add.
     pub fn new(
         next_nexthop_id: u32,
         pool: &AddressPool,
@@ -64,6 +72,8 @@ impl Snapshot {
             boot_id: boot_id(),
             next_nexthop_id,
             pool: entries,
+            zebra: None,
+            metrics: Vec::new(),
         }
     }
 
@@ -131,7 +141,9 @@ mod tests {
             addr: "fe80::1".parse().unwrap(),
         };
         pool.remember(peer, "169.254.0.7".parse().unwrap());
-        let saved = Snapshot::new(0xB800_1000, &pool, |dev| format!("eth{dev}").into());
+        let mut saved = Snapshot::new(0xB800_1000, &pool, |dev| format!("eth{dev}").into());
+        saved.zebra = Some(0x8000_0001);
+        saved.metrics = vec![10, 99];
         saved.save(&path).unwrap();
         assert_eq!(Snapshot::load(&path).unwrap(), saved);
         fs::write(&path, &fs::read(&path).unwrap()[..20]).unwrap();

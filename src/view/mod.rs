@@ -30,6 +30,10 @@ pub enum ViewChange {
     },
     /// A neighbour appeared, vanished or changed.
     Neighbour(NeighbourKey),
+    /// The kernel no longer keeps a neighbour fresh: it was released, or somebody wrote over it.
+    Unmanaged(NeighbourKey),
+    /// An IPv4 address came: it may be one that stands for a neighbour.
+    AddressAdded(IfIndex),
     /// An IPv4 address went away: the kernel may have dropped routes of that link without a word.
     AddressGone(IfIndex),
 }
@@ -69,6 +73,22 @@ impl KernelView {
     /// A neighbour.
     pub fn neighbour(&self, key: NeighbourKey) -> Option<&Neighbour> {
         self.neighbours.get(&key)
+    }
+
+    /// Whether an address is our own on that link, or the broadcast address of its subnet: the kernel takes neither for a
+    /// gateway.
+    pub fn is_own(&self, key: NeighbourKey) -> bool {
+        let is = |own: IpAddr, len: u8| {
+            let (IpAddr::V4(own), IpAddr::V4(addr)) = (own, key.addr) else {
+                return own == key.addr;
+            };
+            let hosts = u32::MAX.checked_shr(u32::from(len)).unwrap_or(0);
+            let all_ones = own.to_bits() | hosts;
+            own == addr || (len < 31 && [all_ones, all_ones & !hosts].contains(&addr.to_bits()))
+        };
+        self.addresses
+            .iter()
+            .any(|&(dev, own, len)| dev == key.dev && is(own, len))
     }
 
     /// All links.
@@ -137,6 +157,9 @@ impl KernelView {
             } => {
                 if *present {
                     self.addresses.insert((*dev, *addr, *len));
+                    if addr.is_ipv4() {
+                        changes.push(ViewChange::AddressAdded(*dev));
+                    }
                 } else {
                     self.addresses.remove(&(*dev, *addr, *len));
                     if addr.is_ipv4() {
@@ -234,8 +257,13 @@ impl KernelView {
                 routers.remove(&key);
             }
         }
-        if self.neighbours.insert(key, neighbour) != Some(neighbour) {
+        let old = self.neighbours.insert(key, neighbour);
+        if old != Some(neighbour) {
             changes.push(ViewChange::Neighbour(key));
+        }
+        // Where the kernel can't manage neighbours, none ever was.
+        if old.is_some_and(|old| old.managed) && !neighbour.managed {
+            changes.push(ViewChange::Unmanaged(key));
         }
     }
 

@@ -50,6 +50,8 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_VRF_TABLE: u16 = 1;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 const IFF_UP: u32 = 0x1;
+const IFF_LOOPBACK: u32 = 0x8;
+const IFF_POINTOPOINT: u32 = 0x10;
 const IFF_RUNNING: u32 = 0x40;
 const IFF_LOWER_UP: u32 = 0x1_0000;
 
@@ -77,8 +79,6 @@ pub struct NeighbourEntry {
     pub neighbour: Neighbour,
     /// `NTF_EXT_LEARNED`: a control plane (EVPN) put it there.
     pub ext_learned: bool,
-    /// `NTF_EXT_MANAGED`: the kernel keeps it fresh.
-    pub managed: bool,
 }
 
 /// How a neighbour is to be kept fresh.
@@ -120,6 +120,7 @@ pub fn decode_link(payload: &[u8]) -> Option<Link> {
         name: "".into(),
         admin_up: flags & IFF_UP != 0,
         carrier: flags & IFF_LOWER_UP != 0 && flags & IFF_RUNNING != 0,
+        one_neighbour: flags & (IFF_LOOPBACK | IFF_POINTOPOINT) != 0,
         mac: None,
         mtu: 0,
         master: None,
@@ -175,9 +176,9 @@ pub fn decode_neighbour(payload: &[u8]) -> Option<NeighbourEntry> {
             state: neighbour_state(u16_at(ndm, 8)?),
             router: flags & NTF_ROUTER != 0,
             protocol,
+            managed,
         },
         ext_learned: flags & NTF_EXT_LEARNED != 0,
-        managed,
     })
 }
 
@@ -394,6 +395,7 @@ mod tests {
                 name: "red".into(),
                 admin_up: true,
                 carrier: true,
+                one_neighbour: false,
                 mac: Some("02:00:00:00:00:01".parse().unwrap()),
                 mtu: 9000,
                 master: IfIndex::new(3),
@@ -466,12 +468,13 @@ mod tests {
                 state: NeighbourState::Permanent,
                 router: false,
                 protocol: 1,
+                managed: false,
             }
         );
 
         let (payload, parsed) =
             request(|e| encode_refresh(e, &key, Refresh::Managed, None, Protocol(1)));
-        assert!(decode_neighbour(&payload).unwrap().managed);
+        assert!(decode_neighbour(&payload).unwrap().neighbour.managed);
         assert!(
             parsed
                 .attributes
@@ -486,7 +489,7 @@ mod tests {
         let (payload, _) =
             request(|e| encode_refresh(e, &key, Refresh::Release, Some(&learned), Protocol(1)));
         let read = decode_neighbour(&payload).unwrap();
-        assert!(read.ext_learned && !read.managed && read.neighbour.protocol == 0);
+        assert!(read.ext_learned && !read.neighbour.managed && read.neighbour.protocol == 0);
     }
 
     #[test]

@@ -31,11 +31,17 @@ pub struct FakeKernel {
     pub links: BTreeMap<IfIndex, Link>,
     pub objects: BTreeMap<u32, Object>,
     pub routes: BTreeMap<RouteKey, KernelRoute>,
+    /// That of our routes, if it is not 10.
+    pub metric: Option<u32>,
+    /// Routes of ours that have another metric, with it.
+    pub old_routes: BTreeMap<(RouteKey, u32), KernelRoute>,
     pub foreign: BTreeSet<RouteKey>,
     pub neighbours: BTreeMap<NeighbourKey, Neighbour>,
     pub no_objects: bool,
     /// Fail the write with this number, counting from now.
     pub fail_at: Option<(u64, i32)>,
+    /// The answer to the write with this number is lost, and the writer sends it again.
+    pub lose_at: Option<u64>,
     pub writes: u64,
     pub route_writes: u64,
     /// Every id ever used; one that comes again after it went is a broken promise.
@@ -50,6 +56,7 @@ pub fn link(index: u32, up: bool) -> Link {
         name: format!("eth{index}").into(),
         admin_up: up,
         carrier: up,
+        one_neighbour: false,
         mac: Some(MacAddr([2, 0, 0, 0, 1, index as u8])),
         mtu: 1500,
         master: None,
@@ -95,17 +102,41 @@ impl FakeKernel {
     }
 
     fn observed_routes(&self) -> KernelEvent {
-        let routes = self
-            .routes
-            .iter()
-            .map(|(&key, form)| ObservedRoute {
+        let metric = self.metric();
+        let routes = self.routes.iter().map(|(&key, form)| (key, metric, form));
+        let old = self.old_routes.iter().map(|(&(k, m), form)| (k, m, form));
+        let routes = routes
+            .chain(old)
+            .map(|(key, metric, form)| ObservedRoute {
                 key,
-                metric: 10,
+                metric,
                 protocol: 1,
                 form: Some(form.clone()),
             })
             .collect();
         KernelEvent::Routes { routes, last: true }
+    }
+
+    pub fn metric(&self) -> u32 {
+        self.metric.unwrap_or(10)
+    }
+
+    /// The next daemon writes with this one.
+    pub fn change_metric(&mut self, metric: u32) {
+        let old = self.metric();
+        self.metric = Some(metric);
+        let routes = std::mem::take(&mut self.routes);
+        self.old_routes
+            .extend(routes.into_iter().map(|(key, form)| ((key, old), form)));
+        let (now, old) = std::mem::take(&mut self.old_routes)
+            .into_iter()
+            .partition(|((_, old), _)| *old == metric);
+        self.old_routes = old;
+        let now: BTreeMap<(RouteKey, u32), KernelRoute> = now;
+        self.routes = now
+            .into_iter()
+            .map(|((key, _), form)| (key, form))
+            .collect();
     }
 
     fn usable(&self, dev: IfIndex) -> bool {
@@ -136,10 +167,15 @@ impl FakeKernel {
             let result = if let Some((0, errno)) = self.fail_at {
                 self.fail_at = None;
                 Err(errno)
+            } else if self.lose_at == Some(0) {
+                self.lose_at = None;
+                let _lost = self.apply(&op.kind);
+                self.apply(&op.kind)
             } else {
                 if let Some((left, _)) = &mut self.fail_at {
                     *left -= 1;
                 }
+                self.lose_at = self.lose_at.map(|left| left - 1);
                 self.apply(&op.kind)
             };
             let result = result.map_err(|errno| Refusal {
@@ -160,6 +196,10 @@ impl FakeKernel {
             OpKind::Route { key, op } => {
                 self.route_writes += 1;
                 self.route(*key, op)
+            }
+            OpKind::DeleteOldRoute { key, metric } => {
+                let gone = self.old_routes.remove(&(*key, *metric));
+                gone.map(|_| ()).ok_or(ESRCH)
             }
             OpKind::PutHop { id, hop } => {
                 self.check_objects()?;
@@ -206,6 +246,7 @@ impl FakeKernel {
                     state: NeighbourState::Permanent,
                     router: false,
                     protocol: 1,
+                    managed: false,
                 };
                 self.set_neighbour(n);
                 Ok(())
@@ -272,8 +313,9 @@ impl FakeKernel {
 
     fn remove_object(&mut self, id: u32) {
         self.objects.remove(&id);
-        self.routes
-            .retain(|_, r| r.target != KernelTarget::Object(KernelNhId::new(id).unwrap()));
+        let by_it = KernelTarget::Object(KernelNhId::new(id).unwrap());
+        self.routes.retain(|_, r| r.target != by_it);
+        self.old_routes.retain(|_, r| r.target != by_it);
         let groups: Vec<u32> = self.objects.keys().copied().collect();
         for group in groups {
             let Some(Object::Group(members)) = self.objects.get_mut(&group) else {

@@ -197,7 +197,8 @@ ping_start() { spawn "$2/$1" / ping -n -q -i 0.02 -I "$4" "$3"; }
 # ping_lost NAME ROUTER: stop it, print how many of its packets were lost.
 ping_lost() {
     signal "$2/$1" INT
-    end "$2/$1"
+    # It says how many it sent, unless it is ended before.
+    end_slowly "$2/$1"
     sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) received.*/\1 \2/p' "$LAB/$2/log/$1" |
         awk '{ print $1 - $2; found = 1 } END { exit !found }'
 }
@@ -228,7 +229,8 @@ stream_flows() {
 stream_lost() {
     stream_flows "$1" "$2" || echo "$1: nothing arrives any more" >&2
     signal "$2/$1" INT
-    end "$2/$1"
+    # It says how many it sent, unless it is ended before.
+    end_slowly "$2/$1"
     awk -v FS='[][ =]' '
         /icmp_seq=/ {
             for (i = 1; i < NF; i++) if ($i == "icmp_seq") number = $(i + 1)

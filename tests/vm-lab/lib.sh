@@ -318,3 +318,10 @@ event() { offload sw show events | grep -F " $1 " | grep -qF -- "${2:-}" || { of
 
 # daemon_alone [TOML]: our daemon with nobody to tell it routes, from which hosts of connected subnets remain.
 daemon_alone() { offload_start sw 'setup = "observe"'$'\n'"${1:-}"; }
+
+# all_in_hw: the daemon says that every rule of its is in hardware, and there are some.
+all_in_hw() {
+    local status
+    status=$(offload sw show status --json) || return 1
+    [[ $(jq '.offload | .rules > 0 and .rules == .in_hw' <<<"$status") == true ]] || { echo "$status"; return 1; }
+}

@@ -2,8 +2,6 @@
 # The story of the offload: a switch with hosts on its VFs and behind its uplink, BGP unnumbered, our
 # daemon on the router. Run in the VM by `make demo-offload`. Not a test of details (those are the
 # labs), but nothing in it may be untrue.
-#
-# What the daemon puts into the switch is to be shown and checked at the places marked "hardware".
 . "$(dirname "$0")/../vm-lab/lib.sh"
 
 # show COMMAND...: on the router, as an operator would type it, and what comes out of it.
@@ -29,7 +27,9 @@ switch_steady
 section '2. The routes as frr-offload has them'
 show frr-offload show status
 show frr-offload show routes -4
-# hardware: show frr-offload show offload
+wait_until 30 'the switch has a rule for each network' rules_for 4
+show frr-offload show ports
+show frr-offload show offload --summary
 
 section '3. As the kernel has them'
 show ip route show proto redirect
@@ -37,11 +37,18 @@ show ip neigh show to 169.254.0.0/16
 
 section '4. Traffic from h0 to h1'
 show frr-offload explain "${ADDRESS4[h1]}"
-# hardware: by_hardware, and every rule in_hw; until then the kernel forwards.
-by_cpu 'it crosses the router, TTL one less' hops_to h0 h1
+by_hardware 'it crosses the router, TTL one less' hops_to h0 h1
+by_hardware 'and IPv6' hops_to h0 h1 6
+by_hardware 'and to the uplink' hops_to h2 up
 printf '\n%ssw# ethtool -S pf0vf0%s\n' "$DIM" "$PLAIN"
 ethtool -S pf0vf0
-# hardware: show tc -s filter show dev pf0vf0 ingress
-say "rules in the switch: $(rule_count)"
+show frr-offload show offload --dev pf0vf0 --kind route
+printf '\n%ssw# tc -s filter show dev pf0vf0 ingress chain 2 | grep -A 8 10.1.1.0%s\n' "$DIM" "$PLAIN"
+tc -s filter show dev pf0vf0 ingress chain 2 | grep -A 8 10.1.1.0 || true
+check 'every rule is in hardware' all_in_hw
+
+section '5. A host goes silent: its neighbour is STALE, and hardware forwards all the same'
+ipr sw neigh change "$(link_local h1 "${FAR[h1]}")" dev pf0vf1 nud stale
+by_hardware 'from h0 to h1' hops_to h0 h1
 
 lab_passed

@@ -137,6 +137,7 @@ fn status_is_one_screen() {
   offload  120 rules, room for 30000, 118 in hardware, 2 refused, chained layout          skip_sw
   17 updates not taken (connected, kernel or our own routes)
   1 netlink overrun, each followed by a full dump
+  mended, because others had deleted or changed them: 2 routes, 0 next-hop objects, 1 neighbour, 3 rules
   updates dropped:
            3  host-bits  bits behind the prefix length are set
 ",
@@ -154,6 +155,22 @@ fn a_summary_counts_and_gives_reasons_in_words() {
   254  ipv6    bgp       installed       2
 1002 routes
       1000  link-down  the next hop's interface is down or has no carrier
+",
+    );
+}
+
+#[test]
+fn a_plan_is_commands_and_says_what_is_none() {
+    let mut out = Vec::new();
+    for line in samples::plan() {
+        plan_line(&mut out, &line).unwrap();
+    }
+    same(
+        &String::from_utf8(out).unwrap(),
+        r"ip neigh replace 169.254.0.1 lladdr 02:00:00:00:00:01 dev p0 nud permanent proto redirect
+ip nexthop replace id 3087007744 via 169.254.0.1 dev p0 onlink proto redirect
+tc filter add dev p0 ingress chain 4 protocol ip prio 9 flower skip_sw src_ip 0.0.0.1/0.0.0.1 action goto chain 5 cookie 6f6e65206f66206f75722072756c6573 # tc can't type a mask with gaps
+ip route del 10.2.0.0/16 proto redirect metric 10
 ",
     );
 }

@@ -11,6 +11,7 @@ fn link(index: u32, name: &str, switch: Option<u8>) -> Link {
         name: name.into(),
         admin_up: true,
         carrier: true,
+        one_neighbour: false,
         mac: Some(MacAddr([2, 0, 0, 0, 0, index as u8])),
         mtu: 1500,
         master: None,

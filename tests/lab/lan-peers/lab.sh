@@ -117,10 +117,6 @@ $(for number in 1 2 3; do
     done)
  exit-address-family
 exit
-! In a table of its own, over the routes of BGP.
-ip route 198.51.101.0/24 10.1.1.1 table 1000
-ip route 198.51.102.0/24 10.2.1.1 table 1000
-ip route 198.51.103.0/24 10.3.2.1 table 1000
 CONF
 }
 r1_conf >"$LAB/r1.conf"
@@ -131,6 +127,10 @@ for number in 1 2 3; do
 done
 offload_start r1
 ok 'FRR runs on r1 and its three peers'
+# In a table of its own, over the routes of BGP. zebra sends such routes only while we listen, never in its replay.
+wait_until 20 'the replay is over' synced r1
+frr_configure r1 'ip route 198.51.101.0/24 10.1.1.1 table 1000' \
+    'ip route 198.51.102.0/24 10.2.1.1 table 1000' 'ip route 198.51.103.0/24 10.3.2.1 table 1000'
 
 # to_peer PREFIX PEER [TABLE]: what the kernel prefers there is ours, by an address whose neighbour
 # entry has the MAC of exactly that peer.

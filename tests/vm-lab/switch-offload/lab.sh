@@ -14,6 +14,15 @@ by_hardware 'and back' hops_to h1 h0
 by_hardware 'and IPv6' hops_to h0 h1 6
 by_hardware 'from VF to uplink' hops_to h2 up
 
+section 'The truth about it'
+wait_until 20 'every rule is in hardware, says the daemon' all_in_hw
+explained() { offload sw explain 10.1.1.1 | grep -q 'out of pf0vf1 to 02:00:00:00:01:01, TTL less one'; }
+check 'explain names the port and the MAC' explained
+verdict() { [[ $(offload sw explain 10.1.1.1 --json | jq -r .verdict) == "$1" ]]; }
+check 'and the verdict' verdict hardware
+ipr sw neigh change "$(link_local h1 "${FAR[h1]}")" dev pf0vf1 nud stale
+by_hardware 'a neighbour that is STALE' hops_to h0 h1
+
 section 'What the router must see itself'
 check 'an expiring packet' hears h0 'Time to live exceeded' -t 1 -I 10.1.0.1 10.1.1.1
 check 'and IPv6' hears h0 'Hop limit' -t 1 -I 2001:db8:10::1 2001:db8:11::1
