@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The daemon dies and comes back under traffic: hardware forwards on, and what has not changed is not written. What others
-# do to our rules is mended, theirs are left alone, and representors that go and come are taken up again.
+# do to our rules is mended, theirs are left alone, and representors that go take nothing along but their rules.
 . "$(dirname "$0")/../lib.sh"
 
 lab_init switch-restart
@@ -46,8 +46,8 @@ check "under 1 % of the rules were written ($gone of $all)" test $((gone * 100))
 check 'and none was added' test "$(rule_texts | wc -l)" = "$all"
 
 section 'What others do to our rules'
-# Without the numbers of actions, which a rule written anew has others of, and what only a rule that was used has.
-texts() { rule_texts | grep -v ' protocol arp ' | sed 's/ index [0-9]*//g; s/ used_hw_stats [a-z]*//g' | LC_ALL=C sort; }
+# Without numbers, which a rule written anew has others of, and what only a rule that was used has.
+texts() { rule_texts | grep -v ' protocol arp ' | sed 's/ index [0-9]*//g; s/ handle [^ ]*//; s/ used_hw_stats [a-z]*//g' | LC_ALL=C sort; }
 texts >"$LAB/before"
 same() { texts | diff - "$LAB/before"; }
 read -r prio chain handle < <(rule_texts pf0vf0 |
@@ -67,17 +67,9 @@ check 'the daemon says so' event qdisc-stolen pf0vf1
 by_hardware 'and they forward' hops_to h1 h0
 check 'the filter of somebody else is there' left_alone
 
-section 'The eswitch goes to legacy mode and back'
+section 'The eswitch goes to legacy mode, and its ports with it'
 devlink dev eswitch set platform/eswitch-sim.0 mode legacy
 check 'no rule is left' test "$(rule_count)" = "$(grep -c '^p\(1\|f1\)' "$SWITCH/rules")"
 check 'the daemon lives' offload sw show status
-devlink dev eswitch set platform/eswitch-sim.0 mode switchdev
-for host in h0 h1; do
-    ipr sw link set "${PORT[$host]}" address "02:00:00:00:00:0${NUMBER[$host]}"
-    ipr sw link set "${PORT[$host]}" up
-done
-wait_until 60 'BGP has converged' switch_converged
-wait_until 30 'the rules are back' rules_for 2
-by_hardware 'and forward' hops_to h0 h1
 
 lab_passed
