@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use frr_offload::engine::switch::Switch;
 use frr_offload::model::{
-    Block, Family, IfIndex, MacAddr, NextHop, NhgId, Prefix, Prio, Reason, RouteKey, Runs, TableId,
-    Timestamp,
+    Block, Chain, Cookie, EtherProto, Family, FlowerRule, Handle, IfIndex, MacAddr, NextHop, NhgId,
+    Prefix, Prio, Reason, RouteKey, RuleAction, RuleMatch, Runs, TableId, Timestamp,
 };
 use frr_offload::plan::{
     Env, GroupKey, HopId, HopRule, LayoutConfig, Limits, Lookup, PlannedPort, RouteRule, Target,
@@ -655,6 +655,53 @@ fn new_switch(capacity: Option<usize>) -> Switch {
             ..Limits::none()
         },
     )
+}
+
+/// Somebody's filters, in the priorities and chains that would be ours: another protocol in the first, a drop of everything in the
+/// others.
+#[test]
+fn rules_of_others_are_left_alone_and_kept_clear_of() {
+    let mut run = Run::new(false, None);
+    run.tc.blocks.clear();
+    run.world.routes.insert(
+        RouteKey {
+            table: TableId::MAIN,
+            prefix: "10.0.0.0/8".parse().unwrap(),
+        },
+        Wish::Forward(Target::Hop(hop(1))),
+    );
+    let key = *run.world.routes.keys().next().unwrap();
+    run.lookup.set(key, true);
+    run.since = vec![run.world.clone()];
+    let theirs = |protocol, action| FlowerRule {
+        protocol,
+        matches: RuleMatch::default(),
+        actions: [action].into(),
+        runs: Runs::Hardware,
+        cookie: Cookie([0; 16]),
+    };
+    let at = |chain, prio| {
+        (
+            Chain::new(chain).unwrap(),
+            Prio::new(prio).unwrap(),
+            Handle::new(1).unwrap(),
+        )
+    };
+    let mut others = BTreeMap::from([(at(0, 1), theirs(EtherProto::Ipv6, RuleAction::Trap))]);
+    for chain in 1..8 {
+        others.insert(at(chain, 1), theirs(EtherProto::Ipv4, RuleAction::Drop));
+    }
+    for port in 0..PORTS {
+        run.tc.blocks.insert(run.world.block(port), others.clone());
+    }
+    run.restart();
+    run.quiet();
+    for rules in run.tc.blocks.values() {
+        for (at, rule) in &others {
+            assert_eq!(rules.get(at), Some(rule));
+        }
+    }
+    assert!(run.tc.writes > 0);
 }
 
 proptest! {

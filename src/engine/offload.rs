@@ -29,7 +29,7 @@ use crate::plan::{
     Env, Except, FibPlan, GroupKey, HopId, HopRule, LayoutConfig, Limits, Lookup, PlannedPort,
     Target, Wish, fixed_exceptions, scale_weights,
 };
-use crate::reconcile::{RuleWrite, RuleWriteKind};
+use crate::reconcile::{OpClass, Remedy, RuleWrite, RuleWriteKind, remedy};
 use crate::resolve::{HopKey, HopState, Resolver};
 use crate::rib::{Groups, Meaning, Path, PathTarget, Paths, SlotFlags, SlotId, Slots};
 use crate::view::mirror::Mirror;
@@ -84,6 +84,15 @@ pub(super) struct OneSwitch {
 }
 
 impl OneSwitch {
+    /// A block that may have rules and was read back.
+    fn first_to_ask(&self) -> Option<(Block, IfIndex)> {
+        let ports = self.ports.ports.iter();
+        ports
+            .filter(|port| admits(port) != [false, false])
+            .map(|port| (Block::Port(port.dev), port.dev))
+            .find(|(block, _)| self.listed.contains(block))
+    }
+
     /// The families that the driver can route.
     fn families(&self) -> [bool; 2] {
         match &self.verdict {
@@ -98,8 +107,7 @@ impl OneSwitch {
 enum Job {
     Rule(SwitchKey, Block, u32, u32),
     Qdisc(IfIndex),
-    /// The list that tells of the new qdisc.
-    QdiscList(IfIndex),
+    Qdiscs(IfIndex),
     Feature(IfIndex),
     Dump(Block),
     Probe(SwitchKey),
@@ -133,6 +141,8 @@ pub(super) struct Offload {
     jobs: FxHashMap<u32, Job>,
     next_job: u32,
     asked_qdiscs: FxHashSet<IfIndex>,
+    /// Made, and not listed yet.
+    made_qdiscs: Vec<IfIndex>,
     asked_features: FxHashSet<IfIndex>,
     dumping: BTreeMap<Block, Vec<ObservedRule>>,
     wanted_dumps: BTreeSet<Block>,
@@ -567,6 +577,8 @@ impl Engine {
         let retry = offload.next_retry <= self.now;
         if retry {
             offload.next_retry = self.now + RETRY_REFUSED;
+            offload.asked_qdiscs.clear();
+            offload.asked_features.clear();
         }
         let facts = facts!(self, offload);
         let mut writes: Vec<(SwitchKey, RuleWrite)> = Vec::new();
@@ -718,17 +730,21 @@ impl Engine {
                 }
                 self.offload = offload;
             }
-            Job::QdiscList(dev) => {
-                self.offload.asked_qdiscs.remove(&dev);
-            }
-            Job::Qdisc(dev) => {
-                if let Err(refusal) = result {
-                    self.note_refusal(
-                        &format!("a clsact qdisc on {}", self.view.name_of(dev)),
-                        refusal.errno,
-                        refusal.text.as_deref(),
-                    );
+            Job::Qdisc(dev) => match result {
+                // What the writer does itself is not told by the watch, and another's may be older than its list.
+                Ok(_) => self.offload.made_qdiscs.push(dev),
+                Err(refusal) if remedy(OpClass::PortSetting, refusal.errno) == Remedy::Done => {
+                    self.offload.made_qdiscs.push(dev);
                 }
+                // Asked for again with what else was refused.
+                Err(refusal) => self.note_refusal(
+                    &format!("a clsact qdisc on {}", self.view.name_of(dev)),
+                    refusal.errno,
+                    refusal.text.as_deref(),
+                ),
+            },
+            Job::Qdiscs(dev) => {
+                self.offload.asked_qdiscs.remove(&dev);
             }
             Job::Feature(dev) => {
                 if let Err(refusal) = result {
@@ -810,7 +826,11 @@ impl Engine {
                 );
             }
         } else {
-            one.rules.find(block, rules);
+            let adopts = one.rules.find(block, rules);
+            // Where zebra writes the routes nothing else tells that there was an earlier run: its rules stay until zebra has spoken.
+            if adopts && self.session.epoch == 0 {
+                self.session.hold(self.now);
+            }
         }
         self.offload.ports_changed = true;
     }
@@ -1268,23 +1288,27 @@ impl Engine {
 
     /// A switch starts to write once everything is known that its rules follow from.
     fn start_switches(&mut self, offload: &mut Offload) {
-        let known = offload.mirror_listed && offload.qdiscs_listed && self.has_synced();
+        let known = offload.mirror_listed && offload.qdiscs_listed;
         if !known || offload.ending {
             return;
         }
+        let synced = self.has_synced();
         let facts = facts!(self, offload);
         for one in offload.switches.values_mut() {
+            // Blocks of ports that admit nothing too: an earlier run may have left rules there.
             let all_listed = one
                 .ports
                 .ports
                 .iter()
-                .filter(|port| admits(port) != [false, false])
+                .filter(|port| port.qdisc.is_some() || admits(port) != [false, false])
                 .all(|port| one.listed.contains(&Block::Port(port.dev)));
-            if all_listed
-                && one.verdict.is_some()
-                && !one.rules.is_started()
-                && !one.planned.is_empty()
-            {
+            let decided = match one.verdict {
+                Some(Verdict::Fit(_)) => synced && !one.planned.is_empty(),
+                // All that is found goes, whatever routes there are.
+                Some(Verdict::Unfit(_)) => true,
+                None => false,
+            };
+            if all_listed && decided && !one.rules.is_started() {
                 let OneSwitch {
                     ports,
                     rules,
@@ -1310,7 +1334,7 @@ impl Engine {
         for one in offload
             .switches
             .values()
-            .filter(|one| one.rules.is_started())
+            .filter(|one| one.rules.is_started() && !one.planned.is_empty())
         {
             wanted.extend(one.rules.plan().hops_in_use().map(|hop| NeighbourKey {
                 dev: hop.dev,
@@ -1366,8 +1390,9 @@ impl Engine {
                     let text = format!("{driver}: not used for routes: {why}");
                     self.notables
                         .push(self.now, Severity::Warn, "driver-unfit", text);
-                } else if let Some(block @ Block::Port(port)) = one.listed.first().copied() {
-                    one.probe = Some((Probe::new(block, port), None));
+                } else if let Some((block, port)) = one.first_to_ask() {
+                    let left = one.rules.left_by_probe(block);
+                    one.probe = Some((Probe::new(block, port, left), None));
                 }
                 continue;
             };
@@ -1477,21 +1502,17 @@ impl Engine {
         }
         let mut jobs: Vec<(Job, RuleOpKind)> = Vec::new();
         for one in offload.switches.values() {
-            for port in one
-                .ports
-                .ports
-                .iter()
-                .filter(|port| admits(port) != [false, false])
-            {
+            for port in &one.ports.ports {
                 let dev = port.dev;
+                let admits = admits(port) != [false, false];
                 let off = port
                     .tc_offload
                     .is_some_and(|feature| !feature.on && feature.changeable);
-                if off && !offload.asked_features.contains(&dev) {
+                if admits && off && !offload.asked_features.contains(&dev) {
                     jobs.push((Job::Feature(dev), RuleOpKind::SwitchOnFeature { dev }));
                 }
                 match port.qdisc {
-                    None if !offload.asked_qdiscs.contains(&dev) => {
+                    None if admits && !offload.asked_qdiscs.contains(&dev) => {
                         jobs.push((Job::Qdisc(dev), RuleOpKind::AddQdisc { dev, block: None }));
                     }
                     None => {}
@@ -1515,14 +1536,13 @@ impl Engine {
                 }
                 Job::Qdisc(dev) => {
                     offload.asked_qdiscs.insert(dev);
-                    // What the writer does itself is not told by the watch.
-                    out.push(offload.op(job, kind));
-                    out.push(offload.op(Job::QdiscList(dev), RuleOpKind::DumpQdiscs));
-                    continue;
                 }
-                Job::Rule(..) | Job::QdiscList(_) | Job::Dump(_) | Job::Probe(_) => {}
+                Job::Rule(..) | Job::Dump(_) | Job::Qdiscs(_) | Job::Probe(_) => {}
             }
             out.push(offload.op(job, kind));
+        }
+        for dev in std::mem::take(&mut offload.made_qdiscs) {
+            out.push(offload.op(Job::Qdiscs(dev), RuleOpKind::DumpQdiscs));
         }
     }
 }

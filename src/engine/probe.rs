@@ -100,8 +100,9 @@ struct Can {
 }
 
 impl Probe {
-    /// Asks in this block, whose rules may redirect to this port of the switch.
-    pub fn new(block: Block, port: IfIndex) -> Self {
+    /// Asks in this block, whose rules may redirect to this port of the switch. What a probe that was cut off has left there
+    /// is removed first: a priority takes one protocol, so it would spoil the answers.
+    pub fn new(block: Block, port: IfIndex, left: Vec<(RulePlace, EtherProto)>) -> Self {
         use Question as Q;
         let mut questions: Vec<Question> = (1..=PRIOS_ASKED).rev().map(Q::Prio).collect();
         questions.extend([
@@ -119,7 +120,7 @@ impl Probe {
             block,
             port,
             questions,
-            standing: Vec::new(),
+            standing: left,
             abilities: Abilities::default(),
             can: Can::default(),
         }
@@ -132,8 +133,8 @@ impl Probe {
 
     /// What to do next; each answer goes to [`Self::answer`] before the next is asked for.
     pub fn ask(&mut self) -> Ask {
-        // Priorities are counted together; everything else is removed at once, also because a priority has one protocol.
-        let counting = matches!(self.questions.last(), Some(Question::Prio(n)) if *n > 1);
+        // Priorities are counted together; everything else is removed at once, also before the first of them.
+        let counting = matches!(self.questions.last(), Some(Question::Prio(2..)));
         if !counting && let Some((place, protocol)) = self.standing.pop() {
             return Ask::Delete(place, protocol);
         }
@@ -307,31 +308,54 @@ pub fn truth(driver: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::model::Errno;
 
+    fn place_of(dev: IfIndex, prio: u16) -> RulePlace {
+        RulePlace {
+            block: Block::Port(dev),
+            chain: Chain::new(FIRST).unwrap(),
+            prio: Prio::new(prio).unwrap(),
+            handle: Handle::new(1).unwrap(),
+        }
+    }
+
     fn run(mut takes: impl FnMut(&FlowerRule, u16) -> bool) -> Verdict {
         let dev = IfIndex::new(7).unwrap();
-        let mut probe = Probe::new(Block::Port(dev), dev);
-        let mut standing = std::collections::HashMap::new();
+        // What a probe that was cut off has left.
+        let left = place_of(dev, 1);
+        let mut probe = Probe::new(Block::Port(dev), dev, vec![(left, EtherProto::Ipv6)]);
+        let mut standing = BTreeMap::from([(left.prio, EtherProto::Ipv6)]);
+        let refused = |errno| {
+            Err(Refusal {
+                errno: Errno(errno),
+                text: None,
+            })
+        };
         for _ in 0..1000 {
             let ask = probe.ask();
             let result = match &ask {
+                // tc: a priority has one protocol.
+                Ask::Put(place, rule)
+                    if standing
+                        .get(&place.prio)
+                        .is_some_and(|protocol| *protocol != rule.protocol) =>
+                {
+                    refused(22)
+                }
                 Ask::Put(place, rule) if takes(rule, place.prio.get()) => {
-                    // A place has one rule, a priority one protocol.
-                    assert_eq!(standing.insert(*place, rule.protocol), None);
+                    standing.insert(place.prio, rule.protocol);
                     Ok(())
                 }
-                Ask::Put(..) => Err(Refusal {
-                    errno: Errno(95),
-                    text: None,
-                }),
-                Ask::Delete(place, protocol) => {
-                    assert_eq!(standing.remove(place), Some(*protocol));
+                Ask::Put(..) => refused(95),
+                Ask::Delete(place, _) => {
+                    standing.remove(&place.prio);
                     Ok(())
                 }
                 Ask::Done(verdict) => {
-                    assert!(standing.is_empty(), "rules of the probe are left");
+                    assert_eq!(standing.len(), 0, "rules of the probe are left");
                     return verdict.clone();
                 }
             };

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::{
-    Block, Chain, EtherProto, Family, FlowerRule, InHardware, Masked, ObservedRule, Prefix, Reason,
-    Refusal, RouteKey, RuleAction, TableId, Timestamp,
+    Block, Chain, EtherProto, Family, FlowerRule, InHardware, Masked, ObservedRule, Prefix, Prio,
+    Reason, Refusal, RouteKey, RuleAction, RulePlace, TableId, Timestamp,
 };
 use crate::plan::{
     ChainUse, Chains, Changed, Env, Except, GroupKey, HopId, HopRule, LayoutConfig, LayoutContext,
@@ -21,6 +21,8 @@ use crate::reconcile::{Item, Remedy, RuleEntry, RuleTable, RuleWrite};
 
 /// The chains of ours begin here.
 const FIRST_CHAIN: u32 = 1;
+/// Priorities of ours in chain 0: one a protocol.
+const PRIOS: u16 = 3;
 
 #[derive(Debug)]
 struct BlockState {
@@ -228,9 +230,23 @@ impl Switch {
         )
     }
 
-    /// Notes rules that stand in a block, ours or not, before the start.
-    pub fn find(&mut self, block: Block, rules: Vec<ObservedRule>) {
+    /// Notes rules that stand in a block, ours or not, before the start; whether prefixes of an earlier run are among them.
+    pub fn find(&mut self, block: Block, rules: Vec<ObservedRule>) -> bool {
+        let of_prefix = |rule: &ObservedRule| {
+            matches!(rule.cookie.and_then(read_mark), Some(Marked::Route(..)))
+        };
+        let adopts = rules.iter().any(of_prefix);
         self.found.entry(block).or_default().extend(rules);
+        adopts
+    }
+
+    /// Rules of a probe that was cut off, among those that were found.
+    pub fn left_by_probe(&self, block: Block) -> Vec<(RulePlace, EtherProto)> {
+        let found = self.found.get(&block).into_iter().flatten();
+        found
+            .filter(|rule| rule.cookie.and_then(read_mark) == Some(Marked::Probe))
+            .filter_map(|rule| Some((rule.place, rule.rule.as_ref()?.protocol)))
+            .collect()
     }
 
     /// Everything is known: takes over what an earlier run has left, and begins to write.
@@ -241,6 +257,7 @@ impl Switch {
         self.started = true;
         // Nothing has a chain yet, and what is admitted is planned: so every rule that means the same is found again.
         let found = std::mem::take(&mut self.found);
+        self.keep_clear(found.values().flatten().filter(|rule| !is_ours(rule)));
         for (block, rules) in found {
             // A port that is none any more has rules that must go.
             self.blocks.entry(block).or_insert_with(|| BlockState {
@@ -699,6 +716,28 @@ impl Switch {
             && self.blocks.values().all(|state| state.table.is_idle(chain))
         {
             self.chains.release(of);
+        }
+    }
+
+    /// Takes neither chains nor, in chain 0, priorities in which others have rules.
+    fn keep_clear<'a>(&mut self, theirs: impl Iterator<Item = &'a ObservedRule>) {
+        let mut taken = BTreeSet::new();
+        for RulePlace { chain, prio, .. } in theirs.map(|rule| rule.place) {
+            if chain == Chain::ENTRY {
+                taken.insert(prio.get());
+            } else {
+                self.chains.adopt(ChainUse::Foreign(chain), chain);
+            }
+        }
+        let wished = self.config.first_prio.get();
+        let free = |first: &u16| {
+            taken
+                .range(*first..first.saturating_add(PRIOS))
+                .next()
+                .is_none()
+        };
+        if let Some(first) = (wished..=u16::MAX - PRIOS).find(free).and_then(Prio::new) {
+            self.config.first_prio = first;
         }
     }
 

@@ -220,6 +220,21 @@ impl Engine {
                 }
             },
         );
+        if self.keeps_neighbours() {
+            self.solicit_table.poll(
+                now,
+                budget.saturating_sub(out.len()),
+                |key, action| is_put(action) && on_usable_link(key),
+                |index, revision, key, _| {
+                    out.push(op(
+                        ticket_table::SOLICITS,
+                        index,
+                        revision,
+                        OpKind::Solicit { key },
+                    ));
+                },
+            );
+        }
         if !self.writes_routes() {
             return;
         }
@@ -236,19 +251,6 @@ impl Engine {
                         OpKind::PutNeighbour { key, mac },
                     ));
                 }
-            },
-        );
-        self.solicit_table.poll(
-            now,
-            budget.saturating_sub(out.len()),
-            |key, action| is_put(action) && on_usable_link(key),
-            |index, revision, key, _| {
-                out.push(op(
-                    ticket_table::SOLICITS,
-                    index,
-                    revision,
-                    OpKind::Solicit { key },
-                ));
             },
         );
         let gates = self.gates();
@@ -287,14 +289,35 @@ impl Engine {
         }
     }
 
+    /// Whoever forwards must see to it that neighbours stay known: the kernel sees nothing of what hardware forwards.
+    fn keeps_neighbours(&self) -> bool {
+        self.writes_routes() || self.offload.is_active()
+    }
+
     pub(super) fn poll_deletes(&mut self, budget: usize, out: &mut Vec<Op>) {
         let now = self.now;
-        if out.len() >= budget || !self.writes_routes() {
+        if out.len() >= budget {
+            return;
+        }
+        self.solicit_table.poll(
+            now,
+            budget.saturating_sub(out.len()),
+            |_, action| *action == Action::Delete,
+            |index, revision, key, _| {
+                out.push(op(
+                    ticket_table::SOLICITS,
+                    index,
+                    revision,
+                    OpKind::Release { key },
+                ));
+            },
+        );
+        if !self.writes_routes() {
             return;
         }
         let objects_dirty = self.object_table.has_dirty();
         let neighbours_dirty = self.neighbour_table.has_dirty();
-        if !objects_dirty && !neighbours_dirty && !self.solicit_table.has_dirty() {
+        if !objects_dirty && !neighbours_dirty {
             return;
         }
         let (mut ids, hops) = self.hops_in_use();
@@ -351,19 +374,6 @@ impl Engine {
                     index,
                     revision,
                     OpKind::DeleteNeighbour { key },
-                ));
-            },
-        );
-        self.solicit_table.poll(
-            now,
-            budget.saturating_sub(out.len()),
-            |_, action| *action == Action::Delete,
-            |index, revision, key, _| {
-                out.push(op(
-                    ticket_table::SOLICITS,
-                    index,
-                    revision,
-                    OpKind::Release { key },
                 ));
             },
         );

@@ -88,6 +88,8 @@ pub enum ChainUse {
     Hop(HopId),
     /// Rules of an earlier run that are to go.
     Stray(Chain),
+    /// Rules of somebody else, which are left alone.
+    Foreign(Chain),
 }
 
 /// Who has which chain.

@@ -150,6 +150,8 @@ pub struct RuleTable {
     entries: Vec<Option<(Item, RuleEntry)>>,
     free: Vec<u32>,
     index: FxHashMap<Item, u32>,
+    /// By number, which rules that were found may share.
+    handles: BTreeSet<(Handle, u32)>,
     dirty: BTreeSet<Order>,
     failing: BTreeSet<Item>,
     /// Taken out to make room, and not put back before nothing else lacks room.
@@ -178,6 +180,7 @@ impl RuleTable {
             entries: Vec::new(),
             free: Vec::new(),
             index: FxHashMap::default(),
+            handles: BTreeSet::new(),
             dirty: BTreeSet::new(),
             failing: BTreeSet::new(),
             held_back: BTreeSet::new(),
@@ -336,14 +339,15 @@ impl RuleTable {
 
     /// The item at a place, as far as it is known.
     pub fn item_at(&self, place: RulePlace) -> Option<Item> {
-        self.iter()
+        self.handles
+            .range((place.handle, 0)..=(place.handle, u32::MAX))
+            .filter_map(|(_, at)| self.entries[*at as usize].as_ref())
             .find(|(_, entry)| {
-                entry.handle == Some(place.handle)
-                    && entry
-                        .present()
-                        .any(|rule| (rule.chain, rule.prio) == (place.chain, place.prio))
+                entry
+                    .present()
+                    .any(|rule| (rule.chain, rule.prio) == (place.chain, place.prio))
             })
-            .map(|(item, _)| item)
+            .map(|(item, _)| *item)
     }
 
     /// Tries again what is due.
@@ -431,7 +435,7 @@ impl RuleTable {
             if !lacks_room && !self.has_refused_for_room() {
                 self.tight = false;
                 self.held_back.clear();
-            } else if let Some(write) = self.relieve() {
+            } else if let Some(write) = self.relieve(now) {
                 out.push(write);
             }
         }
@@ -450,8 +454,9 @@ impl RuleTable {
         self.tight && self.failing.iter().any(wished)
     }
 
-    /// Takes out the shortest prefix: nothing shorter can capture its packets.
-    fn relieve(&mut self) -> Option<RuleWrite> {
+    /// Takes out the shortest prefix: nothing shorter can capture its packets. What was refused for want of room is tried at once,
+    /// or the next to come would take the room.
+    fn relieve(&mut self, now: Timestamp) -> Option<RuleWrite> {
         self.tight = false;
         // What was refused is tried again as soon as there is room, before anything else takes it.
         for item in self.failing.clone() {
@@ -485,6 +490,24 @@ impl RuleTable {
         };
         let (item, _) = self.entries[at as usize].as_ref()?;
         self.held_back.insert(*item);
+        for item in &self.failing {
+            if let Some(entry) = self
+                .index
+                .get(item)
+                .and_then(|at| self.entries[*at as usize].as_mut())
+                && let (
+                    _,
+                    RuleEntry {
+                        failure: Some(failure),
+                        ..
+                    },
+                ) = entry
+                && remedy(OpClass::RuleCreate, failure.refusal.errno) == Remedy::Full
+            {
+                failure.due = now;
+                self.dirty.insert(order(*item));
+            }
+        }
         self.send(at, None)
     }
 
@@ -616,7 +639,7 @@ impl RuleTable {
                 .get(&group)
                 .is_some_and(|(wished, missing)| *wished > 0 && *missing == 0),
             Some(ChainUse::Admission | ChainUse::Table(..)) => true,
-            Some(ChainUse::Stray(_)) | None => false,
+            Some(ChainUse::Stray(_) | ChainUse::Foreign(_)) | None => false,
         }
     }
 
@@ -721,8 +744,11 @@ impl RuleTable {
     }
 
     fn forget(&mut self, at: u32) {
-        if let Some((item, _)) = self.entries[at as usize].take() {
+        if let Some((item, entry)) = self.entries[at as usize].take() {
             self.index.remove(&item);
+            if let Some(handle) = entry.handle {
+                self.handles.remove(&(handle, at));
+            }
             self.free.push(at);
         }
     }
@@ -731,7 +757,14 @@ impl RuleTable {
     fn change(&mut self, at: u32, change: impl FnOnce(&mut RuleEntry)) {
         self.book(at, false);
         if let Some((_, entry)) = &mut self.entries[at as usize] {
+            let before = entry.handle;
             change(entry);
+            if before != entry.handle {
+                if let Some(before) = before {
+                    self.handles.remove(&(before, at));
+                }
+                self.handles.extend(entry.handle.map(|handle| (handle, at)));
+            }
         }
         self.book(at, true);
     }

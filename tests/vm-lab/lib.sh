@@ -30,9 +30,11 @@ declare -A NETWORK6=([h0]=2001:db8:10::/64 [h1]=2001:db8:11::/64 [h2]=2001:db8:1
 declare -A ADDRESS4=([sw]=10.0.0.1 [h0]=10.1.0.1 [h1]=10.1.1.1 [h2]=10.1.2.1 [up]=10.9.0.1)
 declare -A ADDRESS6=([sw]=2001:db8::1 [h0]=2001:db8:10::1 [h1]=2001:db8:11::1 [h2]=2001:db8:12::1 [up]=2001:db8:90::1)
 # The port of the router that leads there, and the far end of it.
-declare -A PORT=([h0]=pf0vf0 [h1]=pf0vf1 [h2]=pf0vf2 [up]=p0)
-declare -A FAR=([h0]=vf0_0 [h1]=vf0_1 [h2]=vf0_2 [up]=wire0)
+declare -A PORT=([h0]=pf0vf0 [h1]=pf0vf1 [h2]=pf0vf2 [h3]=pf0vf3 [other]=pf1vf0 [up]=p0)
+declare -A FAR=([h0]=vf0_0 [h1]=vf0_1 [h2]=vf0_2 [h3]=vf0_3 [other]=vf1_0 [up]=wire0)
 declare -A HOST_AS=([h0]=65010 [h1]=65011 [h2]=65012 [up]=65020)
+# The last byte of their MACs, and what numbers their subnets in switch_lan.
+declare -A NUMBER=([h0]=0 [h1]=1 [h2]=2 [h3]=3 [other]=4 [up]=9)
 HOSTS=()
 
 # ---- the topology ----------------------------------------------------------------------------------
@@ -46,27 +48,50 @@ switch_router() {
     "$ROOT/tests/eswitch-sim/load" "$@"
 }
 
-# switch_host NAME...: h0, h1, h2 or up: a namespace with the far end of its port, both ends up.
-switch_host() {
-    local name number
+# switch_link NAME...: a namespace with the far end of its port, both ends up.
+switch_link() {
+    local name
     for name in "$@"; do
-        number=${name#h}
-        [[ $name != up ]] || number=9
         ip netns add "$(ns "$name")"
         routes_packets "$name"
-        HOSTS+=("$name")
-        ipr sw link set "${PORT[$name]}" address "02:00:00:00:00:0$number"
+        ipr sw link set "${PORT[$name]}" address "02:00:00:00:00:0${NUMBER[$name]}"
         ipr sw link set "${FAR[$name]}" netns "$(ns "$name")"
-        ipr "$name" link set "${FAR[$name]}" address "02:00:00:00:01:0$number"
+        ipr "$name" link set "${FAR[$name]}" address "02:00:00:00:01:0${NUMBER[$name]}"
         ipr sw link set "${PORT[$name]}" up
         ipr "$name" link set "${FAR[$name]}" up
         PEER["sw ${PORT[$name]}"]="$name ${FAR[$name]}"
         PEER["$name ${FAR[$name]}"]="sw ${PORT[$name]}"
+    done
+}
+
+# switch_host NAME...: a router behind its port: h0, h1, h2 or up, with its network on lo.
+switch_host() {
+    local name
+    switch_link "$@"
+    for name in "$@"; do
+        HOSTS+=("$name")
         ipr "$name" addr add "${ADDRESS4[$name]}/24" dev lo
         ipr "$name" addr add "${ADDRESS6[$name]}/64" dev lo
     done
     ipr sw addr replace "${ADDRESS4[sw]}/32" dev lo
     ipr sw addr replace "${ADDRESS6[sw]}/128" dev lo
+}
+
+# switch_lan NAME...: a plain host on a subnet of its port, 10.50.N.2/24 and 2001:db8:5N::2/64. The
+# router is ...1 of it and their gateway.
+switch_lan() {
+    local name number
+    switch_link "$@"
+    for name in "$@"; do
+        number=${NUMBER[$name]}
+        ADDRESS4[$name]=10.50.$number.2 ADDRESS6[$name]=2001:db8:5$number::2
+        ipr sw addr add "10.50.$number.1/24" dev "${PORT[$name]}"
+        ipr sw addr add "2001:db8:5$number::1/64" dev "${PORT[$name]}"
+        ipr "$name" addr add "10.50.$number.2/24" dev "${FAR[$name]}"
+        ipr "$name" addr add "2001:db8:5$number::2/64" dev "${FAR[$name]}"
+        ipr "$name" route add default via "10.50.$number.1"
+        ipr "$name" -6 route add default via "2001:db8:5$number::1"
+    done
 }
 
 # bgp_conf ROUTER AS PORT...: unnumbered sessions over these ports; announces what it has on lo.
@@ -127,6 +152,7 @@ switch_steady() {
     [[ $(frr_major) -ge 10 ]] || skip "FRR $FRR_VERSION has no -R; takeover needs 10 or later"
     switch_router
     switch_host "$@"
+    ! declare -F before_frr >/dev/null || before_frr
     switch_frr
     ok "FRR runs on sw and on $*"
     offload_start sw 'setup = "takeover"'$'\n'"${OFFLOAD_CONF:-}"
@@ -159,6 +185,9 @@ dump_more() {
 
 # ---- traffic -----------------------------------------------------------------------------------------
 
+# alias_of NAME ADDRESS4 [ADDRESS6]: further addresses that hops_to may be given by a name.
+alias_of() { ADDRESS4[$1]=$2 ADDRESS6[$1]=${3:-}; }
+
 # hops_to HOST OTHER [4|6]: four pings from one loopback to the other come back, and the answer has
 # passed one router: its TTL is one less than 64.
 hops_to() {
@@ -166,6 +195,15 @@ hops_to() {
     if [[ ${3:-4} == 6 ]]; then from=${ADDRESS6[$1]} to=${ADDRESS6[$2]}; else from=${ADDRESS4[$1]} to=${ADDRESS4[$2]}; fi
     output=$(on "$1" ping -n -c 4 -i 0.2 -W 2 -I "$from" "$to") || { echo "$output"; return 1; }
     [[ $(grep -c ' ttl=63 ' <<<"$output") == 4 ]] || { echo "$output"; return 1; }
+}
+
+# hears HOST PATTERN PING-ARGUMENTS...: what comes back to one ping, an answer or an ICMP error.
+hears() {
+    local host=$1 pattern=$2 output
+    shift 2
+    # It fails when the answer is an error.
+    output=$(on "$host" ping -n -c 1 -W 5 "$@") || true
+    grep -q -- "$pattern" <<<"$output" || { echo "$output"; return 1; }
 }
 
 # ---- the switch ----------------------------------------------------------------------------------------
@@ -228,6 +266,58 @@ rules_for() {
     done
     [[ $found == "$1" ]] || { echo "$found"; return 1; }
 }
+
+# has_rule PORT ADDRESS[/MASK]: one for that destination; MASK as an address, by default of a whole one.
+has_rule() {
+    local to=$2 all=255.255.255.255
+    [[ $to != *:* ]] || all=ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff
+    [[ $to == */* ]] || to+=/$all
+    grep -q "^$1 .* dst=$to " "$SWITCH/rules"
+}
+# host_rules NAME...: every other one of these ports has rules for these hosts, both families.
+host_rules() {
+    local name port
+    for name in "$@"; do
+        for port in "$@"; do
+            [[ $port != "$name" ]] || continue
+            if ! has_rule "${PORT[$port]}" "${ADDRESS4[$name]}" || ! has_rule "${PORT[$port]}" "${ADDRESS6[$name]}"; then
+                echo "${PORT[$port]} lacks $name"
+                return 1
+            fi
+        done
+    done
+}
+
+# rule_texts [PORT...]: rules as tc shows them, one a line, without counters, sorted. The kernel numbers the
+# actions of a rule that is written anew, so a line that stays is a rule that nobody has written.
+rule_texts() {
+    local port ports=("$@")
+    [[ $# -gt 0 ]] || mapfile -t ports < <(cut -d' ' -f1 "$SWITCH/rules" | uniq)
+    for port in "${ports[@]}"; do
+        tc filter show dev "$port" ingress | awk -v port="$port" '
+            function say() { if (line ~ / handle /) print port, line }
+            /^filter / { say(); line = $0; next }
+            { sub(/^[ \t]+/, " "); line = line $0 }
+            END { say() }'
+    done | LC_ALL=C sort
+}
+# rules_gone FILE: those of an earlier rule_texts that do not stand there any more, or were written anew.
+rules_gone() { rule_texts | LC_ALL=C comm -23 "$1" -; }
+# rules_kept FILE: all of them stand as they stood.
+rules_kept() {
+    local gone
+    gone=$(rules_gone "$1")
+    echo "$gone"
+    [[ -z $gone ]]
+}
+# rules_quiet: nothing is written for a while.
+rules_quiet() { rule_texts >"$LAB/quiet" && sleep 0.7 && rule_texts | cmp -s "$LAB/quiet" -; }
+
+# event WORD [TEXT]: the daemon has told so.
+event() { offload sw show events | grep -F " $1 " | grep -qF -- "${2:-}" || { offload sw show events; return 1; }; }
+
+# daemon_alone [TOML]: our daemon with nobody to tell it routes, from which hosts of connected subnets remain.
+daemon_alone() { offload_start sw 'setup = "observe"'$'\n'"${1:-}"; }
 
 # all_in_hw: the daemon says that every rule of its is in hardware, and there are some.
 all_in_hw() {

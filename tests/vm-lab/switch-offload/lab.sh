@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# BGP unnumbered over representors, and the switch forwards: what hosts send each other never meets the CPU.
+# BGP unnumbered over representors, and the switch forwards: what hosts send each other never meets the CPU,
+# but what a router must see itself, and every packet goes where the kernel would send it.
 . "$(dirname "$0")/../lib.sh"
 
 lab_init switch-offload
@@ -7,6 +8,7 @@ switch_steady
 
 section 'In hardware'
 wait_until 20 'a rule for each network' rules_for 4
+wait_until 20 'the rules stay as they are' rules_quiet
 by_hardware 'from VF to VF' hops_to h0 h1
 by_hardware 'and back' hops_to h1 h0
 by_hardware 'and IPv6' hops_to h0 h1 6
@@ -20,5 +22,56 @@ verdict() { [[ $(offload sw explain 10.1.1.1 --json | jq -r .verdict) == "$1" ]]
 check 'and the verdict' verdict hardware
 ipr sw neigh change "$(link_local h1 "${FAR[h1]}")" dev pf0vf1 nud stale
 by_hardware 'a neighbour that is STALE' hops_to h0 h1
+
+section 'What the router must see itself'
+check 'an expiring packet' hears h0 'Time to live exceeded' -t 1 -I 10.1.0.1 10.1.1.1
+check 'and IPv6' hears h0 'Hop limit' -t 1 -I 2001:db8:10::1 2001:db8:11::1
+check 'one to itself' hears h0 ' ttl=64 ' -I 10.1.0.1 10.0.0.1
+check 'and IPv6' hears h0 ' ttl=64 ' -I 2001:db8:10::1 2001:db8::1
+# A frame for another MAC: nobody routes it.
+ipr h0 neigh add fe80::dead lladdr 02:00:00:00:77:77 dev vf0_0 nud permanent
+ipr h0 route add 10.1.1.1/32 via inet6 fe80::dead dev vf0_0
+cpu=$(cpu_forwarded) hardware=$(hardware_forwarded)
+never 'a frame that is not for the router' hears h0 ' ttl=' -I 10.1.0.1 10.1.1.1
+check 'it was not forwarded by either' test "$(cpu_forwarded) $(hardware_forwarded)" = "$cpu $hardware"
+ipr h0 route del 10.1.1.1/32
+
+section 'A longer prefix with another next hop'
+ipr h2 addr add 10.1.1.129/25 dev lo
+ipr h2 addr add 2001:db8:11:0:8000::1/65 dev lo
+alias_of inner 10.1.1.129 2001:db8:11:0:8000::1
+frr_configure h2 'router bgp 65012' 'address-family ipv4 unicast' 'network 10.1.1.128/25' 'exit-address-family' \
+    'address-family ipv6 unicast' 'network 2001:db8:11:0:8000::/65'
+wait_until 20 'has a rule' has_rule pf0vf0 10.1.1.128/255.255.255.128
+wait_until 20 'and IPv6' has_rule pf0vf0 2001:db8:11:0:8000::/ffff:ffff:ffff:ffff:8000::
+by_hardware 'it goes there' hops_to h0 inner
+by_hardware 'and IPv6' hops_to h0 inner 6
+by_hardware 'its neighbour where it went' hops_to h0 h1
+
+section 'A longer prefix that only the kernel knows'
+for number in 4 6; do
+    case $number in
+    4) prefix=10.1.2.128/25 mask=10.1.2.128/255.255.255.128 address=10.1.2.129 via="via inet6 $(link_local up wire0)" ;;
+    6) prefix=2001:db8:12:0:8000::/65 mask=2001:db8:12:0:8000::/ffff:ffff:ffff:ffff:8000:: address=2001:db8:12:0:8000::1 via="via $(link_local up wire0)" ;;
+    esac
+    ipr up addr add "$address" dev lo
+    # shellcheck disable=SC2086  # words
+    ipr sw "-$number" route add "$prefix" $via dev p0
+    alias_of by_hand 10.1.2.129 2001:db8:12:0:8000::1
+    wait_until 10 "written by hand, IPv$number: a guard" has_rule pf0vf0 "$mask"
+    check 'it goes there' hops_to h0 by_hand "$number"
+    by_hardware 'its neighbour where it went' hops_to h0 h2 "$number"
+    ipr sw "-$number" route del "$prefix"
+    gone() { ! has_rule pf0vf0 "$mask"; }
+    wait_until 10 'the guard goes with it' gone
+done
+# Its host has a rule as soon as the neighbour is known.
+ipr sw addr add 10.1.2.201/29 dev pf0vf1
+ipr h1 addr add 10.1.2.202/29 dev vf0_1
+wait_until 10 'connected: a guard' has_rule pf0vf0 10.1.2.200/255.255.255.248
+alias_of on_link 10.1.2.202
+check 'it goes there' hops_to h0 on_link
+wait_until 10 'its host has a rule' has_rule pf0vf0 10.1.2.202
+by_hardware 'it goes there in hardware' hops_to h0 on_link
 
 lab_passed

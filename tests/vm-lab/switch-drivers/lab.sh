@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Poor drivers, lying ones and two switches: what is not sure to be forwarded rightly stays with the kernel,
+# and the daemon says why. Two plain hosts, no FRR.
+. "$(dirname "$0")/../lib.sh"
+
+lab_init switch-drivers
+switch_router pfs=2 vfs=4
+switch_lan h0 h1 other
+both() { hops_to "$@" && hops_to "$@" 6; }
+wait_until 10 'there is a way' both h0 h1
+wait_until 10 'there is a way to the other switch' both h0 other
+
+# again KNOB VALUE: a fresh daemon meets this driver.
+again() {
+    ! alive sw/frr-offload || kill_hard sw/frr-offload
+    [[ -z ${clean:-} ]] || on sw frr-offload flush >/dev/null
+    knob "$@"
+    daemon_alone
+    clean=yes
+}
+
+section 'A driver that can all of it'
+daemon_alone
+wait_until 20 'rules for both hosts' host_rules h0 h1
+by_hardware 'from host to host' hops_to h0 h1
+by_hardware 'and IPv6' hops_to h0 h1 6
+check 'the daemon says so' event driver-fit 'all that is needed'
+
+section 'Two switches'
+by_cpu 'from one to the other' hops_to h0 other
+by_cpu 'and IPv6' hops_to h0 other 6
+
+empty() { [[ $(rule_count) == 0 ]] || { rule_count; return 1; }; }
+for lacks in goto trap pedit_ttl; do
+    section "A driver without $lacks"
+    again "no_$lacks" 1
+    wait_until 20 'the daemon says so' event driver-unfit
+    # The first meets the rules of the one before.
+    wait_until 20 'nothing is in hardware' empty
+    by_cpu 'the CPU forwards' hops_to h0 h1
+    knob "no_$lacks" 0
+done
+
+
+section 'A driver with 16 priorities'
+again max_prios 16
+wait_until 20 'rules for both hosts' host_rules h0 h1
+check 'the daemon knows' event driver-fit 'no more priorities'
+by_hardware 'from host to host' hops_to h0 h1
+by_hardware 'and IPv6' hops_to h0 h1 6
+knob max_prios 0
+
+section 'A driver that can not match all of IPv6'
+again no_match_v6_any 1
+wait_until 20 'rules for both hosts' host_rules h0 h1
+by_hardware 'from host to host, IPv6' hops_to h0 h1 6
+knob no_match_v6_any 0
+
+section 'A port that refuses every rule'
+again fail_port "$(cat /sys/class/net/pf0vf1/ifindex)"
+wait_until 20 'the daemon says so' event rule-refused pf0vf1
+check 'from host to host, by whomever' hops_to h0 h1
+check 'and back' hops_to h1 h0
+check 'no rule is on it' test "$(grep -c '^pf0vf1 ' "$SWITCH/rules")" = 0
+knob fail_port 0
+
+# No question finds this out: what it does to a packet only a packet tells. Such drivers are kept out by name
+# (src/engine/probe.rs, truth). This one is not known, so its lie shows: the TTL stays.
+section 'A driver that takes TTL changes and does not do them'
+again ignore_actions 2
+wait_until 20 'rules for both hosts' host_rules h0 h1
+check 'the lie shows' hears h0 ' ttl=64 ' -I "${ADDRESS4[h0]}" "${ADDRESS4[h1]}"
+
+lab_passed
