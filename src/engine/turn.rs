@@ -220,6 +220,23 @@ impl Engine {
                 }
             },
         );
+        if self.writes_routes() {
+            self.neighbour_table.poll(
+                now,
+                budget.saturating_sub(out.len()),
+                |key, action| is_put(action) && on_usable_link(key),
+                |index, revision, key, action| {
+                    if let Action::Put(mac) = action {
+                        out.push(op(
+                            ticket_table::NEIGHBOURS,
+                            index,
+                            revision,
+                            OpKind::PutNeighbour { key, mac },
+                        ));
+                    }
+                },
+            );
+        }
         if self.keeps_neighbours() {
             self.solicit_table.poll(
                 now,
@@ -238,21 +255,6 @@ impl Engine {
         if !self.writes_routes() {
             return;
         }
-        self.neighbour_table.poll(
-            now,
-            budget.saturating_sub(out.len()),
-            |key, action| is_put(action) && on_usable_link(key),
-            |index, revision, key, action| {
-                if let Action::Put(mac) = action {
-                    out.push(op(
-                        ticket_table::NEIGHBOURS,
-                        index,
-                        revision,
-                        OpKind::PutNeighbour { key, mac },
-                    ));
-                }
-            },
-        );
         let gates = self.gates();
         for hops in [true, false] {
             self.object_table.poll(
@@ -299,6 +301,9 @@ impl Engine {
         if out.len() >= budget {
             return;
         }
+        if self.writes_routes() {
+            self.poll_fib_deletes(budget, out);
+        }
         self.solicit_table.poll(
             now,
             budget.saturating_sub(out.len()),
@@ -312,9 +317,10 @@ impl Engine {
                 ));
             },
         );
-        if !self.writes_routes() {
-            return;
-        }
+    }
+
+    fn poll_fib_deletes(&mut self, budget: usize, out: &mut Vec<Op>) {
+        let now = self.now;
         let objects_dirty = self.object_table.has_dirty();
         let neighbours_dirty = self.neighbour_table.has_dirty();
         if !objects_dirty && !neighbours_dirty {
