@@ -209,7 +209,11 @@ impl Switch {
 
     /// Other limits.
     pub fn set_limits(&mut self, env: &Env<'_>, limits: Limits) {
+        let turns = self.plan.limits().is_crowded() != limits.is_crowded();
         self.with_env(env, |plan, env| plan.set_limits(env, limits));
+        if turns {
+            self.rewant();
+        }
     }
 
     /// Tries some prefixes that wait for room.
@@ -425,11 +429,14 @@ impl Switch {
                 .all(|state| !state.table.waits_to_retry(now))
             && (self.plan.waits() || self.blocks.values().any(|state| state.table.has_dirty()))
         {
-            let capacity = Some(most.min(learned + (learned / 10).max(1)));
-            let limits = Limits {
-                capacity,
+            let mut limits = Limits {
+                capacity: Some(most.min(learned + (learned / 10).max(1))),
                 ..self.plan.limits().clone()
             };
+            if limits.is_crowded() {
+                // Step by step nothing would be learned.
+                limits.capacity = Some(most.min(2 * (limits.overhead + 1)));
+            }
             self.set_limits(env, limits);
         }
         let targets: Vec<_> = self
@@ -581,15 +588,18 @@ impl Switch {
     }
 
     fn want_in(&mut self, at: usize, key: RuleKey) {
+        let crowded = self.plan.limits().is_crowded();
         let Some(state) = self.blocks.values_mut().nth(at) else {
             return;
         };
         let wanted = match key {
             RuleKey::Route(route) => state.has_table(route.table),
-            RuleKey::Except(table, family, _) => state.tables().contains(&(table, family)),
-            RuleKey::Hop(_) | RuleKey::Bucket(..) | RuleKey::Entry(_) | RuleKey::Admit(..) => {
-                !state.ports.is_empty()
+            // Where these do not all fit, no packet may go beyond chain 0: everything is the kernel's.
+            RuleKey::Except(table, family, _) => {
+                !crowded && state.tables().contains(&(table, family))
             }
+            RuleKey::Entry(_) | RuleKey::Admit(..) => !crowded && !state.ports.is_empty(),
+            RuleKey::Hop(_) | RuleKey::Bucket(..) => !state.ports.is_empty(),
         };
         let mut context = LayoutContext {
             config: &self.config,
@@ -747,23 +757,22 @@ impl Switch {
             .iter()
             .filter_map(|rule| Some((rule, read_mark(rule.cookie?)?, rule.rule.as_ref()?)))
             .collect();
-        for (observed, marked, rule) in &ours {
+        let hops: FxHashMap<u64, HopId> = self
+            .plan
+            .hops_in_use()
+            .map(|hop| (hop.digest(), hop))
+            .collect();
+        for (observed, marked, _) in &ours {
             let chain = observed.place.chain;
             let of = match marked {
                 Marked::Admit(_) => ChainUse::Admission,
                 Marked::Except(table, family) | Marked::Route(table, family) => {
                     ChainUse::Table(*table, *family)
                 }
-                Marked::Hop(family) => {
-                    let Some(hop) = self.plan.hops_in_use().find(|hop| {
-                        hop.family == *family
-                            && self.chains.get(ChainUse::Hop(*hop)).is_none()
-                            && does(rule, *hop, self.plan.hop(*hop))
-                    }) else {
-                        continue;
-                    };
-                    ChainUse::Hop(hop)
-                }
+                Marked::Hop(_, hash) => match hops.get(hash) {
+                    Some(hop) => ChainUse::Hop(*hop),
+                    None => continue,
+                },
                 Marked::Entry | Marked::Bucket(_) | Marked::Probe => continue,
             };
             self.chains.adopt(of, chain);
@@ -799,7 +808,7 @@ impl Switch {
                 (Marked::Bucket(_), Some(ChainUse::Group(group))) => {
                     bucket_of(rule).map(|(bits, n)| RuleKey::Bucket(group, bits, n))
                 }
-                (Marked::Hop(_), Some(ChainUse::Hop(hop))) => Some(RuleKey::Hop(hop)),
+                (Marked::Hop(..), Some(ChainUse::Hop(hop))) => Some(RuleKey::Hop(hop)),
                 _ => None,
             };
             let free = key.filter(|key| state.table.get(*key).is_none());
@@ -931,20 +940,6 @@ fn observe_stray(table: &mut RuleTable, chains: &mut Chains, observed: &Observed
         observed.hardware,
         observed.counters,
     );
-}
-
-/// Whether a rule does what a hop should do.
-fn does(rule: &FlowerRule, hop: HopId, wished: Option<HopRule>) -> bool {
-    let Some(HopRule::Send { src, dst }) = wished else {
-        return false;
-    };
-    let rewrites = rule.actions.first()
-        == Some(&RuleAction::Rewrite {
-            src,
-            dst,
-            hop_limit: Some(hop.family),
-        });
-    rewrites && rule.actions.last() == Some(&RuleAction::Redirect(hop.dev))
 }
 
 fn except_of(rule: &FlowerRule) -> Option<Except> {

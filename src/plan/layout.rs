@@ -478,26 +478,27 @@ pub enum Marked {
     Route(TableId, Family),
     /// [`RuleKey::Bucket`].
     Bucket(Family),
-    /// [`RuleKey::Hop`].
-    Hop(Family),
+    /// [`RuleKey::Hop`]; which one, by [`HopId::digest`].
+    Hop(Family, u64),
     /// [`probe_mark`].
     Probe,
 }
 
-/// The mark of a rule: who we are, what kind it is, the family and the table. The rest is in the rule itself.
+/// The mark of a rule: who we are, what kind it is, the family, and the table or the hop. The rest is in the rule itself.
 fn mark(key: RuleKey) -> Cookie {
-    let (kind, family, table) = match key {
+    let (kind, family, id) = match key {
         RuleKey::Entry(protocol) => (0, protocol_rank(protocol) as u8, 0),
         RuleKey::Admit(_, family) => (1, family as u8, 0),
-        RuleKey::Except(table, family, _) => (2, family as u8, table.0),
-        RuleKey::Route(route) => (3, route.prefix.family() as u8, route.table.0),
+        RuleKey::Except(table, family, _) => (2, family as u8, table.0.into()),
+        RuleKey::Route(route) => (3, route.prefix.family() as u8, route.table.0.into()),
         RuleKey::Bucket(group, ..) => (4, group.1 as u8, 0),
-        RuleKey::Hop(hop) => (5, hop.family as u8, 0),
+        // What it does says nothing of whom it leads to while that neighbour is lost, and little when two have one address.
+        RuleKey::Hop(hop) => (5, hop.family as u8, hop.digest()),
     };
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&MAGIC);
     bytes[4..7].copy_from_slice(&[VERSION, kind, family]);
-    bytes[8..12].copy_from_slice(&table.to_be_bytes());
+    bytes[8..].copy_from_slice(&id.to_be_bytes());
     Cookie(bytes)
 }
 
@@ -511,31 +512,14 @@ pub fn probe_mark() -> Cookie {
 
 /// Reads a mark; `None` when it is not one of ours.
 pub fn read_mark(cookie: Cookie) -> Option<Marked> {
-    let [
-        m0,
-        m1,
-        m2,
-        m3,
-        VERSION,
-        kind,
-        family,
-        0,
-        t0,
-        t1,
-        t2,
-        t3,
-        0,
-        0,
-        0,
-        0,
-    ] = cookie.0
-    else {
+    let [m0, m1, m2, m3, VERSION, kind, family, 0, id @ ..] = cookie.0 else {
         return None;
     };
     if [m0, m1, m2, m3] != MAGIC {
         return None;
     }
-    let table = TableId(u32::from_be_bytes([t0, t1, t2, t3]));
+    let id = u64::from_be_bytes(id);
+    let table = || u32::try_from(id).ok().map(TableId);
     let of_family = match family {
         0 => Some(Family::V4),
         1 => Some(Family::V6),
@@ -544,10 +528,10 @@ pub fn read_mark(cookie: Cookie) -> Option<Marked> {
     Some(match kind {
         0 => Marked::Entry,
         1 => Marked::Admit(of_family?),
-        2 => Marked::Except(table, of_family?),
-        3 => Marked::Route(table, of_family?),
+        2 => Marked::Except(table()?, of_family?),
+        3 => Marked::Route(table()?, of_family?),
         4 => Marked::Bucket(of_family?),
-        5 => Marked::Hop(of_family?),
+        5 => Marked::Hop(of_family?, id),
         6 => Marked::Probe,
         _ => return None,
     })

@@ -36,6 +36,16 @@ pub struct HopId {
     pub addr: std::net::IpAddr,
 }
 
+impl HopId {
+    /// The same after a restart, and for the same neighbour whatever its Ethernet address.
+    pub fn digest(self) -> u64 {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = rustc_hash::FxHasher::default();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
 /// What a hop does to packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HopRule {
@@ -214,6 +224,12 @@ impl Limits {
         })
     }
 
+    /// Whether not even what every port needs has a place.
+    pub fn is_crowded(&self) -> bool {
+        self.capacity
+            .is_some_and(|capacity| capacity < self.overhead + self.headroom())
+    }
+
     /// The class of a prefix.
     pub fn class(&self, prefix: Prefix) -> u8 {
         self.class_of(prefix.family(), prefix.len())
@@ -321,7 +337,7 @@ impl SwitchPlan {
         let by_hash: FxHashMap<u64, HopId> = group
             .members
             .iter()
-            .map(|(hop, _)| (hop_hash(*hop), *hop))
+            .map(|(hop, _)| (hop.digest(), *hop))
             .collect();
         Some(
             group
@@ -419,7 +435,7 @@ impl SwitchPlan {
         let group = self.groups.entry(key).or_default();
         let hashed: Vec<Member> = members
             .iter()
-            .map(|(hop, weight)| (hop_hash(*hop), *weight))
+            .map(|(hop, weight)| (hop.digest(), *weight))
             .collect();
         let buckets = share_out(&group.buckets, &hashed, bits);
         let (before, after) = (group.cost(), buckets.owners().len().max(1));
@@ -448,7 +464,7 @@ impl SwitchPlan {
             return;
         };
         let before = group.cost();
-        group.buckets = Buckets::of(owners.iter().map(|hop| hop_hash(*hop)).collect());
+        group.buckets = Buckets::of(owners.iter().map(|hop| hop.digest()).collect());
         let after = group.cost();
         if group.users > 0 {
             self.used = self.used - before + after;
@@ -876,14 +892,6 @@ impl Group {
     fn cost(&self) -> usize {
         self.buckets.owners().len().max(1)
     }
-}
-
-/// The same after a restart, and for the same neighbour whatever its Ethernet address.
-fn hop_hash(hop: HopId) -> u64 {
-    use std::hash::{Hash, Hasher};
-    let mut hasher = rustc_hash::FxHasher::default();
-    hop.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]
