@@ -50,7 +50,8 @@ test-vm:
 
 test-full:
 	@scripts/setup
-	@scripts/test-rust
+	@seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "PROPTEST_RNG_SEED=$$seed"; \
+		PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=4000 scripts/test-rust
 	@KILLS=20 ZEBRA_KILLS=10 FRR_RESTARTS=3 LAB_SECONDS=1200 \
 		$(MAKE) --no-print-directory labs LABS='bookworm/all trixie/all sid/all'
 	@$(MAKE) --no-print-directory test-vm VM=all

@@ -436,6 +436,9 @@ impl Run {
             });
             self.switch.poll(self.now, budget.min(8), &mut writes);
             if writes.is_empty() {
+                if self.switch.plan().wants_refill() {
+                    continue;
+                }
                 return;
             }
             // They are on their way together; the answers come one by one.

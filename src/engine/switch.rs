@@ -9,13 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::{
-    Block, Chain, EtherProto, Family, FlowerRule, InHardware, Masked, ObservedRule, Prefix, Prio,
-    Reason, Refusal, RouteKey, RuleAction, RulePlace, TableId, Timestamp,
+    Block, Chain, EtherProto, Family, InHardware, ObservedRule, Prefix, Reason, Refusal, RouteKey,
+    TableId, Timestamp,
 };
 use crate::plan::{
     ChainUse, Chains, Changed, Env, Except, GroupKey, HopId, HopRule, LayoutConfig, LayoutContext,
-    Limits, Marked, PlannedPort, PlannedRule, RouteRule, RuleKey, SwitchPlan, Target, Wish,
-    fixed_exceptions, read_mark,
+    Limits, PlannedPort, RouteRule, RuleKey, SwitchPlan, Target, Wish, fixed_exceptions,
 };
 use crate::reconcile::{Item, Remedy, RuleEntry, RuleTable, RuleWrite};
 
@@ -24,6 +23,8 @@ const FIRST_CHAIN: u32 = 1;
 /// Priorities of ours in chain 0: one a protocol.
 const PRIOS: u16 = 3;
 
+mod adopt;
+
 #[derive(Debug)]
 struct BlockState {
     ports: Vec<PlannedPort>,
@@ -31,6 +32,13 @@ struct BlockState {
 }
 
 impl BlockState {
+    fn new(block: Block) -> Self {
+        Self {
+            ports: Vec::new(),
+            table: RuleTable::new(block),
+        }
+    }
+
     fn has_table(&self, table: TableId) -> bool {
         self.ports.iter().any(|port| port.table == table)
     }
@@ -75,6 +83,8 @@ pub struct Switch {
     capacity: Option<usize>,
     /// Found before the first plan; taken over by [`Self::start`].
     found: BTreeMap<Block, Vec<ObservedRule>>,
+    /// Groups whose chains were taken over, as long as not all that was found is as wished.
+    adopted: FxHashSet<GroupKey>,
     started: bool,
 }
 
@@ -94,6 +104,7 @@ impl Switch {
             sets: FxHashMap::default(),
             refused_targets: FxHashMap::default(),
             found: BTreeMap::new(),
+            adopted: FxHashSet::default(),
             started: false,
         }
     }
@@ -234,92 +245,6 @@ impl Switch {
         )
     }
 
-    /// Notes rules that stand in a block, ours or not, before the start; whether prefixes of an earlier run are among them.
-    pub fn find(&mut self, block: Block, rules: Vec<ObservedRule>) -> bool {
-        let of_prefix = |rule: &ObservedRule| {
-            matches!(rule.cookie.and_then(read_mark), Some(Marked::Route(..)))
-        };
-        let adopts = rules.iter().any(of_prefix);
-        self.found.entry(block).or_default().extend(rules);
-        adopts
-    }
-
-    /// Rules of a probe that was cut off, among those that were found.
-    pub fn left_by_probe(&self, block: Block) -> Vec<(RulePlace, EtherProto)> {
-        let found = self.found.get(&block).into_iter().flatten();
-        found
-            .filter(|rule| rule.cookie.and_then(read_mark) == Some(Marked::Probe))
-            .filter_map(|rule| Some((rule.place, rule.rule.as_ref()?.protocol)))
-            .collect()
-    }
-
-    /// Everything is known: takes over what an earlier run has left, and begins to write.
-    pub fn start(&mut self, env: &Env<'_>) {
-        if self.started {
-            return;
-        }
-        self.started = true;
-        // Nothing has a chain yet, and what is admitted is planned: so every rule that means the same is found again.
-        let found = std::mem::take(&mut self.found);
-        self.keep_clear(found.values().flatten().filter(|rule| !is_ours(rule)));
-        for (block, rules) in found {
-            // A port that is none any more has rules that must go.
-            self.blocks.entry(block).or_insert_with(|| BlockState {
-                ports: Vec::new(),
-                table: RuleTable::new(block),
-            });
-            self.adopt(env, block, &rules);
-        }
-        self.rewant();
-    }
-
-    /// Compares a block with what was read back: rules that others changed or deleted are dirty, strays are to go.
-    pub fn audit(&mut self, block: Block, rules: &[ObservedRule]) -> usize {
-        let Some(state) = self.blocks.get_mut(&block) else {
-            return 0;
-        };
-        let mut seen = FxHashSet::default();
-        let mut mended = 0;
-        let mut strays = Vec::new();
-        for observed in rules.iter().filter(|rule| is_ours(rule)) {
-            match state.table.item_at(observed.place) {
-                Some(item) => {
-                    seen.insert(item);
-                    let planned = observed.rule.clone().map(|rule| planned(observed, rule));
-                    let Some(planned) = planned else { continue };
-                    let changed = match item {
-                        Item::Rule(key) => state.table.get(key).is_some_and(|entry| {
-                            entry.sent.is_none() && entry.applied.as_deref() != Some(&planned)
-                        }),
-                        Item::Stray(..) => false,
-                    };
-                    mended += usize::from(changed);
-                    state.table.observe(
-                        item,
-                        observed.place.handle,
-                        planned,
-                        observed.hardware,
-                        observed.counters,
-                    );
-                }
-                None => strays.push(observed.clone()),
-            }
-        }
-        let lost: Vec<Item> = state
-            .table
-            .iter()
-            .filter(|(item, entry)| entry.applied.is_some() && !seen.contains(item))
-            .map(|(item, _)| item)
-            .collect();
-        for item in lost {
-            mended += usize::from(state.table.lose(item));
-        }
-        for stray in strays {
-            observe_stray(&mut state.table, &mut self.chains, &stray);
-        }
-        mended
-    }
-
     /// Somebody removed a rule of ours.
     pub fn lose(&mut self, place: crate::model::RulePlace) -> bool {
         let Some(state) = self.blocks.get_mut(&place.block) else {
@@ -357,6 +282,7 @@ impl Switch {
     pub fn poll(&mut self, now: Timestamp, budget: usize, out: &mut Vec<RuleWrite>) {
         if self.started {
             self.take_changes();
+            self.trust_found();
         }
         let most = self.plan.limits().capacity.unwrap_or(usize::MAX);
         for state in self.blocks.values_mut() {
@@ -563,6 +489,7 @@ impl Switch {
                 }
             }
             Changed::Group(group) => {
+                self.part_from_found(group);
                 // Without a live member it is one rule that hands everything to the kernel.
                 let bits = self
                     .plan
@@ -728,171 +655,6 @@ impl Switch {
             self.chains.release(of);
         }
     }
-
-    /// Takes neither chains nor, in chain 0, priorities in which others have rules.
-    fn keep_clear<'a>(&mut self, theirs: impl Iterator<Item = &'a ObservedRule>) {
-        let mut taken = BTreeSet::new();
-        for RulePlace { chain, prio, .. } in theirs.map(|rule| rule.place) {
-            if chain == Chain::ENTRY {
-                taken.insert(prio.get());
-            } else {
-                self.chains.adopt(ChainUse::Foreign(chain), chain);
-            }
-        }
-        let wished = self.config.first_prio.get();
-        let free = |first: &u16| {
-            taken
-                .range(*first..first.saturating_add(PRIOS))
-                .next()
-                .is_none()
-        };
-        if let Some(first) = (wished..=u16::MAX - PRIOS).find(free).and_then(Prio::new) {
-            self.config.first_prio = first;
-        }
-    }
-
-    /// Gives rules of an earlier run their meaning back.
-    fn adopt(&mut self, env: &Env<'_>, block: Block, rules: &[ObservedRule]) {
-        let ours: Vec<(&ObservedRule, Marked, &FlowerRule)> = rules
-            .iter()
-            .filter_map(|rule| Some((rule, read_mark(rule.cookie?)?, rule.rule.as_ref()?)))
-            .collect();
-        let hops: FxHashMap<u64, HopId> = self
-            .plan
-            .hops_in_use()
-            .map(|hop| (hop.digest(), hop))
-            .collect();
-        for (observed, marked, _) in &ours {
-            let chain = observed.place.chain;
-            let of = match marked {
-                Marked::Admit(_) => ChainUse::Admission,
-                Marked::Except(table, family) | Marked::Route(table, family) => {
-                    ChainUse::Table(*table, *family)
-                }
-                Marked::Hop(_, hash) => match hops.get(hash) {
-                    Some(hop) => ChainUse::Hop(*hop),
-                    None => continue,
-                },
-                Marked::Entry | Marked::Bucket(_) | Marked::Probe => continue,
-            };
-            self.chains.adopt(of, chain);
-        }
-        self.adopt_groups(env, &ours);
-        let Some(state) = self.blocks.get_mut(&block) else {
-            return;
-        };
-        for (observed, marked, rule) in &ours {
-            let chain_use = self.chains.use_of(observed.place.chain);
-            let key = match (marked, chain_use) {
-                (Marked::Entry, _) if observed.place.chain == Chain::ENTRY => {
-                    Some(RuleKey::Entry(rule.protocol))
-                }
-                (Marked::Admit(family), Some(ChainUse::Admission)) => state
-                    .ports
-                    .iter()
-                    .find(|port| {
-                        Some(port.mac) == rule.matches.dst_mac
-                            && rule
-                                .matches
-                                .indev
-                                .as_ref()
-                                .is_none_or(|name| *name == port.name)
-                    })
-                    .map(|port| RuleKey::Admit(port.dev, *family)),
-                (Marked::Except(..), Some(ChainUse::Table(table, family))) => {
-                    except_of(rule).map(|except| RuleKey::Except(table, family, except))
-                }
-                (Marked::Route(..), Some(ChainUse::Table(table, family))) => {
-                    route_of(rule, family).map(|prefix| RuleKey::Route(RouteKey { table, prefix }))
-                }
-                (Marked::Bucket(_), Some(ChainUse::Group(group))) => {
-                    bucket_of(rule).map(|(bits, n)| RuleKey::Bucket(group, bits, n))
-                }
-                (Marked::Hop(..), Some(ChainUse::Hop(hop))) => Some(RuleKey::Hop(hop)),
-                _ => None,
-            };
-            let free = key.filter(|key| state.table.get(*key).is_none());
-            match free {
-                Some(key) => state.table.observe(
-                    Item::Rule(key),
-                    observed.place.handle,
-                    planned(observed, (*rule).clone()),
-                    observed.hardware,
-                    observed.counters,
-                ),
-                None => observe_stray(&mut state.table, &mut self.chains, observed),
-            }
-        }
-        // A chain that a rule of then still leads to is not free, even when it is empty.
-        for (_, _, rule) in &ours {
-            if let Some(RuleAction::Goto(chain)) = rule.actions.last() {
-                self.chains.adopt(ChainUse::Stray(*chain), *chain);
-            }
-        }
-        // A rule that bears our mark and can't be read is not one of this version.
-        let unreadable = |rule: &&ObservedRule| is_ours(rule) && rule.rule.is_none();
-        for observed in rules.iter().filter(unreadable) {
-            observe_stray(&mut state.table, &mut self.chains, observed);
-        }
-        for (observed, _, rule) in &ours {
-            if let Some((bits, _)) = bucket_of(rule)
-                && let Some(ChainUse::Group(group)) = self.chains.use_of(observed.place.chain)
-            {
-                self.sets.insert(group, bits);
-            }
-        }
-    }
-
-    /// A chain whose buckets lead to the members of a group is that group's, and their owners are its memory.
-    fn adopt_groups(&mut self, env: &Env<'_>, ours: &[(&ObservedRule, Marked, &FlowerRule)]) {
-        let mut found: BTreeMap<Chain, BTreeMap<u16, (u8, HopId)>> = BTreeMap::new();
-        for (observed, marked, rule) in ours {
-            if let Marked::Bucket(_) = marked
-                && let Some((bits, n)) = bucket_of(rule)
-                && let Some(RuleAction::Goto(chain)) = rule.actions.last()
-                && let Some(ChainUse::Hop(hop)) = self.chains.use_of(*chain)
-            {
-                found
-                    .entry(observed.place.chain)
-                    .or_default()
-                    .insert(n, (bits, hop));
-            }
-        }
-        let mut groups: Vec<GroupKey> = self.plan.groups_in_use().collect();
-        groups.sort_unstable();
-        for group in groups {
-            if self.chains.get(ChainUse::Group(group)).is_some() {
-                continue;
-            }
-            let members: BTreeSet<HopId> = self.plan.members(group).collect();
-            let whole = |buckets: &BTreeMap<u16, (u8, HopId)>| {
-                let bits = buckets.values().next().map_or(0, |(bits, _)| *bits);
-                buckets.len() == 1 << bits && buckets.values().all(|(b, _)| *b == bits)
-            };
-            let owners = |buckets: &BTreeMap<u16, (u8, HopId)>| -> BTreeSet<HopId> {
-                buckets.values().map(|(_, hop)| *hop).collect()
-            };
-            let wished = self.plan.buckets(group).unwrap_or_default();
-            let leads = |buckets: &BTreeMap<u16, (u8, HopId)>| -> Vec<HopId> {
-                buckets.values().map(|(_, hop)| *hop).collect()
-            };
-            // The very same buckets, or else the same members: two groups may have the same with other weights.
-            let chain = found
-                .iter()
-                .filter(|(_, buckets)| {
-                    !members.is_empty() && whole(buckets) && owners(buckets) == members
-                })
-                .max_by_key(|(_, buckets)| leads(buckets) == wished)
-                .map(|(chain, _)| *chain);
-            if let Some(chain) = chain
-                && let Some(buckets) = found.remove(&chain)
-                && self.chains.adopt(ChainUse::Group(group), chain)
-            {
-                let owners = leads(&buckets);
-                self.with_env(env, |plan, env| plan.adopt_buckets(env, group, &owners));
-            }
-        }
-    }
 }
 
 /// A target that the driver refused is none.
@@ -909,89 +671,5 @@ const fn rule_key(item: Item) -> Option<RuleKey> {
     match item {
         Item::Rule(key) => Some(key),
         Item::Stray(..) => None,
-    }
-}
-
-fn is_ours(rule: &ObservedRule) -> bool {
-    rule.cookie.and_then(read_mark).is_some()
-}
-
-const fn planned(observed: &ObservedRule, rule: FlowerRule) -> PlannedRule {
-    PlannedRule {
-        chain: observed.place.chain,
-        prio: observed.place.prio,
-        rule,
-    }
-}
-
-fn observe_stray(table: &mut RuleTable, chains: &mut Chains, observed: &ObservedRule) {
-    let place = observed.place;
-    let Some(rule) = observed.rule.clone() else {
-        return;
-    };
-    if place.chain != Chain::ENTRY {
-        chains.adopt(ChainUse::Stray(place.chain), place.chain);
-    }
-    let item = Item::Stray(place.chain, place.prio, place.handle);
-    table.observe(
-        item,
-        place.handle,
-        planned(observed, rule),
-        observed.hardware,
-        observed.counters,
-    );
-}
-
-fn except_of(rule: &FlowerRule) -> Option<Except> {
-    let matches = &rule.matches;
-    if matches.ttl.is_some() {
-        return Some(Except::Expiring);
-    }
-    match (matches.src, matches.dst) {
-        (Some(src), None) => prefix_of(src).map(Except::From),
-        (None, Some(dst)) => prefix_of(dst).map(Except::To),
-        (None, None) => route_of(rule, rule.protocol.family()?).map(Except::To),
-        (Some(_), Some(_)) => None,
-    }
-}
-
-fn route_of(rule: &FlowerRule, family: Family) -> Option<Prefix> {
-    if let Some(dst) = rule.matches.dst {
-        prefix_of(dst)
-    } else {
-        let any = match family {
-            Family::V4 => Masked::v4(0, 0),
-            Family::V6 => Masked::v6(0, 0),
-        };
-        prefix_of(any)
-    }
-}
-
-fn bucket_of(rule: &FlowerRule) -> Option<(u8, u16)> {
-    match rule.matches.src {
-        None => Some((0, 0)),
-        Some(Masked::V4 { addr, mask }) => {
-            Some((mask.trailing_ones() as u8, u16::try_from(addr).ok()?))
-        }
-        Some(Masked::V6 { addr, mask }) => {
-            Some((mask.trailing_ones() as u8, u16::try_from(addr).ok()?))
-        }
-    }
-}
-
-fn prefix_of(masked: Masked) -> Option<Prefix> {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-    match masked {
-        Masked::V4 { addr, mask } if mask.leading_ones() == mask.count_ones() => Prefix::new(
-            IpAddr::V4(Ipv4Addr::from_bits(addr)),
-            mask.count_ones() as u8,
-        )
-        .ok(),
-        Masked::V6 { addr, mask } if mask.leading_ones() == mask.count_ones() => Prefix::new(
-            IpAddr::V6(Ipv6Addr::from_bits(addr)),
-            mask.count_ones() as u8,
-        )
-        .ok(),
-        _ => None,
     }
 }

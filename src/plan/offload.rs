@@ -458,13 +458,13 @@ impl SwitchPlan {
         self.hope();
     }
 
-    /// Who had the buckets of a group in an earlier run: what can stay, stays.
-    pub fn adopt_buckets(&mut self, env: &Env<'_>, key: GroupKey, owners: &[HopId]) {
+    /// Who had the buckets of a group in an earlier run, by [`HopId::digest`]: what can stay, stays.
+    pub fn adopt_buckets(&mut self, env: &Env<'_>, key: GroupKey, owners: &[u64]) {
         let Some(group) = self.groups.get_mut(&key) else {
             return;
         };
         let before = group.cost();
-        group.buckets = Buckets::of(owners.iter().map(|hop| hop.digest()).collect());
+        group.buckets = Buckets::of(owners.into());
         let after = group.cost();
         if group.users > 0 {
             self.used = self.used - before + after;

@@ -431,11 +431,15 @@ impl RuleTable {
             out.push(write);
             handed += 1;
         }
-        if handed == 0 && self.in_flight == 0 {
+        if handed == 0 && budget > 0 && self.in_flight == 0 {
             if !lacks_room && !self.has_refused_for_room() {
                 self.tight = false;
                 self.held_back.clear();
-            } else if let Some(write) = self.relieve(now) {
+            } else if !lacks_room && self.held < most {
+                // Meanwhile others went.
+                self.try_refused_again();
+                self.poll(now, chains, budget, most, out);
+            } else if let Some(write) = self.relieve() {
                 out.push(write);
             }
         }
@@ -454,21 +458,27 @@ impl RuleTable {
         self.tight && self.failing.iter().any(wished)
     }
 
-    /// Takes out the shortest prefix: nothing shorter can capture its packets. What was refused for want of room is tried at once,
-    /// or the next to come would take the room.
-    fn relieve(&mut self, now: Timestamp) -> Option<RuleWrite> {
+    /// As soon as there is room, before anything else takes it.
+    fn try_refused_again(&mut self) {
         self.tight = false;
-        // What was refused is tried again as soon as there is room, before anything else takes it.
-        for item in self.failing.clone() {
-            if let Some(&at) = self.index.get(&item) {
-                self.change(at, |entry| {
-                    if let Some(failure) = &mut entry.failure {
-                        failure.due = Timestamp(0);
-                    }
-                });
-                self.dirty.insert(order(item));
+        for item in &self.failing {
+            let entry = self
+                .index
+                .get(item)
+                .map(|at| &mut self.entries[*at as usize]);
+            if let Some(Some((_, entry))) = entry
+                && let Some(failure) = &mut entry.failure
+            {
+                failure.due = Timestamp(0);
+                self.dirty.insert(order(*item));
             }
         }
+    }
+
+    /// Takes out the shortest prefix: nothing shorter can capture its packets. What was refused for want of room is tried at once,
+    /// or the next to come would take the room.
+    fn relieve(&mut self) -> Option<RuleWrite> {
+        self.try_refused_again();
         let applied = |at: &u32| self.states(*at).applied.is_some();
         let shortest = self
             .routes
@@ -490,24 +500,6 @@ impl RuleTable {
         };
         let (item, _) = self.entries[at as usize].as_ref()?;
         self.held_back.insert(*item);
-        for item in &self.failing {
-            if let Some(entry) = self
-                .index
-                .get(item)
-                .and_then(|at| self.entries[*at as usize].as_mut())
-                && let (
-                    _,
-                    RuleEntry {
-                        failure: Some(failure),
-                        ..
-                    },
-                ) = entry
-                && remedy(OpClass::RuleCreate, failure.refusal.errno) == Remedy::Full
-            {
-                failure.due = now;
-                self.dirty.insert(order(*item));
-            }
-        }
         self.send(at, None)
     }
 

@@ -1,0 +1,483 @@
+//! Rules that stand in the blocks already: of an earlier run, or changed by somebody else's hand.
+//!
+//! A rule says in its mark what it is for, and the rest of its meaning is in the rule itself: a hop's mark names the neighbour, a
+//! prefix's rule the prefix. Only a group has no name that outlives a run; it gets a chain whose buckets lead to its members, best
+//! that to which most of its prefixes lead already:
+//!
+//! ```text
+//! found                                     wished                          so
+//! chain 8: buckets to hops 1, 2, 3          group A: members 1, 2, 3        chain 8 is A's
+//!   10.1.0.0/16 -> goto 8                     10.1.0.0/16 to A                nothing is to be written
+//!   10.2.0.0/16 -> goto 8                     10.2.0.0/16 to hop 2            one rule is
+//! ```
+//!
+//! In the earlier run chain 8 may have been another group's. That makes no difference as long as its buckets stay. Should they have
+//! to change before all that was found is as it is wished (10.2.0.0/16 still leads there, and must not follow), the group gets another
+//! chain.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{BlockState, PRIOS, Switch, rule_key};
+use crate::model::{
+    Block, Chain, EtherProto, Family, FlowerRule, Masked, ObservedRule, Prefix, Prio, RouteKey,
+    RuleAction, RulePlace,
+};
+use crate::plan::{
+    ChainUse, Chains, Env, Except, GroupKey, HopId, LayoutContext, Marked, PlannedRule, RouteRule,
+    RuleKey, Target, read_mark,
+};
+use crate::reconcile::{Item, RuleEntry, RuleTable};
+
+/// A rule of ours that was found.
+struct Ours<'a> {
+    observed: &'a ObservedRule,
+    marked: Marked,
+    rule: &'a FlowerRule,
+}
+
+impl Ours<'_> {
+    const fn chain(&self) -> Chain {
+        self.observed.place.chain
+    }
+
+    fn leads_to(&self) -> Option<Chain> {
+        goto(self.rule)
+    }
+}
+
+/// A chain in which buckets were found.
+#[derive(Debug, Default)]
+struct FoundSet {
+    /// Of each block: which bucket is whose.
+    buckets: BTreeMap<Block, BTreeMap<(u8, u16), u64>>,
+    /// How many prefixes that should lead to a group lead there.
+    users: FxHashMap<GroupKey, usize>,
+}
+
+impl FoundSet {
+    /// Who owns the buckets, when all blocks have the same whole set.
+    fn owners(&self) -> Option<Vec<u64>> {
+        let mut sets = self.buckets.values();
+        let first = sets.next()?;
+        let (bits, _) = first.keys().next()?;
+        let whole = first.len() == 1 << bits && first.keys().all(|(b, _)| b == bits);
+        (whole && sets.all(|set| set == first)).then(|| first.values().copied().collect())
+    }
+}
+
+impl Switch {
+    /// Notes rules that stand in a block, ours or not, before the start; whether prefixes of an earlier run are among them.
+    pub fn find(&mut self, block: Block, rules: Vec<ObservedRule>) -> bool {
+        let of_prefix = |rule: &ObservedRule| {
+            matches!(rule.cookie.and_then(read_mark), Some(Marked::Route(..)))
+        };
+        let adopts = rules.iter().any(of_prefix);
+        self.found.entry(block).or_default().extend(rules);
+        adopts
+    }
+
+    /// Rules of a probe that was cut off, among those that were found.
+    pub fn left_by_probe(&self, block: Block) -> Vec<(RulePlace, EtherProto)> {
+        let found = self.found.get(&block).into_iter().flatten();
+        found
+            .filter(|rule| rule.cookie.and_then(read_mark) == Some(Marked::Probe))
+            .filter_map(|rule| Some((rule.place, rule.rule.as_ref()?.protocol)))
+            .collect()
+    }
+
+    /// Everything is known: takes over what an earlier run has left, and begins to write.
+    pub fn start(&mut self, env: &Env<'_>) {
+        if self.started {
+            return;
+        }
+        self.started = true;
+        let found = std::mem::take(&mut self.found);
+        self.keep_clear(found.values().flatten().filter(|rule| !is_ours(rule)));
+        // A port that is none any more has rules that must go.
+        for block in found.keys() {
+            self.blocks
+                .entry(*block)
+                .or_insert_with(|| BlockState::new(*block));
+        }
+        self.adopt(env, &found);
+        self.rewant();
+    }
+
+    /// Compares a block with what was read back: rules that others changed or deleted are dirty, strays are to go.
+    pub fn audit(&mut self, block: Block, rules: &[ObservedRule]) -> usize {
+        let Some(state) = self.blocks.get_mut(&block) else {
+            return 0;
+        };
+        let mut seen = FxHashSet::default();
+        let mut mended = 0;
+        let mut strays = Vec::new();
+        for observed in rules.iter().filter(|rule| is_ours(rule)) {
+            let Some(item) = state.table.item_at(observed.place) else {
+                strays.push(observed);
+                continue;
+            };
+            seen.insert(item);
+            let Some(rule) = observed.rule.clone() else {
+                continue;
+            };
+            let rule = planned(observed, rule);
+            let changed =
+                |entry: &RuleEntry| entry.sent.is_none() && entry.applied.as_deref() != Some(&rule);
+            if rule_key(item).is_some() && state.table.find(item).is_some_and(changed) {
+                mended += 1;
+            }
+            observe(&mut state.table, item, observed, rule);
+        }
+        let lost: Vec<Item> = state
+            .table
+            .iter()
+            .filter(|(item, entry)| entry.applied.is_some() && !seen.contains(item))
+            .map(|(item, _)| item)
+            .collect();
+        for item in lost {
+            mended += usize::from(state.table.lose(item));
+        }
+        for stray in strays {
+            observe_stray(&mut state.table, &mut self.chains, stray);
+        }
+        mended
+    }
+
+    /// Before the buckets of a group change: nobody knows yet who else leads to a chain that it had from an earlier run.
+    pub(super) fn part_from_found(&mut self, group: GroupKey) {
+        if !self.adopted.contains(&group) || !self.changes_buckets(group) {
+            return;
+        }
+        self.adopted.remove(&group);
+        let of = ChainUse::Group(group);
+        if let Some(chain) = self.chains.get(of) {
+            self.chains.release(of);
+            self.chains.adopt(ChainUse::Stray(chain), chain);
+        }
+        let users: Vec<RouteKey> = self
+            .plan
+            .rules()
+            .filter(|(_, rule)| *rule == RouteRule::Forward(Target::Group(group)))
+            .map(|(key, _)| key)
+            .collect();
+        for key in users {
+            for at in 0..self.blocks.len() {
+                self.want_in(at, RuleKey::Route(key));
+            }
+        }
+    }
+
+    /// Once all that was found is as it is wished, chains are what we say they are.
+    pub(super) fn trust_found(&mut self) {
+        if !self.adopted.is_empty() && self.is_settled() {
+            self.adopted.clear();
+        }
+    }
+
+    /// Whether a block has other buckets of a group than it should.
+    fn changes_buckets(&mut self, group: GroupKey) -> bool {
+        let count = |hops: Vec<HopId>| hops.len().max(1);
+        let wished = self.plan.buckets(group).map_or(0, count);
+        let bits = wished.max(1).trailing_zeros() as u8;
+        self.blocks.values().any(|state| {
+            let mut context = LayoutContext {
+                config: &self.config,
+                plan: &self.plan,
+                ports: &state.ports,
+                chains: &mut self.chains,
+            };
+            (0..wished as u16).any(|n| {
+                let key = RuleKey::Bucket(group, bits, n);
+                let applied = state.table.get(key).and_then(|entry| entry.applied.clone());
+                context.render(key).as_ref() != applied.as_deref()
+            })
+        })
+    }
+
+    /// Takes neither chains nor, in chain 0, priorities in which others have rules.
+    fn keep_clear<'a>(&mut self, theirs: impl Iterator<Item = &'a ObservedRule>) {
+        let mut taken = BTreeSet::new();
+        for RulePlace { chain, prio, .. } in theirs.map(|rule| rule.place) {
+            if chain == Chain::ENTRY {
+                taken.insert(prio.get());
+            } else {
+                self.chains.adopt(ChainUse::Foreign(chain), chain);
+            }
+        }
+        let wished = self.config.first_prio.get();
+        let free = |first: &u16| {
+            taken
+                .range(*first..first.saturating_add(PRIOS))
+                .next()
+                .is_none()
+        };
+        if let Some(first) = (wished..=u16::MAX - PRIOS).find(free).and_then(Prio::new) {
+            self.config.first_prio = first;
+        }
+    }
+
+    /// Gives rules of an earlier run their meaning back. Nothing has a chain yet, and what is admitted is planned.
+    fn adopt(&mut self, env: &Env<'_>, found: &BTreeMap<Block, Vec<ObservedRule>>) {
+        let ours = |rule| {
+            let observed: &ObservedRule = rule;
+            Some(Ours {
+                observed,
+                marked: read_mark(observed.cookie?)?,
+                rule: observed.rule.as_ref()?,
+            })
+        };
+        let ours: BTreeMap<Block, Vec<Ours<'_>>> = found
+            .iter()
+            .map(|(block, rules)| (*block, rules.iter().filter_map(ours).collect()))
+            .collect();
+        self.adopt_chains(ours.values().flatten());
+        self.adopt_groups(env, &ours);
+        for (block, rules) in &ours {
+            self.adopt_block(*block, rules);
+        }
+        // A chain that a rule of then still leads to is not free, even when it is empty.
+        for chain in ours.values().flatten().filter_map(Ours::leads_to) {
+            self.chains.adopt(ChainUse::Stray(chain), chain);
+        }
+        // A rule that bears our mark and can't be read is not one of this version.
+        for (block, rules) in found {
+            let unreadable = |rule: &&ObservedRule| is_ours(rule) && rule.rule.is_none();
+            if let Some(state) = self.blocks.get_mut(block) {
+                for observed in rules.iter().filter(unreadable) {
+                    observe_stray(&mut state.table, &mut self.chains, observed);
+                }
+            }
+        }
+    }
+
+    fn adopt_chains<'a>(&mut self, ours: impl Iterator<Item = &'a Ours<'a>>) {
+        let hops: FxHashMap<u64, HopId> = self
+            .plan
+            .hops_in_use()
+            .map(|hop| (hop.digest(), hop))
+            .collect();
+        for rule in ours {
+            let of = match rule.marked {
+                Marked::Admit(_) => ChainUse::Admission,
+                Marked::Except(table, family) | Marked::Route(table, family) => {
+                    ChainUse::Table(table, family)
+                }
+                Marked::Hop(_, digest) => match hops.get(&digest) {
+                    Some(hop) => ChainUse::Hop(*hop),
+                    None => continue,
+                },
+                Marked::Entry | Marked::Bucket(_) | Marked::Probe => continue,
+            };
+            self.chains.adopt(of, rule.chain());
+        }
+    }
+
+    fn adopt_groups(&mut self, env: &Env<'_>, ours: &BTreeMap<Block, Vec<Ours<'_>>>) {
+        let mut found = self.found_sets(ours);
+        let mut groups: Vec<GroupKey> = self.plan.groups_in_use().collect();
+        groups.sort_unstable();
+        for group in groups {
+            let digests =
+                |hops: Vec<HopId>| -> Vec<u64> { hops.into_iter().map(HopId::digest).collect() };
+            let members: BTreeSet<u64> = self.plan.members(group).map(HopId::digest).collect();
+            let wished = digests(self.plan.buckets(group).unwrap_or_default());
+            let rank = |set: &FoundSet| {
+                let users = set.users.get(&group).copied().unwrap_or(0);
+                let owners = set.owners()?;
+                let same = owners.iter().copied().collect::<BTreeSet<_>>() == members;
+                same.then(|| (users, owners == wished))
+            };
+            let best = found
+                .iter()
+                .filter_map(|(chain, set)| Some((rank(set)?, *chain)))
+                .max();
+            if let Some((_, chain)) = best
+                && let Some(set) = found.remove(&chain)
+                && self.chains.adopt(ChainUse::Group(group), chain)
+                && let Some(owners) = set.owners()
+            {
+                self.adopted.insert(group);
+                self.with_env(env, |plan, env| plan.adopt_buckets(env, group, &owners));
+            }
+        }
+    }
+
+    /// Chains with buckets, who owns these, and what leads there.
+    fn found_sets(&self, ours: &BTreeMap<Block, Vec<Ours<'_>>>) -> BTreeMap<Chain, FoundSet> {
+        let hops: FxHashMap<Chain, u64> = ours
+            .values()
+            .flatten()
+            .filter_map(|rule| match rule.marked {
+                Marked::Hop(_, digest) => Some((rule.chain(), digest)),
+                _ => None,
+            })
+            .collect();
+        let mut found: BTreeMap<Chain, FoundSet> = BTreeMap::new();
+        for (block, rules) in ours {
+            for rule in rules {
+                if let Marked::Bucket(_) = rule.marked
+                    && let Some(bucket) = bucket_of(rule.rule)
+                    && let Some(hop) = rule.leads_to().and_then(|chain| hops.get(&chain))
+                {
+                    let set = found.entry(rule.chain()).or_default();
+                    let buckets = set.buckets.entry(*block).or_default();
+                    buckets.insert(bucket, *hop);
+                }
+            }
+        }
+        for rule in ours.values().flatten() {
+            if let Marked::Route(table, family) = rule.marked
+                && let Some(set) = rule.leads_to().and_then(|chain| found.get_mut(&chain))
+            {
+                let wished = route_of(rule.rule, family)
+                    .and_then(|prefix| self.plan.rule(RouteKey { table, prefix }));
+                if let Some(RouteRule::Forward(Target::Group(group))) = wished {
+                    *set.users.entry(group).or_default() += 1;
+                }
+            }
+        }
+        found
+    }
+
+    fn adopt_block(&mut self, block: Block, ours: &[Ours<'_>]) {
+        let Some(state) = self.blocks.get_mut(&block) else {
+            return;
+        };
+        for ours in ours {
+            let rule = ours.rule;
+            let chain_use = self.chains.use_of(ours.chain());
+            let key = match (ours.marked, chain_use) {
+                (Marked::Entry, _) if ours.chain() == Chain::ENTRY => {
+                    Some(RuleKey::Entry(rule.protocol))
+                }
+                (Marked::Admit(family), Some(ChainUse::Admission)) => {
+                    let indev = rule.matches.indev.as_ref();
+                    let port = state.ports.iter().find(|port| {
+                        Some(port.mac) == rule.matches.dst_mac
+                            && indev.is_none_or(|name| *name == port.name)
+                    });
+                    port.map(|port| RuleKey::Admit(port.dev, family))
+                }
+                (Marked::Except(..), Some(ChainUse::Table(table, family))) => {
+                    except_of(rule).map(|except| RuleKey::Except(table, family, except))
+                }
+                (Marked::Route(..), Some(ChainUse::Table(table, family))) => {
+                    route_of(rule, family).map(|prefix| RuleKey::Route(RouteKey { table, prefix }))
+                }
+                (Marked::Bucket(_), Some(ChainUse::Group(group))) => {
+                    let bucket = bucket_of(rule);
+                    bucket.map(|(bits, n)| RuleKey::Bucket(group, bits, n))
+                }
+                (Marked::Hop(..), Some(ChainUse::Hop(hop))) => Some(RuleKey::Hop(hop)),
+                _ => None,
+            };
+            match key.filter(|key| state.table.get(*key).is_none()) {
+                Some(key) => {
+                    let rule = planned(ours.observed, rule.clone());
+                    observe(&mut state.table, Item::Rule(key), ours.observed, rule);
+                    if let RuleKey::Bucket(group, bits, _) = key {
+                        self.sets.insert(group, bits);
+                    }
+                }
+                None => observe_stray(&mut state.table, &mut self.chains, ours.observed),
+            }
+        }
+    }
+}
+
+fn is_ours(rule: &ObservedRule) -> bool {
+    rule.cookie.and_then(read_mark).is_some()
+}
+
+fn goto(rule: &FlowerRule) -> Option<Chain> {
+    match rule.actions.last() {
+        Some(RuleAction::Goto(chain)) => Some(*chain),
+        _ => None,
+    }
+}
+
+const fn planned(observed: &ObservedRule, rule: FlowerRule) -> PlannedRule {
+    PlannedRule {
+        chain: observed.place.chain,
+        prio: observed.place.prio,
+        rule,
+    }
+}
+
+fn observe(table: &mut RuleTable, item: Item, observed: &ObservedRule, rule: PlannedRule) {
+    table.observe(
+        item,
+        observed.place.handle,
+        rule,
+        observed.hardware,
+        observed.counters,
+    );
+}
+
+fn observe_stray(table: &mut RuleTable, chains: &mut Chains, observed: &ObservedRule) {
+    let place = observed.place;
+    let Some(rule) = observed.rule.clone() else {
+        return;
+    };
+    if place.chain != Chain::ENTRY {
+        chains.adopt(ChainUse::Stray(place.chain), place.chain);
+    }
+    let item = Item::Stray(place.chain, place.prio, place.handle);
+    observe(table, item, observed, planned(observed, rule));
+}
+
+fn except_of(rule: &FlowerRule) -> Option<Except> {
+    let matches = &rule.matches;
+    if matches.ttl.is_some() {
+        return Some(Except::Expiring);
+    }
+    match (matches.src, matches.dst) {
+        (Some(src), None) => prefix_of(src).map(Except::From),
+        (None, Some(dst)) => prefix_of(dst).map(Except::To),
+        (None, None) => route_of(rule, rule.protocol.family()?).map(Except::To),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+fn route_of(rule: &FlowerRule, family: Family) -> Option<Prefix> {
+    if let Some(dst) = rule.matches.dst {
+        prefix_of(dst)
+    } else {
+        let any = match family {
+            Family::V4 => Masked::v4(0, 0),
+            Family::V6 => Masked::v6(0, 0),
+        };
+        prefix_of(any)
+    }
+}
+
+fn bucket_of(rule: &FlowerRule) -> Option<(u8, u16)> {
+    match rule.matches.src {
+        None => Some((0, 0)),
+        Some(Masked::V4 { addr, mask }) => {
+            Some((mask.trailing_ones() as u8, u16::try_from(addr).ok()?))
+        }
+        Some(Masked::V6 { addr, mask }) => {
+            Some((mask.trailing_ones() as u8, u16::try_from(addr).ok()?))
+        }
+    }
+}
+
+fn prefix_of(masked: Masked) -> Option<Prefix> {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    match masked {
+        Masked::V4 { addr, mask } if mask.leading_ones() == mask.count_ones() => Prefix::new(
+            IpAddr::V4(Ipv4Addr::from_bits(addr)),
+            mask.count_ones() as u8,
+        )
+        .ok(),
+        Masked::V6 { addr, mask } if mask.leading_ones() == mask.count_ones() => Prefix::new(
+            IpAddr::V6(Ipv6Addr::from_bits(addr)),
+            mask.count_ones() as u8,
+        )
+        .ok(),
+        _ => None,
+    }
+}
