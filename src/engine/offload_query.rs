@@ -164,7 +164,7 @@ impl Engine {
                 SwitchKey::Lab => "software".to_owned(),
             };
             // What the kernel would look up; the nearest rule at or above it is what packets meet.
-            let tree = self.offload.lookup.tree(table, target.family());
+            let tree = self.offload.world.lookup.tree(table, target.family());
             let looked_up = tree.and_then(|tree| tree.longest_match(target));
             let looked_up = RouteKey {
                 table,
@@ -468,7 +468,7 @@ impl Engine {
         }
     }
 
-    fn block_label(&self, block: Block) -> String {
+    pub(super) fn block_label(&self, block: Block) -> String {
         match block {
             Block::Port(dev) => self.view.name_of(dev).into(),
             Block::Shared(number) => format!("block {number}"),
