@@ -444,19 +444,30 @@ impl Engine {
 
     /// Why a switch does not forward a prefix.
     pub(super) fn offload_reason(&self, one: &OneSwitch, key: RouteKey) -> Reason {
+        if !self.offload.world.lookup.contains(key) {
+            return Reason::NoOffloadRoute;
+        }
+        let reason = self.ask_switch(one, |rules, env| rules.reason(env, key));
+        reason.unwrap_or(Reason::InProgress)
+    }
+
+    /// What the driver said that keeps a prefix out.
+    pub(super) fn offload_refusal(&self, one: &OneSwitch, key: RouteKey) -> Option<Refusal> {
+        self.ask_switch(one, |rules, env| rules.refusal(env, key).cloned())
+    }
+
+    fn ask_switch<T>(&self, one: &OneSwitch, ask: impl FnOnce(&Switch, &Env<'_>) -> T) -> T {
+        let world = &self.offload.world;
         let facts = Facts {
             engine: self,
-            world: &self.offload.world,
+            world,
         };
         let wish = |key| facts.wish(&one.groups, &one.ports, key);
         let env = Env {
-            lookup: &facts.world.lookup,
+            lookup: &world.lookup,
             wish: &wish,
         };
-        if !env.lookup.contains(key) {
-            return Reason::NoOffloadRoute;
-        }
-        one.rules.reason(&env, key).unwrap_or(Reason::InProgress)
+        ask(&one.rules, &env)
     }
 
     /// Reads all rules back.

@@ -12,7 +12,7 @@ use crate::model::{
     Block, Family, Handle, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction, SwitchId, TableId,
 };
 use crate::plan::{HopRule, PlannedRule, RouteRule, RuleKey, Target};
-use crate::reconcile::{Item, RuleEntry};
+use crate::reconcile::{Failure, Item, OpClass, Remedy, RuleEntry, remedy};
 use crate::rib::SlotId;
 use crate::view::ports::{Port, Switch as SwitchPorts};
 
@@ -183,10 +183,14 @@ impl Engine {
                 let offload = RouteOffload::new(OffloadState::Software, Some(reason));
                 (reason.text().to_owned(), offload)
             };
-            let text = match offload.reason {
+            let mut text = match offload.reason {
                 Some(reason) if found.is_some() => format!("{on}: {text}; {}", reason.text()),
                 _ => format!("{on}: {text}"),
             };
+            if let Some(refusal) = self.offload_refusal(one, found.unwrap_or(looked_up)) {
+                let words = refusal.text.as_deref().unwrap_or("no reason given");
+                text = format!("{text}; the driver says {}: {words}", refusal.errno);
+            }
             let state = offload.state;
             steps.push((
                 ExplainStep {
@@ -276,6 +280,15 @@ impl Engine {
     fn route_on(&self, at: &SwitchKey, one: &OneSwitch, key: RouteKey) -> RouteOffload {
         let software = |reason| RouteOffload::new(OffloadState::Software, Some(reason));
         match &one.verdict {
+            // Nobody is asked while no port may admit anything.
+            None if one
+                .ports
+                .ports
+                .iter()
+                .all(|port| admits(port) == [false, false]) =>
+            {
+                return software(Reason::NoPort);
+            }
             None => return RouteOffload::new(OffloadState::Pending, Some(Reason::InProgress)),
             Some(DriverVerdict::Unfit(_)) => return software(Reason::DriverUnfit),
             Some(DriverVerdict::Fit(_)) => {}
@@ -308,15 +321,21 @@ impl Engine {
             }
         };
         let (mut packets, mut bytes) = (0, 0);
-        let (mut settled, mut in_hardware, mut failed) = (true, true, false);
+        let (mut settled, mut in_hardware) = (true, true);
+        let failure = one.rules.failure(key);
         for (_, entry) in one.rules.entries(RuleKey::Route(key)) {
             settled &= entry.applied.is_some() && entry.applied == entry.desired;
             in_hardware &= entry.hardware.in_hw;
-            failed |= entry.failure.is_some();
             packets += entry.counters.software_packets + entry.counters.hardware_packets;
             bytes += entry.counters.software_bytes + entry.counters.hardware_bytes;
         }
-        let (state, reason) = match (failed, settled, live) {
+        let full =
+            |failure: &Failure| remedy(OpClass::RuleCreate, failure.refusal.errno) == Remedy::Full;
+        let (state, reason) = match (failure.is_some(), settled, live) {
+            // It stands, but what it rests on does not, or not as it should.
+            (true, ..) if failure.is_some_and(full) => {
+                (OffloadState::Failed, Some(Reason::TableFull))
+            }
             (true, ..) => (OffloadState::Failed, Some(Reason::DriverRefused)),
             (_, false, _) => (OffloadState::Pending, Some(Reason::InProgress)),
             (_, true, false) => (OffloadState::Software, Some(Reason::NextHopUnresolved)),

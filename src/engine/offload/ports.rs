@@ -16,7 +16,9 @@ use crate::engine::Engine;
 use crate::engine::probe::{Abilities, Ask, Probe, Verdict, truth};
 use crate::engine::report::Severity;
 use crate::engine::switch::Switch;
-use crate::model::{Block, Family, IfIndex, Prio, Reason, RuleOp, RuleOpKind, Runs, SwitchId, TableId};
+use crate::model::{
+    Block, Family, IfIndex, Prio, Reason, RuleOp, RuleOpKind, Runs, SwitchId, TableId,
+};
 use crate::plan::{Env, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
 use crate::view::ports::{Port, Switch as SwitchPorts};
 
