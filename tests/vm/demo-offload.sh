@@ -46,6 +46,8 @@ show frr-offload show offload --dev pf0vf0 --kind route
 printf '\n%ssw# tc -s filter show dev pf0vf0 ingress chain 2 | grep -A 8 10.1.1.0%s\n' "$DIM" "$PLAIN"
 tc -s filter show dev pf0vf0 ingress chain 2 | grep -A 8 10.1.1.0 || true
 check 'every rule is in hardware' all_in_hw
+printf '\n%ssw# frr-offload plan --full | grep 10.1.1.0/24%s\n' "$DIM" "$PLAIN"
+offload sw plan --full | grep -F 10.1.1.0/24
 
 section '5. A host goes silent: its neighbour is STALE, and hardware forwards all the same'
 ipr sw neigh change "$(link_local h1 "${FAR[h1]}")" dev pf0vf1 nud stale
