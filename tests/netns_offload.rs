@@ -16,7 +16,7 @@ use std::fs;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
-use frr_offload::kernel::MirrorWatch;
+use frr_offload::kernel::{Listener, MirrorWatch};
 use frr_offload::model::{
     Event, Family, ForeignKind, ForeignRoute, OffloadEvent, Prefix, Reason, RouteKey, TableId,
 };
@@ -141,7 +141,7 @@ struct Mirrored {
     changed: Vec<RouteKey>,
     lists: usize,
     overruns: usize,
-    watch: MirrorWatch,
+    watch: Listener,
 }
 
 impl Mirrored {

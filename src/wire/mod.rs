@@ -2,7 +2,6 @@
 
 pub mod devlink;
 pub mod ethtool;
-pub mod ethtool_set;
 pub mod feedback;
 pub mod flower;
 pub mod foreign_route;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
-use frr_offload::kernel::{Monitor, PortWatch};
+use frr_offload::kernel::{Listener, Monitor, PortWatch};
 use frr_offload::model::{Event, OffloadEvent, PortFilter};
 use frr_offload::view::KernelView;
 use frr_offload::view::ports::{Port, Ports, Switch};
@@ -14,8 +14,8 @@ pub struct Told {
     events: Receiver<Event>,
     links: KernelView,
     pub ports: Ports,
-    pub watch: PortWatch,
-    _monitor: Monitor,
+    pub watch: Listener,
+    _monitor: Listener,
 }
 
 impl Told {
