@@ -399,7 +399,8 @@ impl Engine {
     pub(super) fn apply_offload(&mut self, events: Vec<OffloadEvent>) {
         let mut changed = Vec::new();
         for event in events {
-            self.offload.ports_changed |= self.offload.ports.apply(&event);
+            let news = self.offload.ports.apply(&event);
+            self.offload.ports_changed |= news;
             self.offload.mirror.apply(&event, &mut changed);
             match event {
                 OffloadEvent::Outcomes(outcomes) => {
@@ -453,7 +454,9 @@ impl Engine {
                     let blocks: Vec<_> = self.offload.blocks().collect();
                     self.offload.wanted_dumps.extend(blocks);
                 }
-                OffloadEvent::Feature(..)
+                OffloadEvent::PacketFilters(_) if news => self.note_filters(),
+                OffloadEvent::PacketFilters(_)
+                | OffloadEvent::Feature(..)
                 | OffloadEvent::Conf(..)
                 | OffloadEvent::ConfAll(_)
                 | OffloadEvent::Foreign(_)
@@ -840,12 +843,9 @@ impl Engine {
         let config = &self.config.offload;
         let mut seen: BTreeMap<SwitchKey, SwitchPorts> = BTreeMap::new();
         if mode == OffloadMode::SkipHw {
-            seen.insert(
-                SwitchKey::Lab,
-                offload.ports.plain(&self.view, &config.ports),
-            );
+            seen.insert(SwitchKey::Lab, offload.ports.plain(&self.view, config));
         } else {
-            for switch in offload.ports.switches(&self.view, &config.ports) {
+            for switch in offload.ports.switches(&self.view, config) {
                 let wanted = config.switches.is_empty()
                     || config.switches.iter().any(|name| {
                         let handle = switch.instances.iter().any(|i| i.handle == *name);

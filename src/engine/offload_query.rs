@@ -11,7 +11,7 @@ use crate::config::OffloadMode;
 use crate::model::{
     Block, Family, Handle, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction, SwitchId, TableId,
 };
-use crate::plan::{HopRule, PlannedRule, RouteRule, RuleKey, Target};
+use crate::plan::{HopRule, PlannedPort, PlannedRule, RouteRule, RuleKey, Target};
 use crate::reconcile::{Item, RuleEntry};
 use crate::rib::SlotId;
 use crate::view::ports::{Port, Switch as SwitchPorts};
@@ -82,11 +82,11 @@ impl Engine {
     /// The ports of all switches, in no order.
     pub fn ports(&self) -> Vec<PortReport> {
         let mode = self.config.offload.mode;
-        let filter = &self.config.offload.ports;
+        let config = &self.config.offload;
         let (switches, lab) = if mode == OffloadMode::SkipHw {
-            (vec![self.offload.ports.plain(&self.view, filter)], true)
+            (vec![self.offload.ports.plain(&self.view, config)], true)
         } else {
-            (self.offload.ports.switches(&self.view, filter), false)
+            (self.offload.ports.switches(&self.view, config), false)
         };
         switches
             .iter()
@@ -280,12 +280,17 @@ impl Engine {
             Some(DriverVerdict::Unfit(_)) => return software(Reason::DriverUnfit),
             Some(DriverVerdict::Fit(_)) => {}
         }
+        let family = key.prefix.family();
+        let admits = |port: &PlannedPort| port.table == key.table && port.families[family as usize];
         if !one
             .rules
             .tables()
-            .any(|(_, ports)| ports.iter().any(|port| port.table == key.table))
+            .any(|(_, ports)| ports.iter().any(admits))
         {
-            return software(Reason::NoPort);
+            let wanted = one.ports.ports.iter();
+            let wanted = wanted.filter(|port| port.table == key.table && !port.excluded);
+            let why = wanted.flat_map(|port| port.refusals(family)).next();
+            return software(why.unwrap_or(Reason::NoPort));
         }
         if !one.rules.is_started() {
             return RouteOffload::new(OffloadState::Pending, Some(Reason::InProgress));
@@ -360,6 +365,7 @@ impl Engine {
         }
         reasons.sort_unstable();
         reasons.dedup();
+        let filters = self.offload.ports.filters().iter();
         PortReport {
             switch: switch.id.clone(),
             driver: switch.driver().map(Into::into),
@@ -387,6 +393,7 @@ impl Engine {
             block: port.qdisc.and_then(|qdisc| qdisc.block),
             hw_tc_offload: port.tc_offload.map(|feature| feature.on),
             verdict: one.map_or_else(|| "not used".into(), verdict_text),
+            filtered_by: filters.map(|filter| filter.name.clone()).collect(),
         }
     }
 

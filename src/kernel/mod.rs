@@ -10,6 +10,7 @@
 pub mod batch;
 mod dump;
 mod fib_writer;
+mod filter_lists;
 mod listener;
 mod lookup;
 mod mirror_watch;

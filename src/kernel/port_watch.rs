@@ -1,13 +1,13 @@
 //! The thread that listens for what only the offload needs of ports: devlink's instances and ports, `hw-tc-offload`,
-//! forwarding and reverse-path filters, and `ip rule`. Decides nothing; `view::ports` puts it together.
+//! forwarding and reverse-path filters, `ip rule`, and what filters forwarded packets. Decides nothing; `view::ports` puts it together.
 //!
 //! Subscribes first, reads the lists second, then follows. A change of devlink, a link with a switch id that comes or goes,
 //! or a changed feature is only the news that something changed: once the queues are empty, devlink and the features of all
-//! ports are read again as a whole, and `ip rule` likewise. That is rare, and a burst of a hundred ports is read once. The
+//! ports are read again as a whole, and `ip rule` and filters likewise. That is rare, and a burst of a hundred ports is read once. The
 //! kernel does not say when an eswitch mode is set, only that ports come and go while it is; asking for the mode waits until
 //! it is set.
 //!
-//! Works without devlink and without ethtool's netlink. [`Listener::refresh`] is for the engine's audit.
+//! Works without devlink, ethtool's netlink and nftables. [`Listener::refresh`] is for the engine's audit.
 
 use std::io;
 
@@ -16,6 +16,7 @@ use nix::errno::Errno as OsErrno;
 use rustc_hash::FxHashSet;
 
 use super::DumpSocket;
+use super::filter_lists::FilterLists;
 use super::listener::{Hear, Listener, Why};
 use super::port_lists::PortLists;
 use super::socket::RtnlSocket;
@@ -36,14 +37,16 @@ const RTNLGRP_IPV6_RULE: u32 = 19;
 const RTNLGRP_IPV4_NETCONF: u32 = 24;
 const RTNLGRP_IPV6_NETCONF: u32 = 25;
 
-/// Which socket a message came by.
+// Which socket a message came by.
 const RTNL: usize = 0;
+const GENL: usize = 1;
 
 /// What listens.
 #[derive(Debug)]
 pub struct PortWatch {
     dumps: DumpSocket,
     lists: PortLists,
+    filters: FilterLists,
     stale: Stale,
     /// Links with a switch id.
     switch_links: FxHashSet<IfIndex>,
@@ -52,12 +55,14 @@ pub struct PortWatch {
 }
 
 /// What must be read again.
+#[allow(clippy::struct_excessive_bools, reason = "one a list")]
 #[derive(Debug, Default)]
 struct Stale {
     ports: bool,
     features: FxHashSet<IfIndex>,
     rules: bool,
     confs: bool,
+    filters: bool,
 }
 
 impl PortWatch {
@@ -83,14 +88,17 @@ impl PortWatch {
                 genl.join(number)?;
             }
         }
+        let (filters, transactions) = FilterLists::open()?;
         let watch = Self {
             dumps: DumpSocket::open()?,
             lists,
+            filters,
             stale: Stale::default(),
             switch_links: FxHashSet::default(),
             ports: FxHashSet::default(),
         };
-        Listener::start(vec![rtnl, genl], watch, tx)
+        let sockets = [rtnl, genl].into_iter().chain(transactions);
+        Listener::start(sockets.collect(), watch, tx)
     }
 
     /// Reads what is stale. A list that can't be read is reported in its place.
@@ -131,6 +139,9 @@ impl PortWatch {
             let rules = self.dumps.list(encode_rule_dump, RTM_NEWRULE, decode_rule);
             let rules = rules.map(OffloadEvent::PolicyRules);
             events.push(rules.unwrap_or_else(OffloadEvent::DumpFailed));
+        }
+        if stale.filters {
+            events.push(OffloadEvent::PacketFilters(self.filters.read()));
         }
     }
 
@@ -187,6 +198,7 @@ impl Hear for PortWatch {
             features: FxHashSet::default(),
             rules: true,
             confs: true,
+            filters: true,
         };
     }
 
@@ -195,10 +207,10 @@ impl Hear for PortWatch {
     }
 
     fn hear(&mut self, socket: usize, message: &Message<'_>, heard: &mut Vec<OffloadEvent>) {
-        if socket == RTNL {
-            self.hear_rtnl(message, heard);
-        } else {
-            self.hear_genl(message);
+        match socket {
+            RTNL => self.hear_rtnl(message, heard),
+            GENL => self.hear_genl(message),
+            _ => self.stale.filters = true,
         }
     }
 }
