@@ -164,6 +164,30 @@ fn what_filters_forwarded_packets_is_followed() {
 }
 
 #[test]
+fn a_table_of_the_older_iptables_is_seen_by_the_next_list() {
+    in_netns(|| {
+        // Looking loads the table; a kernel may have none of it.
+        let looked = Command::new("iptables-legacy").arg("-S").output();
+        if !looked.is_ok_and(|output| output.status.success()) {
+            eprintln!("SKIPPED: no iptables-legacy here");
+            return;
+        }
+        ip("link add va type veth peer name vb");
+        let mut told = Told::new();
+        told.until("the table", |told| {
+            told.port("va").filter(|port| port.ipv4.filtered)
+        });
+        let loaded = Command::new("ip6tables-legacy").arg("-S").status();
+        assert!(loaded.unwrap().success());
+        told.watch.refresh().unwrap();
+        told.until("that of IPv6", |told| {
+            told.port("va").filter(|port| port.ipv6.filtered)
+        });
+        assert_eq!(told.ports.filters().len(), 2);
+    });
+}
+
+#[test]
 fn what_was_dropped_is_read_again() {
     in_netns(|| {
         ip("link add va type veth peer name vb");
