@@ -707,6 +707,49 @@ fn rules_of_others_are_left_alone_and_kept_clear_of() {
     assert!(run.tc.writes > 0);
 }
 
+/// Who asks why a prefix is not in hardware is told what the driver said, until it is tried again.
+#[test]
+fn what_the_driver_said_is_kept() {
+    let main = |text: &str| RouteKey {
+        table: TableId::MAIN,
+        prefix: text.parse().unwrap(),
+    };
+    let to = |n| Wish::Forward(Target::Hop(hop(n)));
+    let errno = |run: &mut Run, key| {
+        run.with_env(|switch, env, _| switch.refusal(env, key).map(|refusal| refusal.errno.0))
+    };
+    let mut run = Run::new(false, None);
+    run.step(&Step::PortTable(1, None));
+    run.step(&Step::PortTable(2, None));
+    run.step(&Step::Route(main("10.0.0.0/8"), to(1)));
+    run.quiet();
+    // Of the prefix itself.
+    run.tc.failures = vec![Some(EOPNOTSUPP)];
+    run.step(&Step::Route(main("11.0.0.0/8"), to(1)));
+    run.work(100);
+    assert_eq!(errno(&mut run, main("11.0.0.0/8")), Some(EOPNOTSUPP));
+    assert_eq!(errno(&mut run, main("10.0.0.0/8")), None);
+    // Of the guard below it.
+    run.tc.failures = vec![Some(EOPNOTSUPP)];
+    run.step(&Step::Route(
+        main("10.1.0.0/16"),
+        Wish::Slow(Reason::NextHopUnresolved),
+    ));
+    run.work(100);
+    assert_eq!(errno(&mut run, main("10.0.0.0/8")), Some(EOPNOTSUPP));
+    let now = run.now;
+    run.with_env(|switch, env, _| switch.retry_refused(env, now));
+    run.quiet();
+    assert_eq!(errno(&mut run, main("10.0.0.0/8")), None);
+    // Of what all prefixes need.
+    run.tc.failures = vec![Some(EBUSY)];
+    run.step(&Step::Local("192.0.2.0/24".parse().unwrap(), true));
+    run.work(1);
+    assert_eq!(errno(&mut run, main("11.0.0.0/8")), Some(EBUSY));
+    run.quiet();
+    assert_eq!(errno(&mut run, main("11.0.0.0/8")), None);
+}
+
 proptest! {
     #[test]
     fn every_step_is_safe_and_the_end_is_as_wished(

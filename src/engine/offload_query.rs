@@ -11,8 +11,8 @@ use crate::config::OffloadMode;
 use crate::model::{
     Block, Family, Handle, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction, SwitchId, TableId,
 };
-use crate::plan::{HopRule, PlannedPort, PlannedRule, RouteRule, RuleKey, Target};
-use crate::reconcile::{Item, RuleEntry};
+use crate::plan::{HopRule, PlannedRule, RouteRule, RuleKey, Target};
+use crate::reconcile::{Failure, Item, OpClass, Remedy, RuleEntry, remedy};
 use crate::rib::SlotId;
 use crate::view::ports::{Port, Switch as SwitchPorts};
 
@@ -164,7 +164,7 @@ impl Engine {
                 SwitchKey::Lab => "software".to_owned(),
             };
             // What the kernel would look up; the nearest rule at or above it is what packets meet.
-            let tree = self.offload.lookup.tree(table, target.family());
+            let tree = self.offload.world.lookup.tree(table, target.family());
             let looked_up = tree.and_then(|tree| tree.longest_match(target));
             let looked_up = RouteKey {
                 table,
@@ -183,10 +183,14 @@ impl Engine {
                 let offload = RouteOffload::new(OffloadState::Software, Some(reason));
                 (reason.text().to_owned(), offload)
             };
-            let text = match offload.reason {
+            let mut text = match offload.reason {
                 Some(reason) if found.is_some() => format!("{on}: {text}; {}", reason.text()),
                 _ => format!("{on}: {text}"),
             };
+            if let Some(refusal) = self.offload_refusal(one, found.unwrap_or(looked_up)) {
+                let words = refusal.text.as_deref().unwrap_or("no reason given");
+                text = format!("{text}; the driver says {}: {words}", refusal.errno);
+            }
             let state = offload.state;
             steps.push((
                 ExplainStep {
@@ -276,21 +280,29 @@ impl Engine {
     fn route_on(&self, at: &SwitchKey, one: &OneSwitch, key: RouteKey) -> RouteOffload {
         let software = |reason| RouteOffload::new(OffloadState::Software, Some(reason));
         match &one.verdict {
+            // Nobody is asked while no port may admit anything.
+            None if one
+                .ports
+                .ports
+                .iter()
+                .all(|port| admits(port) == [false, false]) =>
+            {
+                return software(not_admitted(one, key).unwrap_or(Reason::NoPort));
+            }
             None => return RouteOffload::new(OffloadState::Pending, Some(Reason::InProgress)),
             Some(DriverVerdict::Unfit(_)) => return software(Reason::DriverUnfit),
             Some(DriverVerdict::Fit(_)) => {}
         }
-        let family = key.prefix.family();
-        let admits = |port: &PlannedPort| port.table == key.table && port.families[family as usize];
-        if !one
-            .rules
-            .tables()
-            .any(|(_, ports)| ports.iter().any(admits))
+        let ports = one.rules.tables().flat_map(|(_, ports)| ports);
+        let here: Vec<_> = ports.filter(|port| port.table == key.table).collect();
+        let family = key.prefix.family() as usize;
+        if !here.iter().any(|port| port.families[family])
+            && let Some(why) = not_admitted(one, key)
         {
-            let wanted = one.ports.ports.iter();
-            let wanted = wanted.filter(|port| port.table == key.table && !port.excluded);
-            let why = wanted.flat_map(|port| port.refusals(family)).next();
-            return software(why.unwrap_or(Reason::NoPort));
+            return software(why);
+        }
+        if here.is_empty() {
+            return software(Reason::NoPort);
         }
         if !one.rules.is_started() {
             return RouteOffload::new(OffloadState::Pending, Some(Reason::InProgress));
@@ -313,15 +325,21 @@ impl Engine {
             }
         };
         let (mut packets, mut bytes) = (0, 0);
-        let (mut settled, mut in_hardware, mut failed) = (true, true, false);
+        let (mut settled, mut in_hardware) = (true, true);
+        let failure = one.rules.failure(key);
         for (_, entry) in one.rules.entries(RuleKey::Route(key)) {
             settled &= entry.applied.is_some() && entry.applied == entry.desired;
             in_hardware &= entry.hardware.in_hw;
-            failed |= entry.failure.is_some();
             packets += entry.counters.software_packets + entry.counters.hardware_packets;
             bytes += entry.counters.software_bytes + entry.counters.hardware_bytes;
         }
-        let (state, reason) = match (failed, settled, live) {
+        let full =
+            |failure: &Failure| remedy(OpClass::RuleCreate, failure.refusal.errno) == Remedy::Full;
+        let (state, reason) = match (failure.is_some(), settled, live) {
+            // It stands, but what it rests on does not, or not as it should.
+            (true, ..) if failure.is_some_and(full) => {
+                (OffloadState::Failed, Some(Reason::TableFull))
+            }
             (true, ..) => (OffloadState::Failed, Some(Reason::DriverRefused)),
             (_, false, _) => (OffloadState::Pending, Some(Reason::InProgress)),
             (_, true, false) => (OffloadState::Software, Some(Reason::NextHopUnresolved)),
@@ -475,7 +493,7 @@ impl Engine {
         }
     }
 
-    fn block_label(&self, block: Block) -> String {
+    pub(super) fn block_label(&self, block: Block) -> String {
         match block {
             Block::Port(dev) => self.view.name_of(dev).into(),
             Block::Shared(number) => format!("block {number}"),
@@ -500,6 +518,14 @@ fn concerns(block: Block, item: Item, entry: &RuleEntry, dev: IfIndex) -> bool {
             .as_ref()
             .or(entry.desired.as_ref())
             .is_some_and(|rule| leads(rule))
+}
+
+/// Why ports of a switch that look up a prefix's table refuse packets for it.
+fn not_admitted(one: &OneSwitch, key: RouteKey) -> Option<Reason> {
+    let ports = one.ports.ports.iter();
+    let ports = ports.filter(|port| port.table == key.table && !port.excluded);
+    let mut refusals = ports.flat_map(|port| port.refusals(key.prefix.family()));
+    refusals.next()
 }
 
 fn verdict_text(one: &OneSwitch) -> Box<str> {

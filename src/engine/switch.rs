@@ -16,7 +16,7 @@ use crate::plan::{
     ChainUse, Chains, Changed, Env, Except, GroupKey, HopId, HopRule, LayoutConfig, LayoutContext,
     Limits, PlannedPort, RouteRule, RuleKey, SwitchPlan, Target, Wish, fixed_exceptions,
 };
-use crate::reconcile::{Item, Remedy, RuleEntry, RuleTable, RuleWrite};
+use crate::reconcile::{Failure, Item, Remedy, RuleEntry, RuleTable, RuleWrite};
 
 /// The chains of ours begin here.
 const FIRST_CHAIN: u32 = 1;
@@ -78,7 +78,9 @@ pub struct Switch {
     locals: FxHashMap<(TableId, Family), BTreeSet<Prefix>>,
     /// The bucket set that is wished of each group.
     sets: FxHashMap<GroupKey, u8>,
-    refused_targets: FxHashMap<Target, Reason>,
+    /// What the driver did not take, in its words.
+    refused_targets: FxHashMap<Target, Refusal>,
+    refused_routes: FxHashMap<RouteKey, Refusal>,
     /// What the operator says, which refusals may only lower.
     capacity: Option<usize>,
     /// Found before the first plan; taken over by [`Self::start`].
@@ -103,6 +105,7 @@ impl Switch {
             locals: FxHashMap::default(),
             sets: FxHashMap::default(),
             refused_targets: FxHashMap::default(),
+            refused_routes: FxHashMap::default(),
             found: BTreeMap::new(),
             adopted: FxHashSet::default(),
             started: false,
@@ -331,7 +334,7 @@ impl Switch {
                 };
                 self.set_limits(env, limits);
             }
-            Remedy::Refused => self.refuse(env, done.item, Some(Reason::DriverRefused)),
+            Remedy::Refused => self.refuse(env, done.item, &refusal),
             _ => {}
         }
         Some(Refused {
@@ -365,11 +368,8 @@ impl Switch {
             }
             self.set_limits(env, limits);
         }
-        let targets: Vec<_> = self
-            .refused_targets
-            .drain()
-            .map(|(target, _)| target)
-            .collect();
+        let targets = std::mem::take(&mut self.refused_targets);
+        self.refused_routes.clear();
         let mut keys: Vec<_> = self.plan.refused().map(|(key, _)| key).collect();
         for key in &keys {
             self.with_env(env, |plan, env| plan.set_refused(env, *key, None));
@@ -379,7 +379,7 @@ impl Switch {
             for key in keys {
                 let wish = (env.wish)(key);
                 if let Wish::Forward(target) = wish
-                    && targets.contains(&target)
+                    && targets.contains_key(&target)
                 {
                     self.update(env, key);
                 }
@@ -387,32 +387,43 @@ impl Switch {
         }
     }
 
-    fn refuse(&mut self, env: &Env<'_>, item: Item, reason: Option<Reason>) {
+    fn refuse(&mut self, env: &Env<'_>, item: Item, refusal: &Refusal) {
         match item {
             Item::Rule(RuleKey::Route(key)) => {
+                self.refused_routes.insert(key, refusal.clone());
+                // Without its guard a prefix can't be in either.
+                if self.plan.rule(key) == Some(RouteRule::Guard)
+                    && let Some(parent) = env.lookup.parent(key)
+                {
+                    self.refused_routes.insert(parent, refusal.clone());
+                }
+                let reason = Some(Reason::DriverRefused);
                 self.with_env(env, |plan, env| plan.set_refused(env, key, reason));
             }
             Item::Rule(RuleKey::Hop(hop)) => {
                 let groups: Vec<_> = self.sets.keys().copied().collect();
-                self.refuse_target(env, Target::Hop(hop));
+                self.refuse_target(env, Target::Hop(hop), refusal);
                 for group in groups {
                     if self
                         .plan
                         .buckets(group)
                         .is_some_and(|hops| hops.contains(&hop))
                     {
-                        self.refuse_target(env, Target::Group(group));
+                        self.refuse_target(env, Target::Group(group), refusal);
                     }
                 }
             }
-            Item::Rule(RuleKey::Bucket(group, ..)) => self.refuse_target(env, Target::Group(group)),
+            Item::Rule(RuleKey::Bucket(group, ..)) => {
+                self.refuse_target(env, Target::Group(group), refusal);
+            }
+            // Nothing goes in without these; they are tried again.
             Item::Rule(RuleKey::Entry(_) | RuleKey::Admit(..) | RuleKey::Except(..))
             | Item::Stray(..) => {}
         }
     }
 
-    fn refuse_target(&mut self, env: &Env<'_>, target: Target) {
-        self.refused_targets.insert(target, Reason::DriverRefused);
+    fn refuse_target(&mut self, env: &Env<'_>, target: Target, refusal: &Refusal) {
+        self.refused_targets.insert(target, refusal.clone());
         let users: Vec<_> = self
             .plan
             .rules()
@@ -422,6 +433,46 @@ impl Switch {
         for key in users {
             self.update(env, key);
         }
+    }
+
+    /// What the driver said that keeps a prefix out, or keeps it from being as it should.
+    pub fn refusal(&self, env: &Env<'_>, key: RouteKey) -> Option<&Refusal> {
+        let of_target = |target| self.refused_targets.get(&target);
+        let known = self
+            .refused_routes
+            .get(&key)
+            .or_else(|| match (env.wish)(key) {
+                Wish::Forward(target) => of_target(target),
+                Wish::Discard | Wish::Slow(_) => None,
+            });
+        known.or_else(|| self.failure(key).map(|failure| &failure.refusal))
+    }
+
+    /// The last refusal of a rule that a prefix needs and that is tried again.
+    pub fn failure(&self, key: RouteKey) -> Option<&Failure> {
+        let (table, family) = (key.table, key.prefix.family());
+        let target = match self.plan.rule(key) {
+            Some(RouteRule::Forward(target)) => Some(target),
+            _ => None,
+        };
+        let needs = |item: Item| match item {
+            Item::Rule(RuleKey::Route(route)) => route == key,
+            Item::Rule(RuleKey::Except(of, version, _)) => (of, version) == (table, family),
+            Item::Rule(RuleKey::Admit(_, version)) => version == family,
+            Item::Rule(RuleKey::Entry(protocol)) => protocol == EtherProto::of(family),
+            Item::Rule(RuleKey::Bucket(group, ..)) => target == Some(Target::Group(group)),
+            Item::Rule(RuleKey::Hop(hop)) => match target {
+                Some(Target::Hop(of)) => of == hop,
+                Some(Target::Group(group)) => self.plan.members(group).any(|of| of == hop),
+                None => false,
+            },
+            Item::Stray(..) => false,
+        };
+        let blocks = self.blocks.values().filter(|state| state.has_table(table));
+        let mut failing = blocks.flat_map(|state| state.table.failing());
+        failing
+            .find(|(item, _)| needs(*item))
+            .map(|(_, failure)| failure)
     }
 
     fn with_env(&mut self, env: &Env<'_>, act: impl FnOnce(&mut SwitchPlan, &Env<'_>)) {
@@ -658,12 +709,10 @@ impl Switch {
 }
 
 /// A target that the driver refused is none.
-fn filtered(refused: &FxHashMap<Target, Reason>, wish: Wish) -> Wish {
+fn filtered(refused: &FxHashMap<Target, Refusal>, wish: Wish) -> Wish {
     match wish {
-        Wish::Forward(target) => refused
-            .get(&target)
-            .map_or(wish, |reason| Wish::Slow(*reason)),
-        Wish::Discard | Wish::Slow(_) => wish,
+        Wish::Forward(target) if refused.contains_key(&target) => Wish::Slow(Reason::DriverRefused),
+        wish => wish,
     }
 }
 

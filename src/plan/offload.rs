@@ -145,7 +145,8 @@ impl Lookup {
         })
     }
 
-    fn parent(&self, key: RouteKey) -> Option<RouteKey> {
+    /// The next shorter one that has it inside.
+    pub fn parent(&self, key: RouteKey) -> Option<RouteKey> {
         let prefix = self
             .tree(key.table, key.prefix.family())?
             .parent(key.prefix)?;

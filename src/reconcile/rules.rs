@@ -18,6 +18,7 @@
 //! way included (law 4); a replacement counts twice while it is. Knows what rules are for ([`RuleKey`]) and nothing of tc.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -364,6 +365,12 @@ impl RuleTable {
         }
     }
 
+    /// Refused writes that are tried again.
+    pub fn failing(&self) -> impl Iterator<Item = (Item, &Failure)> {
+        let failure = |item: &Item| Some((*item, self.find(*item)?.failure.as_ref()?));
+        self.failing.iter().filter_map(failure)
+    }
+
     /// When [`Self::poll_retries`] has something to do.
     pub fn next_retry(&self) -> Option<Timestamp> {
         let due = |item: &Item| Some(self.find(*item)?.failure.as_ref()?.due);
@@ -379,12 +386,11 @@ impl RuleTable {
         most: usize,
         out: &mut Vec<RuleWrite>,
     ) {
-        let candidates: Vec<Order> = self.dirty.iter().copied().collect();
         let (mut handed, mut lacks_room) = (0, false);
-        for candidate in candidates {
-            if handed == budget {
-                break;
-            }
+        let mut next = self.dirty.first().copied();
+        while let Some(candidate) = next.filter(|_| handed < budget) {
+            let rest = (Bound::Excluded(candidate), Bound::Unbounded);
+            next = self.dirty.range(rest).next().copied();
             let item = candidate.2;
             let Some(&at) = self.index.get(&item) else {
                 self.dirty.remove(&candidate);

@@ -82,15 +82,25 @@ switch_host() {
 switch_lan() {
     local name number
     switch_link "$@"
+    switch_gateway "$@"
     for name in "$@"; do
         number=${NUMBER[$name]}
         ADDRESS4[$name]=10.50.$number.2 ADDRESS6[$name]=2001:db8:5$number::2
-        ipr sw addr add "10.50.$number.1/24" dev "${PORT[$name]}"
-        ipr sw addr add "2001:db8:5$number::1/64" dev "${PORT[$name]}"
         ipr "$name" addr add "10.50.$number.2/24" dev "${FAR[$name]}"
         ipr "$name" addr add "2001:db8:5$number::2/64" dev "${FAR[$name]}"
         ipr "$name" route add default via "10.50.$number.1"
         ipr "$name" -6 route add default via "2001:db8:5$number::1"
+    done
+}
+
+# switch_gateway NAME...: the router's side of these subnets.
+switch_gateway() {
+    local name number
+    for name in "$@"; do
+        number=${NUMBER[$name]}
+        ipr sw link set "${PORT[$name]}" address "02:00:00:00:00:0$number" up
+        ipr sw addr add "10.50.$number.1/24" dev "${PORT[$name]}"
+        ipr sw addr add "2001:db8:5$number::1/64" dev "${PORT[$name]}"
     done
 }
 

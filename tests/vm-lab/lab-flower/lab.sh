@@ -63,6 +63,12 @@ check 'show ports says what filters' named
 lost() { ! hops_to a0 a1; }
 check 'the firewall has it' lost
 by_rules 'IPv6 goes on by rules' hops_to a0 a1 6
+sed -i '/^mode/a ignore = ["forward-filter"]' "$LAB/sw/frr-offload.toml"
+signal sw/frr-offload HUP
+wait_until 10 'unless the operator says otherwise' admits ipv4 ipv6
+sed -i '/^ignore/d' "$LAB/sw/frr-offload.toml"
+signal sw/frr-offload HUP
+wait_until 10 'and not any longer' admits ipv6
 on sw nft delete table ip lab
 wait_until 10 'IPv4 by rules again' admits ipv4 ipv6
 wait_until 20 'with its rules' rule port0 "${ADDRESS4[a1]}"

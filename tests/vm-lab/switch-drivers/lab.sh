@@ -26,6 +26,19 @@ by_hardware 'from host to host' hops_to h0 h1
 by_hardware 'and IPv6' hops_to h0 h1 6
 check 'the daemon says so' event driver-fit 'all that is needed'
 
+# Without FRR: zebra 10.3 dies of representors that come back.
+section 'The eswitch goes to legacy mode, and comes back'
+devlink dev eswitch set platform/eswitch-sim.0 mode legacy
+check 'no rule is left' test "$(grep -c '^p\(0\|f0\)' "$SWITCH/rules")" = 0
+legacy() { offload sw show ports --json | jq -e 'all(.name != "pf0vf0")' >/dev/null; }
+wait_until 10 'the daemon has no such port' legacy
+devlink dev eswitch set platform/eswitch-sim.0 mode switchdev
+switch_gateway h0 h1
+wait_until 10 'there is a way again' both h0 h1
+wait_until 20 'rules for both hosts' host_rules h0 h1
+by_hardware 'from host to host' hops_to h0 h1
+by_hardware 'and IPv6' hops_to h0 h1 6
+
 section 'Two switches'
 by_cpu 'from one to the other' hops_to h0 other
 by_cpu 'and IPv6' hops_to h0 other 6

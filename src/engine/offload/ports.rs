@@ -1,0 +1,383 @@
+//! Ports become switches and blocks: features, qdiscs, the first look at what stands there, the driver's abilities.
+//!
+//! ```text
+//! ports -> a switch for each switch id; then for each port that may admit:
+//!   hw-tc-offload on -> clsact qdisc -> rules read back -> (once a switch) probe -> planned
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::FxHashMap;
+
+use super::wishes::Facts;
+use super::{Job, Offload, OneSwitch, SwitchKey};
+use crate::config::OffloadMode;
+use crate::engine::Engine;
+use crate::engine::probe::{Abilities, Ask, Probe, Verdict, truth};
+use crate::engine::report::Severity;
+use crate::engine::switch::Switch;
+use crate::model::{
+    Block, Family, IfIndex, Prio, Reason, RuleOp, RuleOpKind, Runs, SwitchId, TableId,
+};
+use crate::plan::{Env, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
+use crate::view::ports::{Port, Switch as SwitchPorts};
+
+impl Engine {
+    /// Makes switches of the ports that there are, and tells each which ports may admit.
+    pub(super) fn replan_ports(&mut self, offload: &mut Offload, mode: OffloadMode) {
+        let seen = self.seen_switches(offload, mode);
+        // Of a switch without ports nothing is left that could be deleted: the qdiscs went with the links.
+        offload.switches.retain(|key, _| seen.contains_key(key));
+        // A port that goes down, say, concerns groups and hosts; a switch or table that is new, every prefix.
+        let (mut all_anew, mut regroup) = (false, false);
+        for (key, ports) in seen {
+            let one = offload.switches.entry(key).or_insert_with(|| {
+                all_anew = true;
+                self.new_switch(ports.clone(), mode)
+            });
+            let stays = |block: &Block| {
+                let mut blocks = ports.ports.iter().map(|port| Block::Port(port.dev));
+                blocks.any(|of_port| of_port == *block)
+            };
+            let (listed, gone) = one.listed.iter().partition(|block| stays(block));
+            one.listed = listed;
+            for block in Vec::<Block>::from_iter(gone) {
+                one.rules.forget_block(block);
+            }
+            if one.ports != ports {
+                one.ports = ports;
+                regroup = true;
+            }
+        }
+        let ports = offload.switches.values().flat_map(|one| &one.ports.ports);
+        let tables: BTreeSet<TableId> = ports.map(|port| port.table).collect();
+        if tables != offload.tables {
+            offload.tables = tables;
+            offload.world.lookup = Lookup::default();
+            all_anew = true;
+        }
+        if all_anew && offload.is_active() {
+            let slots = self.slots.iter().map(|(_, slot)| slot.key());
+            let foreign = offload.world.mirror.iter().map(|route| route.key);
+            offload.touched.extend(slots.chain(foreign));
+            regroup = true;
+        }
+        if regroup && offload.is_active() {
+            // A port may be in another table now, and its hosts with it.
+            let hosts = std::mem::take(&mut offload.world.hosts);
+            offload.touched.extend(hosts.into_keys());
+            let neighbours = self.view.neighbours().map(|neighbour| neighbour.key);
+            offload.neighbours_touched.extend(neighbours);
+            offload.groups_touched.extend(self.plan.keys());
+            offload.locals_changed = true;
+        }
+        self.set_planned_ports(offload);
+    }
+
+    /// The switches that there are and that the operator wants.
+    fn seen_switches(
+        &self,
+        offload: &Offload,
+        mode: OffloadMode,
+    ) -> BTreeMap<SwitchKey, SwitchPorts> {
+        let config = &self.config.offload;
+        if mode == OffloadMode::SkipHw {
+            let ports = offload.ports.plain(&self.view, config);
+            return BTreeMap::from([(SwitchKey::Lab, ports)]);
+        }
+        let named = |switch: &SwitchPorts, id: &SwitchId| {
+            let is = |name: &str| {
+                id.to_string() == *name || switch.instances.iter().any(|i| *i.handle == *name)
+            };
+            config.switches.is_empty() || config.switches.iter().any(|name| is(name))
+        };
+        let switches = offload.ports.switches(&self.view, config);
+        let with_id = switches
+            .into_iter()
+            .filter_map(|switch| Some((switch.id.clone()?, switch)));
+        with_id
+            .filter(|(id, switch)| named(switch, id))
+            .map(|(id, switch)| (SwitchKey::Id(id), switch))
+            .collect()
+    }
+
+    fn new_switch(&self, ports: SwitchPorts, mode: OffloadMode) -> OneSwitch {
+        let config = &self.config.offload;
+        let in_software = mode == OffloadMode::SkipHw;
+        let Some(first) = Prio::new(1) else {
+            unreachable!("a small number")
+        };
+        let layout = LayoutConfig {
+            runs: if in_software {
+                Runs::Software
+            } else {
+                Runs::Hardware
+            },
+            first_prio: config.prio_base.unwrap_or(first),
+            no_match_any: false,
+        };
+        let limits = Limits {
+            capacity: config.capacity,
+            bucket_bits: config.bucket_bits,
+            ..Limits::none()
+        };
+        let all = Abilities {
+            families: [true, true],
+            low_bits: true,
+            any_ipv6: true,
+            ..Abilities::default()
+        };
+        OneSwitch {
+            ports,
+            rules: Switch::new(layout, limits),
+            groups: FxHashMap::default(),
+            listed: BTreeSet::new(),
+            planned: Vec::new(),
+            probe: None,
+            verdict: in_software.then_some(Verdict::Fit(all)),
+        }
+    }
+
+    /// Ports whose block is ready and that may admit.
+    fn set_planned_ports(&self, offload: &mut Offload) {
+        let Offload {
+            switches, world, ..
+        } = offload;
+        let facts = Facts {
+            engine: self,
+            world,
+        };
+        for one in switches.values_mut() {
+            let able = one.families();
+            let ready =
+                |port: &&Port| one.listed.contains(&Block::Port(port.dev)) && has_own_ingress(port);
+            let planned = |port: &Port| {
+                let [v4, v6] = admits(port);
+                Some(PlannedPort {
+                    dev: port.dev,
+                    name: port.name.clone(),
+                    mac: port.mac?,
+                    table: port.table,
+                    block: Block::Port(port.dev),
+                    families: [v4 && able[0], v6 && able[1]],
+                })
+            };
+            let ports = one.ports.ports.iter().filter(ready).filter_map(planned);
+            let wanted: Vec<PlannedPort> = ports
+                .filter(|port| port.families != [false, false])
+                .collect();
+            if one.planned != wanted {
+                one.planned.clone_from(&wanted);
+                one.with(&facts, |rules, env| rules.set_ports(env, wanted));
+            }
+        }
+    }
+
+    /// Asks drivers what they can, a question at a time.
+    pub(super) fn poll_probes(&mut self, offload: &mut Offload, out: &mut Vec<RuleOp>) {
+        let mut jobs = Vec::new();
+        for (key, one) in &mut offload.switches {
+            if one.verdict.is_some() {
+                continue;
+            }
+            let Some((probe, asked)) = &mut one.probe else {
+                let driver = one.ports.driver().unwrap_or_default();
+                if let Some(why) = truth(driver) {
+                    one.verdict = Some(Verdict::Unfit(Abilities::default()));
+                    let text = format!("{driver}: not used for routes: {why}");
+                    self.notables
+                        .push(self.now, Severity::Warn, "driver-unfit", text);
+                } else if let Some((block, port)) = one.first_to_ask() {
+                    let left = one.rules.left_by_probe(block);
+                    one.probe = Some((Probe::new(block, port, left), None));
+                }
+                continue;
+            };
+            if asked.is_some() {
+                continue;
+            }
+            let ask = probe.ask();
+            let kind = match &ask {
+                Ask::Put(place, rule) => RuleOpKind::Put {
+                    place: *place,
+                    rule: Box::new(rule.clone()),
+                    replace: false,
+                },
+                Ask::Delete(place, protocol) => RuleOpKind::Delete {
+                    place: *place,
+                    protocol: *protocol,
+                },
+                Ask::Done(verdict) => {
+                    one.verdict = Some(verdict.clone());
+                    one.probe = None;
+                    self.ports_probed(key, one);
+                    // Everything is planned anew with what is known now.
+                    offload.tables.clear();
+                    offload.ports_changed = true;
+                    continue;
+                }
+            };
+            *asked = Some(ask);
+            jobs.push((Job::Probe(key.clone()), kind));
+        }
+        for (job, kind) in jobs {
+            let op = offload.op(job, kind);
+            out.push(op);
+        }
+        if offload.ports_changed {
+            // What was found out decides which ports may admit.
+            self.replan_ports(offload, self.config.offload.mode);
+            offload.ports_changed = false;
+        }
+    }
+
+    /// What the driver can decides how rules are written.
+    fn ports_probed(&mut self, key: &SwitchKey, one: &mut OneSwitch) {
+        let name = match key {
+            SwitchKey::Id(id) => id.to_string(),
+            SwitchKey::Lab => "software".to_owned(),
+        };
+        let (abilities, fit) = match &one.verdict {
+            Some(Verdict::Fit(abilities)) => (abilities, true),
+            Some(Verdict::Unfit(abilities)) => (abilities, false),
+            None => return,
+        };
+        let missing: Vec<String> = abilities
+            .missing
+            .iter()
+            .map(|(what, refusal)| {
+                let why = refusal
+                    .text
+                    .as_deref()
+                    .map(|text| format!(" ({text})"))
+                    .unwrap_or_default();
+                format!("no {what}{why}")
+            })
+            .collect();
+        let missing = if missing.is_empty() {
+            "all that is needed".to_owned()
+        } else {
+            missing.join(", ")
+        };
+        if fit {
+            let config = LayoutConfig {
+                no_match_any: !abilities.any_ipv6,
+                ..one.rules.config().clone()
+            };
+            let mut limits = one.rules.plan().limits().clone();
+            if !abilities.low_bits {
+                limits.bucket_bits = 0;
+            }
+            if let Some(prios) = abilities.prios {
+                limits.classes = Limits::classes_for(prios);
+            }
+            one.rules.set_config(config);
+            let lookup = Lookup::default();
+            let wish = |_| Wish::Slow(Reason::InProgress);
+            one.rules.set_limits(
+                &Env {
+                    lookup: &lookup,
+                    wish: &wish,
+                },
+                limits,
+            );
+            one.groups.clear();
+            let text = format!("switch {name}: the driver takes {missing}");
+            self.notables
+                .push(self.now, Severity::Info, "driver-fit", text);
+        } else {
+            let text = format!("switch {name}: not used for routes: {missing}");
+            self.notables
+                .push(self.now, Severity::Warn, "driver-unfit", text);
+        }
+    }
+
+    /// Features, qdiscs and first lists of the ports.
+    pub(super) fn poll_port_ops(offload: &mut Offload, out: &mut Vec<RuleOp>) {
+        if !offload.qdiscs_listed {
+            return;
+        }
+        let mut jobs: Vec<(Job, RuleOpKind)> = Vec::new();
+        for one in offload.switches.values() {
+            for port in &one.ports.ports {
+                let dev = port.dev;
+                let admits = admits(port) != [false, false];
+                let off = port
+                    .tc_offload
+                    .is_some_and(|feature| !feature.on && feature.changeable);
+                if admits && off && !offload.asked_features.contains(&dev) {
+                    jobs.push((Job::Feature(dev), RuleOpKind::SwitchOnFeature { dev }));
+                }
+                match port.qdisc {
+                    None if admits && !offload.asked_qdiscs.contains(&dev) => {
+                        jobs.push((Job::Qdisc(dev), RuleOpKind::AddQdisc { dev, block: None }));
+                    }
+                    None => {}
+                    Some(_) => {
+                        let block = Block::Port(dev);
+                        let asked = offload
+                            .jobs
+                            .values()
+                            .any(|job| matches!(job, Job::Dump(b) if *b == block));
+                        if !one.listed.contains(&block) && !asked {
+                            jobs.push((Job::Dump(block), RuleOpKind::DumpRules(block)));
+                        }
+                    }
+                }
+            }
+        }
+        for (job, kind) in jobs {
+            match job {
+                Job::Feature(dev) => {
+                    offload.asked_features.insert(dev);
+                }
+                Job::Qdisc(dev) => {
+                    offload.asked_qdiscs.insert(dev);
+                }
+                Job::Rule(..) | Job::Dump(_) | Job::Qdiscs(_) | Job::Probe(_) => {}
+            }
+            out.push(offload.op(job, kind));
+        }
+        for dev in std::mem::take(&mut offload.made_qdiscs) {
+            out.push(offload.op(Job::Qdiscs(dev), RuleOpKind::DumpQdiscs));
+        }
+    }
+
+    pub(super) fn qdisc_gone(&mut self, dev: IfIndex) {
+        let block = Block::Port(dev);
+        let ours = self
+            .offload
+            .switches
+            .values_mut()
+            .find(|one| one.listed.contains(&block));
+        if let Some(one) = ours {
+            one.rules.lose_block(block);
+            self.offload.ports_changed = true;
+            if self.view.link(dev).is_some() {
+                self.counters.mended.rules += 1;
+                self.notables.push(
+                    self.now,
+                    Severity::Warn,
+                    "qdisc-stolen",
+                    format!(
+                        "somebody deleted the clsact qdisc of {}: it is put back with all rules",
+                        self.view.name_of(dev)
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// The families that a port may admit packets of.
+pub(in crate::engine) fn admits(port: &Port) -> [bool; 2] {
+    // Somebody's shared block, or an `ingress` qdisc, can't have rules of ours beside.
+    let taken = port.qdisc.is_some() && !has_own_ingress(port);
+    [Family::V4, Family::V6].map(|family| !taken && port.refusals(family).is_empty())
+}
+
+/// Whether rules can hang at the port itself.
+pub(in crate::engine) fn has_own_ingress(port: &Port) -> bool {
+    port.qdisc
+        .is_some_and(|qdisc| qdisc.clsact && qdisc.block.is_none())
+}
