@@ -13,10 +13,11 @@ mod netns;
 mod ports;
 
 use std::fs;
+use std::process::Command;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
-use frr_offload::kernel::MirrorWatch;
+use frr_offload::kernel::{Listener, MirrorWatch};
 use frr_offload::model::{
     Event, Family, ForeignKind, ForeignRoute, OffloadEvent, Prefix, Reason, RouteKey, TableId,
 };
@@ -113,6 +114,79 @@ fn rules_that_matter_are_followed_and_others_are_not() {
     });
 }
 
+/// Runs `nft` on a script.
+fn nft(script: &str) {
+    let output = Command::new("nft").arg(script).output();
+    let output = output.expect("nft(8) to be installed");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "nft {script}: {said}");
+}
+
+#[test]
+fn what_filters_forwarded_packets_is_followed() {
+    in_netns(|| {
+        ip("link add va type veth peer name vb");
+        let mut told = Told::new();
+        let port = told.until("the link", |told| told.port("va"));
+        assert!(!port.ipv4.filtered && !port.ipv6.filtered);
+        let mut until_filtered = |expected: [bool; 2]| {
+            let begin = Instant::now();
+            told.until("what filters", |told| {
+                let port = told.port("va")?;
+                (expected == [port.ipv4.filtered, port.ipv6.filtered]).then_some(())
+            });
+            assert!(begin.elapsed().as_secs() < 1, "{:?}", begin.elapsed());
+            let filters = told.ports.filters().iter();
+            filters.map(|f| f.name.to_string()).collect::<Vec<_>>()
+        };
+
+        nft(
+            "add table inet f { chain forward { type filter hook forward priority 0; policy drop; }; }",
+        );
+        let names = until_filtered([true, true]);
+        assert_eq!(names, ["nftables chain inet f forward"]);
+        nft("delete table inet f");
+        assert!(until_filtered([false, false]).is_empty());
+
+        // An empty chain with policy accept filters nothing; its first rule does, its last one's end ends that.
+        nft("add table ip6 g { chain c { type filter hook forward priority 0; }; }");
+        nft("add table ip g { chain c { type filter hook forward priority 0; policy drop; }; }");
+        assert_eq!(until_filtered([true, false]).len(), 1);
+        nft("add rule ip6 g c counter");
+        assert_eq!(until_filtered([true, true]).len(), 2);
+        nft("delete table ip g; flush chain ip6 g c");
+        assert!(until_filtered([false, false]).is_empty());
+
+        nft("add table ip n { chain c { type nat hook postrouting priority 100; }; }");
+        nft("add rule ip n c masquerade");
+        assert_eq!(until_filtered([true, false]), ["nftables chain ip n c"]);
+    });
+}
+
+#[test]
+fn a_table_of_the_older_iptables_is_seen_by_the_next_list() {
+    in_netns(|| {
+        // Looking loads the table; a kernel may have none of it.
+        let looked = Command::new("iptables-legacy").arg("-S").output();
+        if !looked.is_ok_and(|output| output.status.success()) {
+            eprintln!("SKIPPED: no iptables-legacy here");
+            return;
+        }
+        ip("link add va type veth peer name vb");
+        let mut told = Told::new();
+        told.until("the table", |told| {
+            told.port("va").filter(|port| port.ipv4.filtered)
+        });
+        let loaded = Command::new("ip6tables-legacy").arg("-S").status();
+        assert!(loaded.unwrap().success());
+        told.watch.refresh().unwrap();
+        told.until("that of IPv6", |told| {
+            told.port("va").filter(|port| port.ipv6.filtered)
+        });
+        assert_eq!(told.ports.filters().len(), 2);
+    });
+}
+
 #[test]
 fn what_was_dropped_is_read_again() {
     in_netns(|| {
@@ -141,7 +215,7 @@ struct Mirrored {
     changed: Vec<RouteKey>,
     lists: usize,
     overruns: usize,
-    watch: MirrorWatch,
+    watch: Listener,
 }
 
 impl Mirrored {

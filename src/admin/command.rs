@@ -598,6 +598,7 @@ fn summarise_offload(out: &mut impl Write, offload: &OffloadConfig) -> io::Resul
         mode,
         switches,
         ports,
+        ignore,
         capacity,
         layout,
         prio_base,
@@ -612,6 +613,10 @@ fn summarise_offload(out: &mut impl Write, offload: &OffloadConfig) -> io::Resul
         mode.name(),
         or_auto(switches)
     )?;
+    if !ignore.is_empty() {
+        let codes: Vec<_> = ignore.iter().map(|reason| reason.code()).collect();
+        writeln!(out, "           ignored: {}", codes.join(", "))?;
+    }
     writeln!(
         out,
         "           layout {}, capacity {}, first priority {}, hosts {}, ECMP in up to {}",

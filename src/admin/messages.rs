@@ -318,6 +318,7 @@ pub(super) fn port(report: PortReport) -> proto::Port {
         block,
         hw_tc_offload,
         verdict,
+        filtered_by,
     } = report;
     let mode = |switchdev| if switchdev { "switchdev" } else { "legacy" };
     let (admits, reasons) = (admits.into_iter(), reasons.into_iter());
@@ -339,6 +340,7 @@ pub(super) fn port(report: PortReport) -> proto::Port {
         block: block.map(u32::from),
         hw_tc_offload,
         verdict: verdict.into(),
+        filtered_by: filtered_by.into_iter().map(String::from).collect(),
     }
 }
 

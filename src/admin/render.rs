@@ -271,6 +271,12 @@ pub(super) fn port_row(port: &Port) -> Row {
     let block = port.block.map(|number| number.to_string());
     let on = |on: bool| if on { "on" } else { "off" };
     let list = |words: &[String]| (!words.is_empty()).then(|| words.join(", "));
+    let mut reasons = port.reasons.clone();
+    for reason in &mut reasons {
+        if *reason == Reason::ForwardFilter.code() {
+            reason.push_str(&format!(" ({})", port.filtered_by.join(", ")));
+        }
+    }
     vec![
         Cell::from(&port.name),
         Cell::from(&port.role),
@@ -284,7 +290,7 @@ pub(super) fn port_row(port: &Port) -> Row {
         or_dash(list(&port.admits).as_deref()),
         or_dash(block.as_deref()),
         or_dash(port.hw_tc_offload.map(on)),
-        or_dash(list(&port.reasons).as_deref()),
+        or_dash(list(&reasons).as_deref()),
         Cell::from(&port.verdict),
     ]
 }

@@ -300,6 +300,7 @@ pub(super) fn ports() -> Vec<proto::Port> {
         block: NonZeroU32::new(7),
         hw_tc_offload: Some(true),
         verdict: "everything the chained layout needs".into(),
+        filtered_by: Vec::new(),
     };
     let plain = PortReport {
         switch: None,
@@ -315,10 +316,15 @@ pub(super) fn ports() -> Vec<proto::Port> {
         mtu: 1500,
         usable: false,
         admits: Vec::new(),
-        reasons: vec![Reason::PortWithoutMac, Reason::NotForwarding],
+        reasons: vec![
+            Reason::PortWithoutMac,
+            Reason::NotForwarding,
+            Reason::ForwardFilter,
+        ],
         block: None,
         hw_tc_offload: None,
         verdict: "software only".into(),
+        filtered_by: vec!["nftables chain inet filter forward".into()],
     };
     [uplink, plain].map(messages::port).into()
 }

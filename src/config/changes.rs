@@ -74,6 +74,7 @@ impl Changes {
             mode,
             switches,
             ports,
+            ignore,
             capacity,
             layout,
             prio_base,
@@ -84,6 +85,7 @@ impl Changes {
         changes.restart("offload.mode", *mode != new.offload.mode);
         changes.restart("offload.switches", *switches != new.offload.switches);
         changes.live("offload.ports", *ports != new.offload.ports);
+        changes.live("offload.ignore", *ignore != new.offload.ignore);
         changes.live("offload.capacity", *capacity != new.offload.capacity);
         changes.restart("offload.layout", *layout != new.offload.layout);
         // Part of the mark by which our rules are found again.
@@ -136,7 +138,7 @@ impl Changes {
 mod tests {
     use super::*;
     use crate::config::{LayoutMode, MultipathHash, OffloadMode, SetUp};
-    use crate::model::{PortFilter, Prio};
+    use crate::model::{PortFilter, Prio, Reason};
 
     #[test]
     fn live_changes_are_applied_and_others_are_said() {
@@ -162,6 +164,7 @@ mod tests {
             mode: OffloadMode::SkipHw,
             switches: vec!["pci/0000:03:00.0".into()],
             ports: PortFilter::new(["p0"]).unwrap(),
+            ignore: vec![Reason::PolicyRule],
             capacity: Some(1000),
             layout: LayoutMode::Chained,
             prio_base: Prio::new(100),
@@ -173,6 +176,7 @@ mod tests {
             changes.live,
             [
                 "offload.ports",
+                "offload.ignore",
                 "offload.capacity",
                 "offload.hosts",
                 "offload.ecmp.buckets"

@@ -39,6 +39,7 @@ const KEYS: &[(&str, Release)] = &[
     ("offload.mode", This),
     ("offload.switches", This),
     ("offload.ports", This),
+    ("offload.ignore", This),
     ("offload.capacity", This),
     ("offload.layout", This),
     ("offload.prio_base", This),

@@ -21,7 +21,7 @@ pub use fault::{Fault, FaultKind, Faults};
 pub use raw::ConfigText;
 pub use validate::{check_filter, parse, parse_lenient};
 
-use crate::model::{PortFilter, Prefix, Prio, Protocol, TableId};
+use crate::model::{PortFilter, Prefix, Prio, Protocol, Reason, TableId};
 
 /// Where the main file is when nobody says otherwise. `config.d/*.toml` beside it comes after it.
 pub const DEFAULT_PATH: &str = "/etc/frr-offload/config.toml";
@@ -223,6 +223,8 @@ pub struct OffloadConfig {
     pub switches: Vec<Box<str>>,
     /// `ports`.
     pub ports: PortFilter,
+    /// `ignore`: what is no reason to keep packets of a port out of hardware.
+    pub ignore: Vec<Reason>,
     /// `capacity`: rules of a switch; `None`: learned from the driver's refusals.
     pub capacity: Option<usize>,
     /// `layout`.
@@ -312,6 +314,7 @@ impl Default for OffloadConfig {
             mode: OffloadMode::Auto,
             switches: Vec::new(),
             ports: PortFilter::default(),
+            ignore: Vec::new(),
             capacity: None,
             layout: LayoutMode::Auto,
             prio_base: None,

@@ -15,7 +15,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::fault::{Fault, FaultKind, Faults};
 use super::raw::{ConfigText, Entry, Raw, Value, join};
 use super::{Config, FpmConfig, LayoutMode, OffloadConfig, OffloadMode, keys};
-use crate::model::{PortFilter, Prefix, Prio, Protocol, TableId};
+use crate::model::{PortFilter, Prefix, Prio, Protocol, Reason, TableId};
 
 /// `sizeof(sun_path)` less the closing zero (`unix(7)`).
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -26,6 +26,12 @@ const DAY: Duration = Duration::from_secs(86400);
 const AUTO: &str = "auto";
 /// `MAX_PHYS_ITEM_ID_LEN`: bytes of a switch id.
 const LONGEST_SWITCH_ID: usize = 32;
+/// What the kernel does beside routing, and the operator may call harmless.
+const IGNORABLE: [Reason; 3] = [
+    Reason::StrictRpFilter,
+    Reason::PolicyRule,
+    Reason::ForwardFilter,
+];
 /// Less would not hold admission, exceptions and a route.
 const SMALLEST_CAPACITY: i64 = 16;
 /// Leaves room for our band in the 16 bits of a priority.
@@ -353,6 +359,7 @@ impl<'a> Reader<'a> {
             mode,
             switches,
             ports,
+            ignore,
             capacity,
             layout,
             prio_base,
@@ -362,6 +369,7 @@ impl<'a> Reader<'a> {
         self.choice("offload.mode", mode, OffloadMode::WORDS);
         self.switches(switches);
         self.ports(ports);
+        self.ignore(ignore);
         self.auto_or_number(
             "offload.capacity",
             capacity,
@@ -441,6 +449,18 @@ impl<'a> Reader<'a> {
             PortFilter::new(texts.iter().map(|(_, text)| *text)),
         ) {
             *into = filter;
+        }
+    }
+
+    fn ignore(&mut self, into: &mut Vec<Reason>) {
+        let key = "offload.ignore";
+        let allowed = IGNORABLE.map(Reason::code).join(", ");
+        for (entry, text) in self.texts(key, &allowed) {
+            match IGNORABLE.iter().find(|reason| reason.code() == text) {
+                Some(reason) if !into.contains(reason) => into.push(*reason),
+                Some(_) => {}
+                None => self.wrong_value(key, entry, text.to_owned(), allowed.clone()),
+            }
         }
     }
 

@@ -9,16 +9,18 @@ use crossbeam_channel::{Receiver, Sender};
 use tracing::warn;
 
 use crate::kernel::monitor::RECEIVE_BUFFER;
-use crate::kernel::{MirrorWatch, PortWatch, TC_RECEIVE_BUFFER, TcWatch, TcWriter};
+use crate::kernel::{
+    Listener, MirrorWatch, PortWatch, TC_RECEIVE_BUFFER, TcWatch, TcWriter, Writer,
+};
 use crate::model::{Event, RuleOp};
 
 /// The threads.
 #[derive(Debug)]
 pub struct OffloadThreads {
-    writer: TcWriter,
-    watch: TcWatch,
-    ports: PortWatch,
-    mirror: Mutex<Option<MirrorWatch>>,
+    writer: Writer,
+    watch: Listener,
+    ports: Listener,
+    mirror: Mutex<Option<Listener>>,
     events: Sender<Event>,
 }
 
@@ -45,12 +47,12 @@ impl OffloadThreads {
         self.writer.is_finished()
             || self.watch.is_finished()
             || self.ports.is_finished()
-            || self.mirror().as_ref().is_some_and(MirrorWatch::is_finished)
+            || self.mirror().as_ref().is_some_and(Listener::is_finished)
     }
 
     /// Asks for the kernel's own routes and the ports once more.
     pub fn refresh(&self) {
-        let mirror = self.mirror().as_ref().map(MirrorWatch::refresh);
+        let mirror = self.mirror().as_ref().map(Listener::refresh);
         for result in mirror.into_iter().chain([self.ports.refresh()]) {
             if let Err(error) = result {
                 warn!(%error, "the kernel's routes and ports can't be listed again");
@@ -69,7 +71,7 @@ impl OffloadThreads {
         Ok(())
     }
 
-    fn mirror(&self) -> MutexGuard<'_, Option<MirrorWatch>> {
+    fn mirror(&self) -> MutexGuard<'_, Option<Listener>> {
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

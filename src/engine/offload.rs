@@ -169,7 +169,8 @@ impl Engine {
     pub(super) fn apply_offload(&mut self, events: Vec<OffloadEvent>) {
         let mut changed = Vec::new();
         for event in events {
-            self.offload.ports_changed |= self.offload.ports.apply(&event);
+            let news = self.offload.ports.apply(&event);
+            self.offload.ports_changed |= news;
             self.offload.world.mirror.apply(&event, &mut changed);
             match event {
                 OffloadEvent::Outcomes(outcomes) => {
@@ -223,7 +224,9 @@ impl Engine {
                     let blocks: Vec<_> = self.offload.blocks().collect();
                     self.offload.wanted_dumps.extend(blocks);
                 }
-                OffloadEvent::Feature(..)
+                OffloadEvent::PacketFilters(_) if news => self.note_filters(),
+                OffloadEvent::PacketFilters(_)
+                | OffloadEvent::Feature(..)
                 | OffloadEvent::Conf(..)
                 | OffloadEvent::ConfAll(_)
                 | OffloadEvent::Foreign(_)

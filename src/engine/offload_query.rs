@@ -82,11 +82,11 @@ impl Engine {
     /// The ports of all switches, in no order.
     pub fn ports(&self) -> Vec<PortReport> {
         let mode = self.config.offload.mode;
-        let filter = &self.config.offload.ports;
+        let config = &self.config.offload;
         let (switches, lab) = if mode == OffloadMode::SkipHw {
-            (vec![self.offload.ports.plain(&self.view, filter)], true)
+            (vec![self.offload.ports.plain(&self.view, config)], true)
         } else {
-            (self.offload.ports.switches(&self.view, filter), false)
+            (self.offload.ports.switches(&self.view, config), false)
         };
         switches
             .iter()
@@ -287,17 +287,21 @@ impl Engine {
                 .iter()
                 .all(|port| admits(port) == [false, false]) =>
             {
-                return software(Reason::NoPort);
+                return software(not_admitted(one, key).unwrap_or(Reason::NoPort));
             }
             None => return RouteOffload::new(OffloadState::Pending, Some(Reason::InProgress)),
             Some(DriverVerdict::Unfit(_)) => return software(Reason::DriverUnfit),
             Some(DriverVerdict::Fit(_)) => {}
         }
-        if !one
-            .rules
-            .tables()
-            .any(|(_, ports)| ports.iter().any(|port| port.table == key.table))
+        let ports = one.rules.tables().flat_map(|(_, ports)| ports);
+        let here: Vec<_> = ports.filter(|port| port.table == key.table).collect();
+        let family = key.prefix.family() as usize;
+        if !here.iter().any(|port| port.families[family])
+            && let Some(why) = not_admitted(one, key)
         {
+            return software(why);
+        }
+        if here.is_empty() {
             return software(Reason::NoPort);
         }
         if !one.rules.is_started() {
@@ -379,6 +383,7 @@ impl Engine {
         }
         reasons.sort_unstable();
         reasons.dedup();
+        let filters = self.offload.ports.filters().iter();
         PortReport {
             switch: switch.id.clone(),
             driver: switch.driver().map(Into::into),
@@ -406,6 +411,7 @@ impl Engine {
             block: port.qdisc.and_then(|qdisc| qdisc.block),
             hw_tc_offload: port.tc_offload.map(|feature| feature.on),
             verdict: one.map_or_else(|| "not used".into(), verdict_text),
+            filtered_by: filters.map(|filter| filter.name.clone()).collect(),
         }
     }
 
@@ -512,6 +518,14 @@ fn concerns(block: Block, item: Item, entry: &RuleEntry, dev: IfIndex) -> bool {
             .as_ref()
             .or(entry.desired.as_ref())
             .is_some_and(|rule| leads(rule))
+}
+
+/// Why ports of a switch that look up a prefix's table refuse packets for it.
+fn not_admitted(one: &OneSwitch, key: RouteKey) -> Option<Reason> {
+    let ports = one.ports.ports.iter();
+    let ports = ports.filter(|port| port.table == key.table && !port.excluded);
+    let mut refusals = ports.flat_map(|port| port.refusals(key.prefix.family()));
+    refusals.next()
 }
 
 fn verdict_text(one: &OneSwitch) -> Box<str> {

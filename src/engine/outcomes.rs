@@ -2,7 +2,7 @@
 
 use super::report::Severity;
 use super::{Engine, ticket_table};
-use crate::model::{Errno, Outcome, Refusal};
+use crate::model::{Errno, Outcome, Reason, Refusal};
 use crate::plan::{ObjectKey, ObjectSpec};
 use crate::reconcile::{Action, OpClass, Remedy, remedy};
 use crate::rib::SlotId;
@@ -173,6 +173,23 @@ impl Engine {
             "kernel-refused",
             format!("the kernel refused {what}: {errno}{text}"),
         );
+    }
+
+    /// What may drop or rewrite forwarded packets has changed.
+    pub(super) fn note_filters(&mut self) {
+        let ignored = self.config.offload.ignore.contains(&Reason::ForwardFilter);
+        let filters = self.offload.ports.filters().iter();
+        let names: Vec<_> = filters.map(|filter| &*filter.name).collect();
+        let (severity, text) = match (names.join(", "), ignored) {
+            (none, _) if none.is_empty() => (Severity::Info, "nothing filters any more".into()),
+            (names, true) => (Severity::Info, format!("ignored as configured: {names}")),
+            (names, false) => (
+                Severity::Warn,
+                format!("no offload of what these may filter: {names}"),
+            ),
+        };
+        self.notables
+            .push(self.now, severity, "forward-filter", text);
     }
 }
 

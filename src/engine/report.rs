@@ -508,6 +508,8 @@ pub struct PortReport {
     pub hw_tc_offload: Option<bool>,
     /// What the driver can, and why not more.
     pub verdict: Box<str>,
+    /// What may drop or rewrite packets that the kernel forwards.
+    pub filtered_by: Vec<Box<str>>,
 }
 
 /// A line of `plan`: a write, as a command that a person could type.

@@ -11,6 +11,7 @@
 use std::io;
 use std::time::Duration;
 
+use nix::errno::Errno as OsErrno;
 use thiserror::Error;
 
 use super::socket::{RtnlSocket, Wait, errno};
@@ -140,6 +141,17 @@ impl BatchSocket {
         self.socket.port()
     }
 
+    /// Sends one request and waits for its end; `on_reply` gets what it asked for.
+    pub fn request(
+        &mut self,
+        encode: impl FnOnce(Envelope<'_>),
+        on_reply: impl FnMut(&Message<'_>),
+    ) -> Result<(), Refusal> {
+        let mut batch = Batch::default();
+        batch.push(encode);
+        only(self.exchange(&mut batch, on_reply))
+    }
+
     /// Sends a batch and waits until all of it is answered. The refused messages come back by their index; `on_reply` gets
     /// what a request asked for, with its index as `seq`. The batch is as before and can be sent again.
     pub fn exchange(
@@ -187,6 +199,22 @@ impl BatchSocket {
             }
         }
     }
+}
+
+/// The answer to a batch of one.
+pub(super) fn only(result: Result<Vec<(usize, Refusal)>, ExchangeError>) -> Result<(), Refusal> {
+    match result {
+        Ok(refused) => refused
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |(_, refusal)| Err(refusal)),
+        Err(ExchangeError::NotSent(errno) | ExchangeError::Lost(errno)) => Err(errno.into()),
+    }
+}
+
+/// Whether a refusal is of this kind.
+pub(super) fn is(refusal: &Refusal, code: OsErrno) -> bool {
+    refusal.errno.0 == code as i32
 }
 
 /// What an `NLMSG_ERROR` says; `None` for an acknowledgement.

@@ -11,14 +11,15 @@
 //! A batch whose acknowledgements got lost (`ENOBUFS`) is sent once more, one by one: every op of ours is idempotent but
 //! `Create`, whose `EEXIST` then may be our own success or a foreign route. It is not overwritten but read back.
 
-use std::{fs, io, thread};
+use std::{fs, io};
 
 use crossbeam_channel::{Receiver, Sender};
 use nix::errno::Errno as OsErrno;
 
 use super::DumpSocket;
-use super::batch::{Batch, BatchSocket, ExchangeError};
+use super::batch::{Batch, BatchSocket, ExchangeError, is, only};
 use super::socket::errno;
+use super::writer::{Gone, Writer};
 use crate::model::{
     DumpKind, Errno, Event, KernelEvent, MacAddr, NeighbourKey, NeighbourState, Op, OpKind,
     Outcome, Refusal, RouteOp, Setting, Ticket,
@@ -50,67 +51,9 @@ impl WriterConfig {
     }
 }
 
-/// The writer thread.
+/// What writes.
 #[derive(Debug)]
 pub struct FibWriter {
-    thread: thread::JoinHandle<()>,
-    port: u32,
-}
-
-impl FibWriter {
-    /// Opens the sockets here, so that errors surface, and starts the thread.
-    pub fn start(
-        config: WriterConfig,
-        rx: Receiver<Vec<Op>>,
-        tx: Sender<Event>,
-    ) -> io::Result<Self> {
-        let socket = BatchSocket::open(config.receive_buffer)?;
-        let port = socket.port()?;
-        let mut writer = Writer {
-            socket,
-            dumps: DumpSocket::open()?,
-            mark: config.mark,
-            batch: Batch::default(),
-            sent: Vec::new(),
-            outcomes: Vec::new(),
-            manages_neighbours: true,
-            tx,
-        };
-        let thread = thread::Builder::new()
-            .name("fib-writer".into())
-            .spawn(move || {
-                for ops in rx {
-                    if writer.write(ops).is_err() {
-                        break;
-                    }
-                }
-            })?;
-        Ok(Self { thread, port })
-    }
-
-    /// The netlink port of its socket, by which the monitor tells its writes from those of others.
-    pub const fn port(&self) -> u32 {
-        self.port
-    }
-
-    /// Whether the thread has ended: a fault, as long as somebody holds the sender of its ops.
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// Waits for the end, which comes when the sender of its ops is dropped and all of them are done. The receiver of its
-    /// events must be drained or dropped, or a full channel keeps the thread.
-    pub fn join(self) -> thread::Result<()> {
-        self.thread.join()
-    }
-}
-
-/// The engine is gone.
-#[derive(Debug)]
-struct Gone;
-
-#[derive(Debug)]
-struct Writer {
     socket: BatchSocket,
     dumps: DumpSocket,
     mark: RouteMark,
@@ -122,7 +65,28 @@ struct Writer {
     tx: Sender<Event>,
 }
 
-impl Writer {
+impl FibWriter {
+    /// Opens the sockets here, so that errors surface, and starts the thread.
+    pub fn start(
+        config: WriterConfig,
+        rx: Receiver<Vec<Op>>,
+        tx: Sender<Event>,
+    ) -> io::Result<Writer> {
+        let socket = BatchSocket::open(config.receive_buffer)?;
+        let port = socket.port()?;
+        let mut writer = Self {
+            socket,
+            dumps: DumpSocket::open()?,
+            mark: config.mark,
+            batch: Batch::default(),
+            sent: Vec::new(),
+            outcomes: Vec::new(),
+            manages_neighbours: true,
+            tx,
+        };
+        Writer::start("fib-writer", port, rx, move |ops| writer.write(ops))
+    }
+
     fn write(&mut self, ops: Vec<Op>) -> Result<(), Gone> {
         self.outcomes.reserve(ops.len());
         for Op { ticket, kind } in ops {
@@ -214,7 +178,7 @@ impl Writer {
                 self.outcomes
                     .extend(self.sent.iter().map(|&ticket| Outcome {
                         ticket,
-                        result: Err(plain(errno)),
+                        result: Err(Refusal::from(errno)),
                     }));
             }
             Err(error @ ExchangeError::Lost(_)) => {
@@ -293,29 +257,28 @@ impl Writer {
         }
     }
 
+    fn request(&mut self, encode: impl FnOnce(Envelope<'_>)) -> Result<(), Refusal> {
+        self.socket.request(encode, |_| {})
+    }
+
     /// The entry as it is now. A kernel that can't be asked for one (before 5.0) has no answer.
     fn read_neighbour(&mut self, key: &NeighbourKey) -> Result<Option<NeighbourEntry>, Refusal> {
-        let mut batch = Batch::default();
-        batch.push(|envelope| encode_get_neighbour(envelope, key));
         let mut entry = None;
-        let result = self.socket.exchange(&mut batch, |message| {
-            if message.kind == RTM_NEWNEIGH {
-                entry = decode_neighbour(message.payload);
-            }
-        });
-        match only(result) {
+        let result = self.socket.request(
+            |envelope| encode_get_neighbour(envelope, key),
+            |message| {
+                if message.kind == RTM_NEWNEIGH {
+                    entry = decode_neighbour(message.payload);
+                }
+            },
+        );
+        match result {
             Err(refusal) if is(&refusal, OsErrno::ENOENT) || is(&refusal, OsErrno::EOPNOTSUPP) => {
                 Ok(None)
             }
             Err(refusal) => Err(refusal),
             Ok(()) => Ok(entry),
         }
-    }
-
-    fn request(&mut self, encode: impl FnOnce(Envelope<'_>)) -> Result<(), Refusal> {
-        let mut batch = Batch::default();
-        batch.push(encode);
-        only(self.socket.exchange(&mut batch, |_| {}))
     }
 
     fn dump(&mut self, kind: DumpKind) -> Result<Result<(), Refusal>, Gone> {
@@ -338,21 +301,13 @@ impl Writer {
         };
         let (event, result) = match events {
             Ok(event) => (event, Ok(())),
-            Err(errno) => (KernelEvent::DumpFailed(kind, errno), Err(plain(errno))),
+            Err(errno) => (
+                KernelEvent::DumpFailed(kind, errno),
+                Err(Refusal::from(errno)),
+            ),
         };
         self.send(Event::Kernel(vec![event]))?;
         Ok(result)
-    }
-}
-
-/// The answer to a batch of one.
-fn only(result: Result<Vec<(usize, Refusal)>, ExchangeError>) -> Result<(), Refusal> {
-    match result {
-        Ok(refused) => refused
-            .into_iter()
-            .next()
-            .map_or(Ok(()), |(_, refusal)| Err(refusal)),
-        Err(ExchangeError::NotSent(errno) | ExchangeError::Lost(errno)) => Err(plain(errno)),
     }
 }
 
@@ -380,12 +335,8 @@ fn write_setting(path: &'static str, value: u8) -> Result<(), Refusal> {
     })
 }
 
-fn is(refusal: &Refusal, code: OsErrno) -> bool {
-    refusal.errno.0 == code as i32
-}
-
 fn os(code: OsErrno) -> Refusal {
-    plain(Errno(code as i32))
+    Refusal::from(Errno(code as i32))
 }
 
 fn said(code: OsErrno, text: &str) -> Refusal {
@@ -393,8 +344,4 @@ fn said(code: OsErrno, text: &str) -> Refusal {
         errno: Errno(code as i32),
         text: Some(text.into()),
     }
-}
-
-const fn plain(errno: Errno) -> Refusal {
-    Refusal { errno, text: None }
 }

@@ -5,7 +5,7 @@
 //! nobody (`rtm_protocol` stands at a fixed place; what such a listener costs the writer: `RouteWatch`).
 //!
 //! IPv4 routes vanish without a word when a link goes down, so the engine asks for the list again by
-//! [`MirrorWatch::refresh`]: *after* the link's own message, which comes before the kernel has removed them. Measured on
+//! [`Listener::refresh`]: *after* the link's own message, which comes before the kernel has removed them. Measured on
 //! Linux 6.18 with 500,000 IPv4 and 200,000 IPv6 routes of ours: reading all of a family takes 250 ms and 130 ms in the
 //! kernel and 38 MB and 29 MB of messages; a list filtered by protocol 58 ms and 27 ms, and no bytes. So the first list, and
 //! that after an overrun, is the unfiltered one, the only that shows numbers not heard of (one list a number would be 240 of
@@ -13,7 +13,6 @@
 //! there all the time; IPv6 told some routes twice, which a set overlooks.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::io;
 
 use crossbeam_channel::Sender;
@@ -21,13 +20,14 @@ use nix::errno::Errno as OsErrno;
 use socket2::SockFilter;
 
 use super::DumpSocket;
-use super::socket::{RtnlSocket, Wait, is_overrun};
-use super::watch::{End, MAX_EVENTS, Seat, Watch};
+use super::listener::{Hear, Listener, Why};
+use super::route_watch::{JEQ, LD_H_ABS, RET, TYPE_OFFSET, short};
+use super::socket::RtnlSocket;
 use crate::model::{Errno, Event, Family, ForeignRoute, OffloadEvent, Protocol};
 use crate::wire::foreign_route::{
     RTM_PROTOCOL_OFFSET, decode_foreign, encode_foreign_dump, is_foreign,
 };
-use crate::wire::netlink::{HEADER_LEN, Message, Messages, NLM_F_REPLACE};
+use crate::wire::netlink::{HEADER_LEN, Message, NLM_F_REPLACE};
 use crate::wire::rtnl_route::{RTM_DELROUTE, RTM_NEWROUTE};
 
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
@@ -37,121 +37,39 @@ const ROUTES_IN_CHUNK: usize = 4096;
 /// Always asked for: `kernel`, `boot`, `static`, `ra`, `dhcp`. Others once they were heard of.
 const USUAL: [u8; 5] = [2, 3, 4, 9, 16];
 
-const LD_H_ABS: u16 = 0x28;
 const LD_B_ABS: u16 = 0x30;
-const JEQ: u16 = 0x15;
-const RET: u16 = 0x06;
-const TYPE_OFFSET: u32 = 4;
 
-/// The listening thread; ends when it is dropped.
+/// What listens.
 #[derive(Debug)]
-pub struct MirrorWatch(Watch);
+pub struct MirrorWatch {
+    dumps: DumpSocket,
+    heard_of: BTreeSet<u8>,
+}
 
 impl MirrorWatch {
-    /// Subscribes here, so that errors surface, and starts the thread, which reads the list first.
-    pub fn start(receive_buffer: usize, tx: Sender<Event>) -> io::Result<Self> {
+    /// Subscribes here, so that errors surface, and starts the thread, which reads the list first. A list that is asked for
+    /// comes as [`OffloadEvent::Foreigns`].
+    pub fn start(receive_buffer: usize, tx: Sender<Event>) -> io::Result<Listener> {
         let socket = RtnlSocket::open(receive_buffer)?;
         // Before the groups are joined, so that nothing else gets in.
         socket.filter(&program())?;
         socket.join(RTNLGRP_IPV4_ROUTE)?;
         socket.join(RTNLGRP_IPV6_ROUTE)?;
-        let waker = socket.sender();
-        let dumps = DumpSocket::open()?;
-        Watch::start("mirror-watch", waker, tx, move |seat| {
-            let mut listener = Listener {
-                socket,
-                dumps,
-                seat,
-                heard_of: USUAL.into(),
-            };
-            match listener.listen() {
-                Err(end) => end,
-                Ok(never) => match never {},
-            }
-        })
-        .map(Self)
-    }
-
-    /// Asks for a fresh list, which comes as [`OffloadEvent::Foreigns`].
-    pub fn refresh(&self) -> io::Result<()> {
-        self.0.refresh()
-    }
-
-    /// Whether the thread has ended: a fault, or the engine is gone.
-    pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
-}
-
-/// Which list is to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum List {
-    None,
-    HeardOf,
-    Everything,
-}
-
-#[derive(Debug)]
-struct Listener {
-    socket: RtnlSocket,
-    dumps: DumpSocket,
-    seat: Seat,
-    heard_of: BTreeSet<u8>,
-}
-
-impl Listener {
-    fn listen(&mut self) -> Result<Infallible, End> {
-        let mut events = Vec::new();
-        let mut list = List::Everything;
-        loop {
-            if self.seat.asked()? && list == List::None {
-                list = List::HeardOf;
-            }
-            match self.read(list, &mut events) {
-                Ok(()) => {}
-                Err(errno) => events.push(OffloadEvent::DumpFailed(errno)),
-            }
-            list = List::None;
-            self.seat.hand_over(std::mem::take(&mut events))?;
-            let mut wait = Wait::Block;
-            while events.len() < MAX_EVENTS {
-                match self.socket.receive(wait) {
-                    Ok(datagram) => {
-                        for message in Messages::new(datagram).map_while(Result::ok) {
-                            let before = events.len();
-                            decode(&message, &mut events);
-                            self.heard_of
-                                .extend(events[before..].iter().filter_map(told_of));
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) if is_overrun(&error) => {
-                        tracing::warn!(
-                            "the kernel dropped notifications; reading the routes again"
-                        );
-                        events.push(OffloadEvent::Overrun);
-                        // What is queued is older than what was dropped.
-                        self.socket.drain();
-                        list = List::Everything;
-                        break;
-                    }
-                    Err(error) => return Err(End::Io(error)),
-                }
-                wait = Wait::Now;
-            }
-        }
+        let mirror = Self {
+            dumps: DumpSocket::open()?,
+            heard_of: USUAL.into(),
+        };
+        Listener::start(vec![socket], mirror, tx)
     }
 
     /// Reads a list as a whole, so that its parts come one after the other.
-    fn read(&mut self, list: List, events: &mut Vec<OffloadEvent>) -> Result<(), Errno> {
-        let filters: Vec<Option<Protocol>> = match list {
-            List::None => return Ok(()),
-            // Number 0 can't be filtered for.
-            List::HeardOf if !self.heard_of.contains(&0) => {
-                let numbers = self.heard_of.iter();
-                numbers.map(|number| Some(Protocol(*number))).collect()
-            }
-            List::HeardOf | List::Everything => vec![None],
+    fn list(&mut self, everything: bool) -> Result<Vec<ForeignRoute>, Errno> {
+        // Number 0 can't be filtered for.
+        let filters: Vec<Option<Protocol>> = if everything || self.heard_of.contains(&0) {
+            vec![None]
+        } else {
+            let numbers = self.heard_of.iter();
+            numbers.map(|number| Some(Protocol(*number))).collect()
         };
         let mut routes = Vec::new();
         for family in [Family::V4, Family::V6] {
@@ -175,8 +93,26 @@ impl Listener {
         }
         self.heard_of
             .extend(routes.iter().map(|route| route.protocol));
-        push_chunks(&routes, events);
-        Ok(())
+        Ok(routes)
+    }
+}
+
+impl Hear for MirrorWatch {
+    type Heard = OffloadEvent;
+    const NAME: &'static str = "mirror-watch";
+
+    fn lists(&mut self, why: Why, heard: &mut Vec<OffloadEvent>) {
+        match self.list(why != Why::Asked) {
+            Ok(routes) => push_chunks(&routes, heard),
+            Err(errno) => heard.push(OffloadEvent::DumpFailed(errno)),
+        }
+    }
+
+    fn hear(&mut self, _: usize, message: &Message<'_>, heard: &mut Vec<OffloadEvent>) {
+        let before = heard.len();
+        decode(message, heard);
+        self.heard_of
+            .extend(heard[before..].iter().filter_map(told_of));
     }
 }
 
@@ -223,8 +159,6 @@ fn told_of(event: &OffloadEvent) -> Option<u8> {
 
 /// Classic BPF over a notification: routes of ours and of FRR are dropped, everything else passes.
 fn program() -> Vec<SockFilter> {
-    // BPF loads are big-endian, netlink is host-endian.
-    let short = |value: u16| u32::from(u16::from_be_bytes(value.to_ne_bytes()));
     let op = SockFilter::new;
     let dropped: Vec<u8> = (0..=u8::MAX)
         .filter(|number| !is_foreign(Protocol(*number)))

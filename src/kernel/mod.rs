@@ -4,13 +4,13 @@
 //! [`FibWriter`] is the one thread that writes, with blocking sockets: the kernel does the work of a batch inside `send`, so
 //! no window is needed and a second writer only waits for the same lock. [`Monitor`] is the thread that listens, on its own
 //! socket; [`PortWatch`] and [`MirrorWatch`] do so for what only the offload needs. [`DumpSocket`] reads complete lists back.
-//! [`TcWriter`] and [`TcWatch`] are the same two for hardware rules: a slow NIC must not keep routes waiting. Measurements:
-//! the numbers in [`batch`] and [`monitor`].
+//! [`TcWriter`] and [`TcWatch`] are the same two for hardware rules: a slow NIC must not keep routes waiting. All threads are
+//! a [`Writer`] or a [`Listener`]. Measurements: the numbers in [`batch`] and [`monitor`].
 
 pub mod batch;
 mod dump;
 mod fib_writer;
-mod genl;
+mod filter_lists;
 mod listener;
 mod lookup;
 mod mirror_watch;
@@ -21,10 +21,11 @@ mod route_watch;
 mod socket;
 mod tc_watch;
 mod tc_writer;
-mod watch;
+mod writer;
 
 pub use dump::DumpSocket;
 pub use fib_writer::{FibWriter, WriterConfig};
+pub use listener::Listener;
 pub use lookup::lookup;
 pub use mirror_watch::MirrorWatch;
 pub use monitor::Monitor;
@@ -32,3 +33,4 @@ pub use port_watch::PortWatch;
 pub use route_watch::RouteWatch;
 pub use tc_watch::TcWatch;
 pub use tc_writer::{RECEIVE_BUFFER as TC_RECEIVE_BUFFER, TcWriter};
+pub use writer::Writer;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno as OsErrno;
 use nix::libc::MSG_DONTWAIT;
@@ -18,7 +18,7 @@ use crate::model::Errno;
 /// The kernel never fills more in a dump; a notification of a group with 1024 members is 8 KiB.
 const BUFFER_LEN: usize = 64 << 10;
 
-/// A netlink socket: of rtnetlink, or of the generic families.
+/// A netlink socket: of rtnetlink, of the generic families, or of netfilter.
 #[derive(Debug)]
 pub(super) struct RtnlSocket {
     socket: Arc<Socket>,
@@ -43,6 +43,11 @@ impl RtnlSocket {
     /// The same for generic netlink.
     pub(super) fn generic(receive_buffer: usize) -> io::Result<Self> {
         Self::of(NETLINK_GENERIC, receive_buffer)
+    }
+
+    /// The same for netfilter.
+    pub(super) fn netfilter(receive_buffer: usize) -> io::Result<Self> {
+        Self::of(NETLINK_NETFILTER, receive_buffer)
     }
 
     fn of(protocol: isize, receive_buffer: usize) -> io::Result<Self> {

@@ -13,7 +13,7 @@ use crossbeam_channel::Sender;
 use socket2::SockFilter;
 
 use super::DumpSocket;
-use super::listener::{Hear, Listener};
+use super::listener::{Hear, Listener, Why};
 use super::route_watch::{JEQ, LD_H_ABS, LD_W_ABS, PID_OFFSET, RET, TYPE_OFFSET, long, short};
 use super::socket::RtnlSocket;
 use crate::model::{Event, OffloadEvent};
@@ -25,27 +25,26 @@ use crate::wire::tc_qdisc::decode_qdisc;
 const RTNLGRP_TC: u32 = 4;
 const NLMSG_ERROR: u16 = 2;
 
-/// The listening thread; ends when it is dropped.
+/// What listens.
 #[derive(Debug)]
-pub struct TcWatch(Listener);
+pub struct TcWatch {
+    dumps: DumpSocket,
+}
 
 impl TcWatch {
     /// Subscribes here, so that errors surface, and starts the thread, which reads the qdiscs first. `writer_port` is the
     /// netlink port of our own writer.
-    pub fn start(receive_buffer: usize, writer_port: u32, tx: Sender<Event>) -> io::Result<Self> {
+    pub fn start(
+        receive_buffer: usize,
+        writer_port: u32,
+        tx: Sender<Event>,
+    ) -> io::Result<Listener> {
         let socket = RtnlSocket::open(receive_buffer)?;
         // Before the group is joined, so that nothing else gets in.
         socket.filter(&program(writer_port))?;
         socket.join(RTNLGRP_TC)?;
-        let ears = Ears {
-            dumps: DumpSocket::open()?,
-        };
-        Listener::start("tc-watch", socket, ears, tx).map(Self)
-    }
-
-    /// Whether the thread has ended: a fault, or the engine is gone.
-    pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
+        let dumps = DumpSocket::open()?;
+        Listener::start(vec![socket], Self { dumps }, tx)
     }
 }
 
@@ -66,44 +65,33 @@ fn program(writer_port: u32) -> [SockFilter; 10] {
     ]
 }
 
-#[derive(Debug)]
-struct Ears {
-    dumps: DumpSocket,
+impl Hear for TcWatch {
+    type Heard = OffloadEvent;
+    const NAME: &'static str = "tc-watch";
+
+    fn lists(&mut self, _: Why, heard: &mut Vec<OffloadEvent>) {
+        let qdiscs = self.dumps.qdiscs();
+        heard.push(qdiscs.map_or_else(OffloadEvent::DumpFailed, OffloadEvent::Qdiscs));
+    }
+
+    fn hear(&mut self, _: usize, message: &Message<'_>, heard: &mut Vec<OffloadEvent>) {
+        heard.extend(decode(message));
+    }
 }
 
-impl Hear for Ears {
-    type Heard = OffloadEvent;
-
-    fn lists(&mut self, overrun: bool) -> Vec<OffloadEvent> {
-        let qdiscs = self.dumps.qdiscs();
-        let list = qdiscs.map_or_else(OffloadEvent::DumpFailed, OffloadEvent::Qdiscs);
-        if overrun {
-            vec![OffloadEvent::Overrun, list]
-        } else {
-            vec![list]
-        }
-    }
-
-    fn hear(&mut self, message: &Message<'_>) -> Option<OffloadEvent> {
-        let payload = message.payload;
-        match message.kind {
-            RTM_NEWQDISC => decode_qdisc(payload).map(OffloadEvent::Qdisc),
-            RTM_DELQDISC => decode_qdisc(payload).map(|qdisc| OffloadEvent::QdiscGone(qdisc.dev)),
-            RTM_NEWTFILTER => match decode_filter(payload)? {
-                ShownFilter::Rule(rule) => Some(OffloadEvent::Rule(rule)),
-                ShownFilter::Prio(..) => None,
-            },
-            RTM_DELTFILTER => Some(match decode_filter(payload)? {
-                ShownFilter::Rule(rule) => OffloadEvent::RuleGone(rule.place),
-                ShownFilter::Prio(block, chain, prio) => {
-                    OffloadEvent::PrioGone { block, chain, prio }
-                }
-            }),
-            _ => None,
-        }
-    }
-
-    fn event(heard: Vec<OffloadEvent>) -> Event {
-        Event::Offload(heard)
+fn decode(message: &Message<'_>) -> Option<OffloadEvent> {
+    let payload = message.payload;
+    match message.kind {
+        RTM_NEWQDISC => decode_qdisc(payload).map(OffloadEvent::Qdisc),
+        RTM_DELQDISC => decode_qdisc(payload).map(|qdisc| OffloadEvent::QdiscGone(qdisc.dev)),
+        RTM_NEWTFILTER => match decode_filter(payload)? {
+            ShownFilter::Rule(rule) => Some(OffloadEvent::Rule(rule)),
+            ShownFilter::Prio(..) => None,
+        },
+        RTM_DELTFILTER => Some(match decode_filter(payload)? {
+            ShownFilter::Rule(rule) => OffloadEvent::RuleGone(rule.place),
+            ShownFilter::Prio(block, chain, prio) => OffloadEvent::PrioGone { block, chain, prio },
+        }),
+        _ => None,
     }
 }

@@ -12,95 +12,40 @@
 //! A send whose answers got lost (`ENOBUFS`) is repeated, one by one: every op is idempotent but a new rule and a new qdisc,
 //! whose `EEXIST` then may be our own success or a foreign one. It is reported as `ENOBUFS`, to be read back.
 
+use std::io;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use crossbeam_channel::{Receiver, Sender};
 use nix::errno::Errno as OsErrno;
 
 use super::DumpSocket;
-use super::batch::{Batch, BatchSocket, ExchangeError};
-use super::genl::GenlSocket;
+use super::batch::{Batch, BatchSocket, ExchangeError, is, only};
 use super::socket::errno;
+use super::writer::{Gone, Writer};
 use crate::model::{
     Block, Errno, Event, IfIndex, InHardware, OffloadEvent, Refusal, RuleOp, RuleOpKind,
     RuleOutcome, Ticket,
 };
-use crate::wire::ethtool_set::{self, came_out_other, encode_feature_on};
+use crate::wire::ethtool::{ETHTOOL_FAMILY, came_out_other, encode_feature_on};
 use crate::wire::flower::{
     ShownFilter, WritableRule, decode_filter, encode_delete_rule, encode_put_rule,
 };
+use crate::wire::genl::{decode_family, encode_get_family};
 use crate::wire::netlink::{Envelope, Message};
 use crate::wire::tc::RTM_NEWTFILTER;
 use crate::wire::tc_qdisc::{encode_add_qdisc, encode_delete_qdisc};
 
 /// Holds the answers of the largest send many times over: an echo takes up to 5 KiB.
 pub const RECEIVE_BUFFER: usize = 1 << 20;
+const GENERIC_RECEIVE_BUFFER: usize = 64 << 10;
 /// The most messages in one send.
 const MAX_MESSAGES: usize = 64;
 /// How long a send should take at most.
 const SEND_TIME: Duration = Duration::from_millis(50);
 
-/// The writer thread.
+/// What writes.
 #[derive(Debug)]
 pub struct TcWriter {
-    thread: thread::JoinHandle<()>,
-    port: u32,
-}
-
-impl TcWriter {
-    /// Opens the sockets here, so that errors surface, and starts the thread.
-    pub fn start(
-        receive_buffer: usize,
-        rx: Receiver<Vec<RuleOp>>,
-        tx: Sender<Event>,
-    ) -> io::Result<Self> {
-        let socket = BatchSocket::open(receive_buffer)?;
-        let port = socket.port()?;
-        let mut writer = Writer {
-            socket,
-            dumps: DumpSocket::open()?,
-            batch: Batch::default(),
-            limit: 1,
-            sent: Vec::new(),
-            outcomes: Vec::new(),
-            tx,
-        };
-        let thread = thread::Builder::new()
-            .name("tc-writer".into())
-            .spawn(move || {
-                for ops in rx {
-                    if writer.write(ops).is_err() {
-                        break;
-                    }
-                }
-            })?;
-        Ok(Self { thread, port })
-    }
-
-    /// The netlink port of its socket, by which the watch tells its writes from those of others.
-    pub const fn port(&self) -> u32 {
-        self.port
-    }
-
-    /// Whether the thread has ended: a fault, as long as somebody holds the sender of its ops.
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// Waits for the end, which comes when the sender of its ops is dropped and all of them are done. The receiver of its
-    /// events must be drained or dropped, or a full channel keeps the thread.
-    pub fn join(self) -> thread::Result<()> {
-        self.thread.join()
-    }
-}
-
-/// The engine is gone.
-#[derive(Debug)]
-struct Gone;
-
-#[derive(Debug)]
-struct Writer {
     socket: BatchSocket,
     dumps: DumpSocket,
     batch: Batch,
@@ -126,7 +71,27 @@ enum How {
     Delete,
 }
 
-impl Writer {
+impl TcWriter {
+    /// Opens the sockets here, so that errors surface, and starts the thread.
+    pub fn start(
+        receive_buffer: usize,
+        rx: Receiver<Vec<RuleOp>>,
+        tx: Sender<Event>,
+    ) -> io::Result<Writer> {
+        let socket = BatchSocket::open(receive_buffer)?;
+        let port = socket.port()?;
+        let mut writer = Self {
+            socket,
+            dumps: DumpSocket::open()?,
+            batch: Batch::default(),
+            limit: 1,
+            sent: Vec::new(),
+            outcomes: Vec::new(),
+            tx,
+        };
+        Writer::start("tc-writer", port, rx, move |ops| writer.write(ops))
+    }
+
     fn write(&mut self, ops: Vec<RuleOp>) -> Result<(), Gone> {
         for RuleOp { ticket, kind } in ops {
             let sent = |how| Sent { ticket, how };
@@ -246,7 +211,7 @@ impl Writer {
                 self.outcomes
                     .extend(self.sent.iter().map(|sent| RuleOutcome {
                         ticket: sent.ticket,
-                        result: Err(plain(errno)),
+                        result: Err(Refusal::from(errno)),
                     }));
             }
             Err(error @ ExchangeError::Lost(_)) => {
@@ -265,19 +230,12 @@ impl Writer {
             let answer = self.socket.exchange(&mut single, |message| {
                 note_echo(&mut echoed, message);
             });
-            let result = match answer {
-                Ok(refused) => match refused.into_iter().next() {
-                    None => Ok(echoed[0]),
-                    Some((_, refusal))
-                        if sent.how == How::Create && is(&refusal, OsErrno::EEXIST) =>
-                    {
-                        Err(plain(Errno(OsErrno::ENOBUFS as i32)))
-                    }
-                    Some((_, refusal)) => settle(sent.how, refusal),
-                },
-                Err(ExchangeError::NotSent(errno) | ExchangeError::Lost(errno)) => {
-                    Err(plain(errno))
+            let result = match only(answer) {
+                Ok(()) => Ok(echoed[0]),
+                Err(refusal) if sent.how == How::Create && is(&refusal, OsErrno::EEXIST) => {
+                    Err(Errno(OsErrno::ENOBUFS as i32).into())
                 }
+                Err(refusal) => settle(sent.how, refusal),
             };
             self.outcomes.push(RuleOutcome {
                 ticket: sent.ticket,
@@ -299,7 +257,7 @@ impl Writer {
     fn list(&self, list: Result<OffloadEvent, Errno>) -> Result<Result<(), Refusal>, Gone> {
         let (event, result) = match list {
             Ok(list) => (list, Ok(())),
-            Err(errno) => (OffloadEvent::DumpFailed(errno), Err(plain(errno))),
+            Err(errno) => (OffloadEvent::DumpFailed(errno), Err(Refusal::from(errno))),
         };
         self.tell(event)?;
         Ok(result)
@@ -339,12 +297,18 @@ fn settle(how: How, refusal: Refusal) -> Result<InHardware, Refusal> {
 
 /// Rare, so a socket is opened for each.
 fn switch_on_feature(dev: IfIndex) -> Result<(), Refusal> {
-    let mut socket = GenlSocket::open().map_err(|error| plain(errno(&error)))?;
-    let family = socket.family(ethtool_set::FAMILY)?;
+    let mut socket = BatchSocket::open_generic(GENERIC_RECEIVE_BUFFER)
+        .map_err(|error| Refusal::from(errno(&error)))?;
+    let mut family = None;
+    socket.request(
+        |envelope| encode_get_family(envelope, ETHTOOL_FAMILY),
+        |message| family = decode_family(message.payload),
+    )?;
+    let family = family.ok_or(Errno(OsErrno::ENOENT as i32))?.id;
     let mut refused = false;
     socket.request(
-        |envelope| encode_feature_on(envelope, family, dev, ethtool_set::HW_TC_OFFLOAD),
-        |message| refused |= came_out_other(message.payload, ethtool_set::HW_TC_OFFLOAD),
+        |envelope| encode_feature_on(envelope, family, dev),
+        |message| refused |= came_out_other(message.payload),
     )?;
     if refused {
         return Err(Refusal {
@@ -353,14 +317,6 @@ fn switch_on_feature(dev: IfIndex) -> Result<(), Refusal> {
         });
     }
     Ok(())
-}
-
-fn is(refusal: &Refusal, code: OsErrno) -> bool {
-    refusal.errno.0 == code as i32
-}
-
-const fn plain(errno: Errno) -> Refusal {
-    Refusal { errno, text: None }
 }
 
 #[cfg(test)]

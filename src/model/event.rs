@@ -289,3 +289,9 @@ pub struct Refusal {
     /// The extended acknowledgement's text, where there was one.
     pub text: Option<Box<str>>,
 }
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self { errno, text: None }
+    }
+}

@@ -30,7 +30,8 @@ pub use nexthop::{
 };
 pub use offload::{
     DevlinkInstance, DevlinkPort, ForeignKind, ForeignRoute, IngressQdisc, LinkConf, OffloadEvent,
-    PolicyRule, PortRole, RuleOp, RuleOpKind, RuleOutcome, SwitchId, TcOffloadFeature,
+    PacketFilter, PolicyRule, PortRole, RuleOp, RuleOpKind, RuleOutcome, SwitchId,
+    TcOffloadFeature,
 };
 pub use port_filter::{PortFilter, PortFilterError};
 pub use prefix::{Family, Prefix, PrefixError, RouteKey, TableId};

@@ -147,6 +147,15 @@ pub struct PolicyRule {
     pub iif: Option<IfName>,
 }
 
+/// Something that may drop or rewrite packets which the kernel forwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PacketFilter {
+    /// The families that it sees: IPv4, IPv6.
+    pub families: [bool; 2],
+    /// In words, as in `nftables chain inet filter forward`.
+    pub name: Box<str>,
+}
+
 /// What the engine is told about hardware and what bears on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OffloadEvent {
@@ -209,6 +218,8 @@ pub enum OffloadEvent {
     },
     /// All rules of `ip rule` that matter, after each change of any.
     PolicyRules(Vec<PolicyRule>),
+    /// All that may drop or rewrite forwarded packets, after each change of it.
+    PacketFilters(Vec<PacketFilter>),
     /// The kernel dropped notifications; the list of qdiscs follows. Rules are to be asked for, block by block: only a dump
     /// by the writer is in order with our own writes.
     Overrun,

@@ -139,6 +139,8 @@ reasons! {
     TcOffloadOff => "tc-offload-off", "hw-tc-offload is off on this port and can't be switched on";
     /// The switch is not in switchdev mode.
     EswitchLegacy => "eswitch-legacy", "the eswitch is in legacy mode (devlink dev eswitch set ... mode switchdev)";
+    /// nftables or iptables may drop or rewrite what the kernel forwards.
+    ForwardFilter => "forward-filter", "nftables or iptables may drop or rewrite forwarded packets, which hardware would not do; `show ports` says which";
 }
 
 impl Reason {

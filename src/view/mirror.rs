@@ -58,6 +58,7 @@ impl Mirror {
             | OffloadEvent::PrioGone { .. }
             | OffloadEvent::Rules { .. }
             | OffloadEvent::PolicyRules(_)
+            | OffloadEvent::PacketFilters(_)
             | OffloadEvent::Overrun
             | OffloadEvent::DumpFailed(_) => {}
         }

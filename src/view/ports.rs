@@ -1,5 +1,5 @@
-//! The ports that hardware could route for, put together from what devlink, ethtool, netconf, tc and `ip rule` say and from
-//! the links of [`KernelView`]. Answers for the planner: which switches there are, which ports they have, and why a port
+//! The ports that hardware could route for, put together from what devlink, ethtool, netconf, tc, `ip rule` and
+//! netfilter say and from the links of [`KernelView`]. Answers for the planner: which switches there are, which ports they have, and why a port
 //! may not admit packets.
 //!
 //! Owns no links: they are read when [`Ports::switches`] is asked, so its answer is to be asked for again after a change of
@@ -14,9 +14,11 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 
 use super::KernelView;
+use crate::config::OffloadConfig;
 use crate::model::{
     DevlinkInstance, DevlinkPort, Family, IfIndex, IfName, IngressQdisc, Link, LinkConf, MacAddr,
-    OffloadEvent, PolicyRule, PortFilter, PortRole, Reason, SwitchId, TableId, TcOffloadFeature,
+    OffloadEvent, PacketFilter, PolicyRule, PortFilter, PortRole, Reason, SwitchId, TableId,
+    TcOffloadFeature,
 };
 
 /// `rp_filter` of strict checking.
@@ -32,6 +34,7 @@ pub struct Ports {
     all: Confs,
     qdiscs: FxHashMap<IfIndex, IngressQdisc>,
     rules: Vec<PolicyRule>,
+    filters: Vec<PacketFilter>,
 }
 
 /// What netconf says of a link, or of `all`.
@@ -101,9 +104,12 @@ pub struct Port {
     pub ipv4: Treatment,
     /// What the kernel does with its IPv6 packets.
     pub ipv6: Treatment,
+    /// What the operator says is no reason to refuse.
+    pub ignored: Box<[Reason]>,
 }
 
 /// What the kernel does with packets of one family that come in by a port, beside routing them.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Treatment {
     /// They are forwarded.
@@ -112,6 +118,8 @@ pub struct Treatment {
     pub strict_rp_filter: bool,
     /// A rule of `ip rule` may treat them in another way.
     pub policy_rule: bool,
+    /// Something may drop or rewrite them: [`Ports::filters`].
+    pub filtered: bool,
 }
 
 impl Switch {
@@ -122,8 +130,7 @@ impl Switch {
 }
 
 impl Port {
-    /// Why packets of a family may not be admitted by this port; nothing if they may. Two of the reasons the operator may
-    /// overrule: [`Reason::StrictRpFilter`] and [`Reason::PolicyRule`].
+    /// Why packets of a family may not be admitted by this port; nothing if they may, or the operator says so.
     pub fn refusals(&self, family: Family) -> Vec<Reason> {
         let treatment = match family {
             Family::V4 => self.ipv4,
@@ -142,9 +149,13 @@ impl Port {
             (!treatment.forwarding, Reason::NotForwarding),
             (treatment.strict_rp_filter, Reason::StrictRpFilter),
             (treatment.policy_rule, Reason::PolicyRule),
+            (treatment.filtered, Reason::ForwardFilter),
         ];
         let holding = reasons.into_iter().filter(|(holds, _)| *holds);
-        holding.map(|(_, reason)| reason).collect()
+        let reasons = holding.map(|(_, reason)| reason);
+        reasons
+            .filter(|reason| !self.ignored.contains(reason))
+            .collect()
     }
 }
 
@@ -204,6 +215,11 @@ impl Ports {
                 self.rules.clone_from(rules);
                 !same
             }
+            OffloadEvent::PacketFilters(filters) => {
+                let same = self.filters == *filters;
+                self.filters.clone_from(filters);
+                !same
+            }
             OffloadEvent::Outcomes(_)
             | OffloadEvent::Rule(_)
             | OffloadEvent::RuleGone(_)
@@ -230,8 +246,13 @@ impl Ports {
         &self.rules
     }
 
+    /// What may drop or rewrite forwarded packets.
+    pub fn filters(&self) -> &[PacketFilter] {
+        &self.filters
+    }
+
     /// All switches: those with an id first, in its order, then eswitches that have none (in legacy mode).
-    pub fn switches(&self, links: &KernelView, filter: &PortFilter) -> Vec<Switch> {
+    pub fn switches(&self, links: &KernelView, config: &OffloadConfig) -> Vec<Switch> {
         let mut by_id: BTreeMap<&SwitchId, Vec<&Link>> = BTreeMap::new();
         for link in links.links() {
             if let Some(id) = &link.switch {
@@ -248,7 +269,7 @@ impl Ports {
                 Switch {
                     id: Some(id.clone()),
                     instances: instances.cloned().collect(),
-                    ports: self.ports_of(links, filter, members),
+                    ports: self.ports_of(links, config, members),
                 }
             })
             .collect();
@@ -265,16 +286,16 @@ impl Ports {
             switches.push(Switch {
                 id: None,
                 instances: vec![instance.clone()],
-                ports: self.ports_of(links, filter, members.collect()),
+                ports: self.ports_of(links, config, members.collect()),
             });
         }
         switches
     }
 
     /// The plain links that the configuration names, as one switch in software (the lab mode).
-    pub fn plain(&self, links: &KernelView, filter: &PortFilter) -> Switch {
+    pub fn plain(&self, links: &KernelView, config: &OffloadConfig) -> Switch {
         let members = links.links().filter(|link| is_plain(link));
-        let mut ports = self.ports_of(links, filter, members.collect());
+        let mut ports = self.ports_of(links, config, members.collect());
         for port in &mut ports {
             port.tc_offload = None;
             port.legacy = false;
@@ -303,14 +324,19 @@ impl Ports {
         self.ports.get(&dev).map(|port| &*port.handle)
     }
 
-    fn ports_of(&self, links: &KernelView, filter: &PortFilter, members: Vec<&Link>) -> Vec<Port> {
+    fn ports_of(
+        &self,
+        links: &KernelView,
+        config: &OffloadConfig,
+        members: Vec<&Link>,
+    ) -> Vec<Port> {
         let ports = members.into_iter();
-        let mut ports: Vec<_> = ports.map(|link| self.port(links, filter, link)).collect();
+        let mut ports: Vec<_> = ports.map(|link| self.port(links, config, link)).collect();
         ports.sort_unstable_by_key(|port| port.dev);
         ports
     }
 
-    fn port(&self, links: &KernelView, filter: &PortFilter, link: &Link) -> Port {
+    fn port(&self, links: &KernelView, config: &OffloadConfig, link: &Link) -> Port {
         let dev = link.index;
         let (table, master) = match link.master {
             None => (TableId::MAIN, None),
@@ -337,7 +363,7 @@ impl Ports {
             table,
             mtu: link.mtu,
             usable: link.usable(),
-            excluded: !filter.wants(&link.name),
+            excluded: !config.ports.wants(&link.name),
             legacy,
             master,
             tc_offload: self.features.get(&dev).copied(),
@@ -346,13 +372,21 @@ impl Ports {
                 forwarding: conf.forwarding_v4,
                 strict_rp_filter: conf.rp_filter.max(self.all.rp_filter) == STRICT,
                 policy_rule: self.has_policy(Family::V4, &link.name),
+                filtered: self.has_filter(Family::V4),
             },
             ipv6: Treatment {
                 forwarding: self.all.forwarding_v6,
                 strict_rp_filter: false,
                 policy_rule: self.has_policy(Family::V6, &link.name),
+                filtered: self.has_filter(Family::V6),
             },
+            ignored: config.ignore.clone().into(),
         }
+    }
+
+    fn has_filter(&self, family: Family) -> bool {
+        let mut filters = self.filters.iter();
+        filters.any(|filter| filter.families[family as usize])
     }
 
     fn has_policy(&self, family: Family, name: &str) -> bool {

@@ -1,11 +1,12 @@
-//! The `hw-tc-offload` feature of a link, read over ethtool's netlink.
+//! The `hw-tc-offload` feature of a link, read and switched on over ethtool's netlink.
 //!
 //! Follows the kernel's `Documentation/networking/ethtool-netlink.rst`. Asked without `ETHTOOL_FLAG_COMPACT_BITSETS`, the
 //! kernel names each bit (2.7 KiB an answer), so that no table of names is needed. Notifications are compact, always: of
-//! them only the link is read, and the features are asked for again. The header attribute must bear `NLA_F_NESTED`.
+//! them only the link is read, and the features are asked for again. Nests must bear `NLA_F_NESTED`. A feature that can't be switched
+//! is not refused: the answer has the bits that came out other than wanted.
 
 use super::genl::{self, request};
-use super::netlink::{Attributes, Envelope, NLA_F_NESTED, NLM_F_ACK, as_u32};
+use super::netlink::{Attributes, Envelope, MessageBuilder, NLA_F_NESTED, NLM_F_ACK, as_u32};
 use crate::model::{IfIndex, TcOffloadFeature};
 
 /// `ETHTOOL_GENL_NAME`.
@@ -15,31 +16,56 @@ pub const ETHTOOL_GROUP: &str = "monitor";
 
 const ETHTOOL_VERSION: u8 = 1;
 const ETHTOOL_MSG_FEATURES_GET: u8 = 11;
+const ETHTOOL_MSG_FEATURES_SET: u8 = 12;
 const ETHTOOL_MSG_FEATURES_NTF: u8 = 13;
 const ETHTOOL_A_HEADER_DEV_INDEX: u16 = 1;
 const ETHTOOL_A_FEATURES_HEADER: u16 = 1;
 const ETHTOOL_A_FEATURES_HW: u16 = 2;
+const ETHTOOL_A_FEATURES_WANTED: u16 = 3;
 const ETHTOOL_A_FEATURES_ACTIVE: u16 = 4;
 const ETHTOOL_A_FEATURES_NOCHANGE: u16 = 5;
 const ETHTOOL_A_BITSET_NOMASK: u16 = 1;
 const ETHTOOL_A_BITSET_BITS: u16 = 3;
+const ETHTOOL_A_BITSET_BITS_BIT: u16 = 1;
 const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
 const ETHTOOL_A_BITSET_BIT_VALUE: u16 = 3;
 const FEATURE: &[u8] = b"hw-tc-offload\0";
 
 /// Asks for a link's features.
 pub fn encode_get_features(envelope: Envelope<'_>, family: u16, dev: IfIndex) {
-    let mut message = request(
-        envelope,
-        family,
-        NLM_F_ACK,
-        ETHTOOL_MSG_FEATURES_GET,
-        ETHTOOL_VERSION,
-    );
+    about(envelope, family, ETHTOOL_MSG_FEATURES_GET, dev).finish();
+}
+
+/// Switches the feature on.
+pub fn encode_feature_on(envelope: Envelope<'_>, family: u16, dev: IfIndex) {
+    let mut message = about(envelope, family, ETHTOOL_MSG_FEATURES_SET, dev);
+    message.nested(NLA_F_NESTED | ETHTOOL_A_FEATURES_WANTED, |m| {
+        m.nested(NLA_F_NESTED | ETHTOOL_A_BITSET_BITS, |m| {
+            m.nested(NLA_F_NESTED | ETHTOOL_A_BITSET_BITS_BIT, |m| {
+                m.attr(ETHTOOL_A_BITSET_BIT_NAME, FEATURE);
+                m.attr(ETHTOOL_A_BITSET_BIT_VALUE, &[]);
+            });
+        });
+    });
+    message.finish();
+}
+
+/// A request about a link.
+fn about(envelope: Envelope<'_>, family: u16, command: u8, dev: IfIndex) -> MessageBuilder<'_> {
+    let mut message = request(envelope, family, NLM_F_ACK, command, ETHTOOL_VERSION);
     message.nested(NLA_F_NESTED | ETHTOOL_A_FEATURES_HEADER, |message| {
         message.attr_u32(ETHTOOL_A_HEADER_DEV_INDEX, dev.get());
     });
-    message.finish();
+    message
+}
+
+/// Whether the answer says that the feature did not come out as wanted.
+pub fn came_out_other(payload: &[u8]) -> bool {
+    let mut attributes = genl::split(payload).into_iter().flat_map(|(_, rest)| rest);
+    attributes.any(|attribute| match attribute {
+        Ok((ETHTOOL_A_FEATURES_WANTED, bits)) => listed(bits).is_some(),
+        _ => false,
+    })
 }
 
 /// Reads the answer.
@@ -78,6 +104,12 @@ pub fn decode_changed(payload: &[u8]) -> Option<IfIndex> {
 /// Whether the feature is set in a bitset that names its bits. A set without a mask lists only the bits that are set; a
 /// set with one lists all that it speaks of, those that are set with a value. `None` for the compact form.
 fn bit(bitset: &[u8]) -> Option<bool> {
+    let named = Attributes::new(bitset).any(|a| matches!(a, Ok((ETHTOOL_A_BITSET_BITS, _))));
+    named.then(|| listed(bitset).unwrap_or(false))
+}
+
+/// The feature's value in such a bitset, where it is listed.
+fn listed(bitset: &[u8]) -> Option<bool> {
     let (mut listed_is_set, mut bits) = (false, None);
     for attribute in Attributes::new(bitset) {
         match attribute.ok()? {
@@ -99,7 +131,7 @@ fn bit(bitset: &[u8]) -> Option<bool> {
             return Some(set);
         }
     }
-    Some(false)
+    None
 }
 
 #[cfg(test)]
@@ -108,7 +140,7 @@ mod tests {
 
     use super::*;
     use crate::wire::genl::attr_text;
-    use crate::wire::netlink::{MessageBuilder, Messages};
+    use crate::wire::netlink::Messages;
 
     /// One bitset: (attribute, whether it has a mask, names with values).
     type Bits<'a> = (u16, bool, &'a [(&'a str, bool)]);
@@ -185,6 +217,21 @@ mod tests {
     }
 
     #[test]
+    fn a_feature_is_named_in_the_form_of_the_answer() {
+        let mut buffer = Vec::new();
+        let envelope = Envelope {
+            buffer: &mut buffer,
+            seq: 1,
+        };
+        encode_feature_on(envelope, 20, IfIndex::new(3).unwrap());
+        let message = Messages::new(&buffer).next().unwrap().unwrap();
+        assert_eq!(message.kind, 20);
+        assert!(came_out_other(message.payload));
+        let other: Bits<'_> = (ETHTOOL_A_FEATURES_WANTED, true, &[("rx-gro-hw", true)]);
+        assert!(!came_out_other(&answer(ETHTOOL_MSG_FEATURES_SET, &[other])));
+    }
+
+    #[test]
     fn a_notification_names_its_link() {
         let bytes = answer(ETHTOOL_MSG_FEATURES_NTF, &[]);
         assert_eq!(decode_changed(&bytes), IfIndex::new(7));
@@ -194,7 +241,8 @@ mod tests {
     proptest! {
         #[test]
         fn noise_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _: (Option<TcOffloadFeature>, Option<IfIndex>) = (decode_features(&bytes), decode_changed(&bytes));
+            let _: (Option<TcOffloadFeature>, Option<IfIndex>, bool) =
+                (decode_features(&bytes), decode_changed(&bytes), came_out_other(&bytes));
         }
     }
 }

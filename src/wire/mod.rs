@@ -2,7 +2,6 @@
 
 pub mod devlink;
 pub mod ethtool;
-pub mod ethtool_set;
 pub mod feedback;
 pub mod flower;
 pub mod foreign_route;
@@ -12,6 +11,7 @@ pub mod genl;
 pub mod kernel_nexthop;
 pub mod kernel_route;
 pub mod netlink;
+pub mod packet_filter;
 pub mod rtnl_conf;
 pub mod rtnl_link;
 pub mod rtnl_nexthop;

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
-use frr_offload::kernel::{Monitor, PortWatch};
-use frr_offload::model::{Event, OffloadEvent, PortFilter};
+use frr_offload::config::OffloadConfig;
+use frr_offload::kernel::{Listener, Monitor, PortWatch};
+use frr_offload::model::{Event, OffloadEvent};
 use frr_offload::view::KernelView;
 use frr_offload::view::ports::{Port, Ports, Switch};
 
@@ -14,8 +15,8 @@ pub struct Told {
     events: Receiver<Event>,
     links: KernelView,
     pub ports: Ports,
-    pub watch: PortWatch,
-    _monitor: Monitor,
+    pub watch: Listener,
+    _monitor: Listener,
 }
 
 impl Told {
@@ -35,13 +36,13 @@ impl Told {
     }
 
     pub fn switches(&self) -> Vec<Switch> {
-        self.ports.switches(&self.links, &PortFilter::default())
+        self.ports.switches(&self.links, &OffloadConfig::default())
     }
 
     /// A port of a switch, or a plain link.
     pub fn port(&self, name: &str) -> Option<Port> {
         let mut switches = self.switches();
-        switches.push(self.ports.plain(&self.links, &PortFilter::default()));
+        switches.push(self.ports.plain(&self.links, &OffloadConfig::default()));
         let mut ports = switches.into_iter().flat_map(|switch| switch.ports);
         ports.find(|port| &*port.name == name)
     }

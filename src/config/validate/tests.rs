@@ -58,6 +58,7 @@ fn every_key_has_the_documented_default() {
         mode = "auto"
         switches = ["auto"]
         ports = ["*"]
+        ignore = []
         capacity = "auto"
         layout = "auto"
         prio_base = "auto"
@@ -107,6 +108,7 @@ fn every_key_is_read() {
         mode = "skip_sw"
         switches = ["pci/0000:03:00.0", "5E7f01"]
         ports = ["p*", "!p1"]
+        ignore = ["forward-filter", "policy-rule", "policy-rule"]
         capacity = 16
         layout = "chained"
         prio_base = 65000
@@ -136,6 +138,8 @@ fn every_key_is_read() {
     let switches: Vec<&str> = read.offload.switches.iter().map(|s| &**s).collect();
     assert_eq!(switches, ["pci/0000:03:00.0", "5e7f01"]);
     assert_eq!(read.offload.ports.to_string(), "p*, !p1");
+    let ignored = [Reason::ForwardFilter, Reason::PolicyRule];
+    assert_eq!(read.offload.ignore, ignored);
     assert_eq!(read.offload.capacity, Some(16));
     assert_eq!(read.offload.layout, LayoutMode::Chained);
     assert_eq!(read.offload.prio_base, Prio::new(65000));
@@ -215,6 +219,7 @@ fn offload_faults_say_what_is_allowed() {
         "[offload]\n\
          switches = ['auto', 'eth0']\n\
          ports = ['p 0', 7]\n\
+         ignore = 'forward'\n\
          capacity = 15\n\
          prio_base = 65001\n\
          hosts = 'yes'\n\
@@ -228,11 +233,12 @@ fn offload_faults_say_what_is_allowed() {
         format!("c.toml:2: offload.switches: \"eth0\" is not allowed ({switches})"),
         format!("c.toml:3: offload.ports: a number can't stand here ({ports})"),
         format!("c.toml:3: offload.ports: \"p 0\" is not allowed ({ports}: no interface name has the character ' ')"),
-        "c.toml:4: offload.capacity: \"15\" is not allowed (allowed: \"auto\" or a number of rules, 16 or more)".to_owned(),
-        "c.toml:5: offload.prio_base: \"65001\" is not allowed (allowed: \"auto\" or a tc priority, 1 to 65000)".to_owned(),
-        "c.toml:6: offload.hosts: a string can't stand here (allowed: true, false)".to_owned(),
-        "c.toml:7: offload.ecmp.fields: unknown key; did you mean offload.ecmp.field?".to_owned(),
-        "c.toml:7: offload.ecmp.buckets: \"12\" is not allowed (allowed: \"auto\" or a power of two, 1 to 256)".to_owned(),
+        "c.toml:4: offload.ignore: \"forward\" is not allowed (allowed: strict-rp-filter, policy-rule, forward-filter)".to_owned(),
+        "c.toml:5: offload.capacity: \"15\" is not allowed (allowed: \"auto\" or a number of rules, 16 or more)".to_owned(),
+        "c.toml:6: offload.prio_base: \"65001\" is not allowed (allowed: \"auto\" or a tc priority, 1 to 65000)".to_owned(),
+        "c.toml:7: offload.hosts: a string can't stand here (allowed: true, false)".to_owned(),
+        "c.toml:8: offload.ecmp.fields: unknown key; did you mean offload.ecmp.field?".to_owned(),
+        "c.toml:8: offload.ecmp.buckets: \"12\" is not allowed (allowed: \"auto\" or a power of two, 1 to 256)".to_owned(),
     ];
     assert_eq!(found, expected);
     for toml in [

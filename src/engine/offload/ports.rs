@@ -82,7 +82,7 @@ impl Engine {
     ) -> BTreeMap<SwitchKey, SwitchPorts> {
         let config = &self.config.offload;
         if mode == OffloadMode::SkipHw {
-            let ports = offload.ports.plain(&self.view, &config.ports);
+            let ports = offload.ports.plain(&self.view, config);
             return BTreeMap::from([(SwitchKey::Lab, ports)]);
         }
         let named = |switch: &SwitchPorts, id: &SwitchId| {
@@ -91,7 +91,7 @@ impl Engine {
             };
             config.switches.is_empty() || config.switches.iter().any(|name| is(name))
         };
-        let switches = offload.ports.switches(&self.view, &config.ports);
+        let switches = offload.ports.switches(&self.view, config);
         let with_id = switches
             .into_iter()
             .filter_map(|switch| Some((switch.id.clone()?, switch)));

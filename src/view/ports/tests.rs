@@ -81,7 +81,14 @@ fn ready() -> (Ports, Vec<Link>) {
 }
 
 fn all(ports: &Ports, links: Vec<Link>) -> Vec<Switch> {
-    ports.switches(&view(links), &PortFilter::default())
+    ports.switches(&view(links), &OffloadConfig::default())
+}
+
+fn wanted<const N: usize>(globs: [&str; N]) -> OffloadConfig {
+    OffloadConfig {
+        ports: PortFilter::new(globs).unwrap(),
+        ..OffloadConfig::default()
+    }
 }
 
 fn refusals(ports: &Ports, links: Vec<Link>) -> (Vec<Reason>, Vec<Reason>) {
@@ -206,6 +213,36 @@ fn a_policy_rule_concerns_its_link_and_family() {
 }
 
 #[test]
+fn a_filter_concerns_its_families_unless_the_operator_says_otherwise() {
+    let (mut ports, links) = ready();
+    let filters = |families: &[[bool; 2]]| {
+        let filter = |families: &[bool; 2]| PacketFilter {
+            families: *families,
+            name: "nftables chain ip6 filter FORWARD".into(),
+        };
+        OffloadEvent::PacketFilters(families.iter().map(filter).collect())
+    };
+    assert!(!ports.apply(&filters(&[])));
+    assert!(ports.apply(&filters(&[[false, true]])));
+    let filtered = vec![Reason::ForwardFilter];
+    assert_eq!(refusals(&ports, links.clone()), (vec![], filtered.clone()));
+    assert_eq!(ports.filters().len(), 1);
+    ports.apply(&filters(&[[true, true]]));
+    assert_eq!(
+        refusals(&ports, links.clone()),
+        (filtered.clone(), filtered)
+    );
+    let config = OffloadConfig {
+        ignore: vec![Reason::ForwardFilter],
+        ..OffloadConfig::default()
+    };
+    let switches = ports.switches(&view(links.clone()), &config);
+    assert!(switches[0].ports[0].refusals(Family::V4).is_empty());
+    ports.apply(&filters(&[]));
+    assert_eq!(refusals(&ports, links), (vec![], vec![]));
+}
+
+#[test]
 fn every_obstacle_of_the_port_has_its_reason() {
     let (mut ports, mut links) = ready();
     ports.apply(&OffloadEvent::Feature(dev(2), feature(false, false)));
@@ -214,8 +251,7 @@ fn every_obstacle_of_the_port_has_its_reason() {
         instances: vec![instance("pci/1", Some(false))],
         ports: vec![devlink_port(2, "pci/1", PortRole::Uplink)],
     });
-    let filter = PortFilter::new(["*", "!p0"]).unwrap();
-    let switches = ports.switches(&view(links), &filter);
+    let switches = ports.switches(&view(links), &wanted(["*", "!p0"]));
     assert_eq!(
         switches[0].ports[0].refusals(Family::V6),
         [
@@ -269,7 +305,7 @@ fn plain_links_stand_for_a_switch_in_the_lab() {
         kind(link(4, "veth0.7", None), "vlan"),
         link(5, "eth0", None),
     ]);
-    let switch = ports.plain(&links, &PortFilter::new(["veth*"]).unwrap());
+    let switch = ports.plain(&links, &wanted(["veth*"]));
     let names: Vec<_> = switch
         .ports
         .iter()
@@ -281,9 +317,9 @@ fn plain_links_stand_for_a_switch_in_the_lab() {
 #[test]
 fn a_glob_that_matches_nothing_says_what_exists() {
     let (ports, links) = ready();
-    let filter = PortFilter::new(["p0", "!eth9"]).unwrap();
-    let switches = ports.switches(&view(links), &filter);
-    let found = Ports::unmatched(&switches, &filter);
+    let config = wanted(["p0", "!eth9"]);
+    let switches = ports.switches(&view(links), &config);
+    let found = Ports::unmatched(&switches, &config.ports);
     assert_eq!(found.len(), 1);
     assert_eq!(
         found[0].to_string(),

@@ -48,6 +48,32 @@ check 'an expiring packet is answered by the kernel' hears a0 'From 10.60.0.1 .*
 check 'and one to the router itself' hears a0 ' ttl=64 ' 10.60.0.1
 check 'and one to a host that is not there' hears a0 'Destination Host Unreachable' 10.60.1.77
 
+section 'A firewall that rules would bypass'
+# admits FAMILY...: the ports, to rules.
+admits() {
+    local families
+    families=$(printf '%s\n' "$@" | jq -R . | jq -sc .)
+    offload sw show ports --json |
+        jq -e --argjson families "$families" 'map(select(.name | startswith("port"))) | length == 2 and all(.[]; .admits == $families)'
+}
+on sw nft 'add table ip lab { chain forward { type filter hook forward priority 0; policy drop; }; }'
+wait_until 10 'no more IPv4 by rules' admits ipv6
+named() { offload sw show ports | grep 'forward-filter (nftables chain ip lab forward)'; }
+check 'show ports says what filters' named
+lost() { ! hops_to a0 a1; }
+check 'the firewall has it' lost
+by_rules 'IPv6 goes on by rules' hops_to a0 a1 6
+sed -i '/^mode/a ignore = ["forward-filter"]' "$LAB/sw/frr-offload.toml"
+signal sw/frr-offload HUP
+wait_until 10 'unless the operator says otherwise' admits ipv4 ipv6
+sed -i '/^ignore/d' "$LAB/sw/frr-offload.toml"
+signal sw/frr-offload HUP
+wait_until 10 'and not any longer' admits ipv6
+on sw nft delete table ip lab
+wait_until 10 'IPv4 by rules again' admits ipv4 ipv6
+wait_until 20 'with its rules' rule port0 "${ADDRESS4[a1]}"
+by_rules 'which forward' hops_to a0 a1
+
 section 'The end'
 offload_stop sw
 check 'the rules stay: they still forward' hops_to a0 a1

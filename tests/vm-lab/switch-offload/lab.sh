@@ -74,4 +74,16 @@ check 'it goes there' hops_to h0 on_link
 wait_until 10 'its host has a rule' has_rule pf0vf0 10.1.2.202
 by_hardware 'it goes there in hardware' hops_to h0 on_link
 
+section 'A firewall'
+wait_until 10 'without one: in hardware' shows sw 10.1.1.0/24 '.offload == "hardware"'
+on sw nft 'add table inet lab { chain forward { type filter hook forward priority 0; }; }'
+on sw nft 'add rule inet lab forward meta nfproto ipv4 counter'
+wait_until 10 'a rule may filter: the route says so' shows sw 10.1.1.0/24 '.offload == "software" and .reason == "forward-filter"'
+check 'it goes there by the kernel' hops_to h0 h1
+counted() { on sw nft list chain inet lab forward | grep -E 'packets [1-9]'; }
+check 'past the firewall' counted
+on sw nft delete table inet lab
+wait_until 10 'in hardware again' shows sw 10.1.1.0/24 '.offload == "hardware"'
+by_hardware 'and so is its neighbour' hops_to h0 h1
+
 lab_passed
