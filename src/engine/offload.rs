@@ -19,15 +19,15 @@ use super::probe::{Abilities, Ask, Probe, Verdict, truth};
 use super::report::Severity;
 use super::switch::Switch;
 use super::{Engine, SetUp};
-use crate::config::{Config, OffloadMode};
+use crate::config::{Config, LayoutMode, OffloadMode};
 use crate::model::{
     Block, Family, ForeignKind, IfIndex, InHardware, MacAddr, NeighbourKey, NeighbourState,
     ObservedRule, OffloadEvent, Prefix, Prio, Reason, RouteKey, RouteKind, RuleOp, RuleOpKind,
     Runs, SwitchId, TableId, Ticket, Timestamp,
 };
 use crate::plan::{
-    Env, Except, FibPlan, GroupKey, HopId, HopRule, LayoutConfig, Limits, Lookup, PlannedPort,
-    Target, Wish, fixed_exceptions, scale_weights,
+    Env, Except, FibPlan, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits, Lookup,
+    PlannedPort, Target, Wish, fixed_exceptions, scale_weights,
 };
 use crate::reconcile::{OpClass, Remedy, RuleWrite, RuleWriteKind, remedy};
 use crate::resolve::{HopKey, HopState, Resolver};
@@ -885,11 +885,15 @@ impl Engine {
                     first_prio: config.prio_base.unwrap_or(first),
                     no_match_any: false,
                 };
-                let limits = Limits {
+                let mut limits = Limits {
                     capacity: config.capacity,
                     bucket_bits: config.bucket_bits,
                     ..Limits::none()
                 };
+                // Else the probe finds out.
+                if config.layout == LayoutMode::Flat {
+                    limits = limits.for_layout(Layout::Flat);
+                }
                 let one = OneSwitch {
                     ports: ports.clone(),
                     rules: Switch::new(layout, limits),
@@ -1392,7 +1396,8 @@ impl Engine {
                         .push(self.now, Severity::Warn, "driver-unfit", text);
                 } else if let Some((block, port)) = one.first_to_ask() {
                     let left = one.rules.left_by_probe(block);
-                    one.probe = Some((Probe::new(block, port, left), None));
+                    let wanted = self.config.offload.layout;
+                    one.probe = Some((Probe::new(block, port, wanted, left), None));
                 }
                 continue;
             };
@@ -1467,13 +1472,7 @@ impl Engine {
                 no_match_any: !abilities.any_ipv6,
                 ..one.rules.config().clone()
             };
-            let mut limits = one.rules.plan().limits().clone();
-            if !abilities.low_bits {
-                limits.bucket_bits = 0;
-            }
-            if let Some(prios) = abilities.prios {
-                limits.classes = Limits::classes_for(prios);
-            }
+            let limits = abilities.limit(one.rules.plan().limits().clone());
             one.rules.set_config(config);
             let lookup = Lookup::default();
             let wish = |_| Wish::Slow(Reason::InProgress);
@@ -1485,7 +1484,8 @@ impl Engine {
                 limits,
             );
             one.groups.clear();
-            let text = format!("switch {name}: the driver takes {missing}");
+            let layout = abilities.layout.name();
+            let text = format!("switch {name}: {layout} layout, the driver takes {missing}");
             self.notables
                 .push(self.now, Severity::Info, "driver-fit", text);
         } else {

@@ -25,13 +25,15 @@ wait_until 20 'rules for both hosts' host_rules h0 h1
 by_hardware 'from host to host' hops_to h0 h1
 by_hardware 'and IPv6' hops_to h0 h1 6
 check 'the daemon says so' event driver-fit 'all that is needed'
+layout() { [[ $(offload sw show status --json | jq -r .offload.layout) == "$1" ]] || { offload sw show status; return 1; }; }
+check 'its rules are chained' layout chained
 
 section 'Two switches'
 by_cpu 'from one to the other' hops_to h0 other
 by_cpu 'and IPv6' hops_to h0 other 6
 
 empty() { [[ $(rule_count) == 0 ]] || { rule_count; return 1; }; }
-for lacks in goto trap pedit_ttl; do
+for lacks in trap pedit_ttl; do
     section "A driver without $lacks"
     again "no_$lacks" 1
     wait_until 20 'the daemon says so' event driver-unfit
@@ -40,6 +42,56 @@ for lacks in goto trap pedit_ttl; do
     by_cpu 'the CPU forwards' hops_to h0 h1
     knob "no_$lacks" 0
 done
+
+# no_chains: every rule of the switch is in chain 0, and none leads elsewhere.
+no_chains() { ! rules | grep -E 'chain=[1-9]|goto'; }
+for lacks in no_goto max_chains; do
+    section "A driver without goto: flat ($lacks)"
+    [[ $lacks == no_goto ]] && with=1 without=0 || with=0 without=4294967295
+    again "$lacks" "$with"
+    wait_until 20 'rules for both hosts' host_rules h0 h1
+    check 'the daemon says so' event driver-fit 'flat layout'
+    check 'in all places' layout flat
+    check 'there are no chains' no_chains
+    by_hardware 'from host to host' hops_to h0 h1
+    by_hardware 'and IPv6' hops_to h0 h1 6
+    check 'a packet whose TTL ends is answered by the router' hears h0 'Time to live exceeded' -t 1 "${ADDRESS4[h1]}"
+    # Rules stay when the daemon is killed; the next one finds them as it would write them.
+    wait_until 10 'nothing is written' rules_quiet
+    rule_texts >"$LAB/before"
+    kill_hard sw/frr-offload
+    daemon_alone
+    wait_until 20 'a new daemon has them' all_in_hw
+    check 'as they stood' rules_kept "$LAB/before"
+    # The same rules in chains, and back: the blocks are emptied between.
+    knob "$lacks" "$without"
+    kill_hard sw/frr-offload
+    daemon_alone
+    wait_until 20 'with goto they are chained' layout chained
+    wait_until 20 'rules for both hosts' host_rules h0 h1
+    by_hardware 'from host to host' hops_to h0 h1
+    knob "$lacks" "$with"
+    kill_hard sw/frr-offload
+    daemon_alone
+    wait_until 20 'and flat again' layout flat
+    wait_until 20 'rules for both hosts' host_rules h0 h1
+    wait_until 20 'without what was in chains' no_chains
+    by_hardware 'from host to host' hops_to h0 h1
+    knob "$lacks" "$without"
+done
+
+section 'Flat, as the operator wants it, with 16 priorities'
+flat=$'[offload]\nlayout = "flat"'
+knob max_prios 16
+kill_hard sw/frr-offload
+on sw frr-offload flush >/dev/null
+check 'flush leaves nothing' empty
+daemon_alone "$flat"
+wait_until 20 'rules for both hosts' host_rules h0 h1
+check 'they are flat' layout flat
+by_hardware 'from host to host' hops_to h0 h1
+by_hardware 'and IPv6' hops_to h0 h1 6
+knob max_prios 0
 
 
 section 'A driver with 16 priorities'
