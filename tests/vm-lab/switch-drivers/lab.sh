@@ -43,6 +43,12 @@ for lacks in trap pedit_ttl; do
     knob "no_$lacks" 0
 done
 
+# anew: the next daemon over the rules of the one before. Nobody tells it routes, so it is not to wait long for them.
+anew() {
+    kill_hard sw/frr-offload
+    daemon_alone $'[fpm]\nstale_time = "0s"\n'"${1:-}"
+}
+
 # no_chains: every rule of the switch is in chain 0, and none leads elsewhere.
 no_chains() { ! rules | grep -E 'chain=[1-9]|goto'; }
 for lacks in no_goto max_chains; do
@@ -59,20 +65,17 @@ for lacks in no_goto max_chains; do
     # Rules stay when the daemon is killed; the next one finds them as it would write them.
     wait_until 10 'nothing is written' rules_quiet
     rule_texts >"$LAB/before"
-    kill_hard sw/frr-offload
-    daemon_alone
+    anew
     wait_until 20 'a new daemon has them' all_in_hw
     check 'as they stood' rules_kept "$LAB/before"
     # The same rules in chains, and back: the blocks are emptied between.
     knob "$lacks" "$without"
-    kill_hard sw/frr-offload
-    daemon_alone
+    anew
     wait_until 20 'with goto they are chained' layout chained
     wait_until 20 'rules for both hosts' host_rules h0 h1
     by_hardware 'from host to host' hops_to h0 h1
     knob "$lacks" "$with"
-    kill_hard sw/frr-offload
-    daemon_alone
+    anew
     wait_until 20 'and flat again' layout flat
     wait_until 20 'rules for both hosts' host_rules h0 h1
     wait_until 20 'without what was in chains' no_chains
@@ -83,12 +86,10 @@ done
 section 'Flat, as the operator wants it, with 16 priorities'
 flat=$'[offload]\nlayout = "flat"'
 knob max_prios 16
-kill_hard sw/frr-offload
-on sw frr-offload flush >/dev/null
-check 'flush leaves nothing' empty
-daemon_alone "$flat"
+anew "$flat"
+wait_until 20 'it knows' event driver-fit 'flat layout, the driver takes no more priorities'
 wait_until 20 'rules for both hosts' host_rules h0 h1
-check 'they are flat' layout flat
+wait_until 20 'without what was in chains' no_chains
 by_hardware 'from host to host' hops_to h0 h1
 by_hardware 'and IPv6' hops_to h0 h1 6
 knob max_prios 0
