@@ -26,8 +26,8 @@ use frr_offload::model::{
     Prefix, Prio, Reason, RouteKey, RuleAction, RuleMatch, Runs, TableId, Timestamp,
 };
 use frr_offload::plan::{
-    Env, GroupKey, HopId, HopRule, LayoutConfig, Limits, Lookup, PlannedPort, RouteRule, Target,
-    Wish,
+    Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits, Lookup, PlannedPort, RouteRule,
+    Target, Wish,
 };
 use frr_offload::reconcile::{RuleWrite, RuleWriteKind};
 use frr_offload::rib::Groups;
@@ -84,12 +84,36 @@ struct World {
     groups: BTreeMap<GroupKey, Vec<(HopId, u16)>>,
     /// The table of each port, if it is one.
     ports: Vec<Option<TableId>>,
+    /// Which of its two addresses a port has.
+    macs: Vec<bool>,
     locals: BTreeSet<Prefix>,
-    shared: bool,
+    how: How,
+}
+
+/// How rules are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// In one block that all ports share.
+    Shared,
+    /// In a block each.
+    Chained,
+    /// The same without chains.
+    Flat,
+    /// The same with few priorities.
+    Merged,
+}
+
+impl How {
+    const fn layout(self) -> Layout {
+        match self {
+            Self::Shared | Self::Chained => Layout::Chained,
+            Self::Flat | Self::Merged => Layout::Flat,
+        }
+    }
 }
 
 impl World {
-    fn new(shared: bool) -> Self {
+    fn new(how: How) -> Self {
         let send = |n| HopRule::Send {
             src: port_mac(n % PORTS),
             dst: MacAddr([2, 1, 0, 0, 0, n]),
@@ -101,13 +125,20 @@ impl World {
                 .map(|n| (group(n), vec![(hop(n), 1), (hop(n + 1), 1)]))
                 .collect(),
             ports: vec![Some(TableId::MAIN); PORTS as usize],
+            macs: vec![false; PORTS as usize],
             locals: BTreeSet::new(),
-            shared,
+            how,
         }
     }
 
+    fn mac(&self, n: u8) -> MacAddr {
+        let MacAddr(mut mac) = port_mac(n);
+        mac[4] = self.macs[n as usize].into();
+        MacAddr(mac)
+    }
+
     fn block(&self, n: u8) -> Block {
-        if self.shared {
+        if self.how == How::Shared {
             Block::Shared(NonZeroU32::new(7).unwrap())
         } else {
             Block::Port(dev(n))
@@ -120,7 +151,7 @@ impl World {
                 Some(PlannedPort {
                     dev: dev(n),
                     name: format!("p{n}").into(),
-                    mac: port_mac(n),
+                    mac: self.mac(n),
                     table: self.ports[n as usize]?,
                     block: self.block(n),
                     families: [true, false],
@@ -145,8 +176,8 @@ impl World {
     }
 
     /// What this table says about a packet: where it leads, or that it is dropped; `None`: the kernel's.
-    fn treatment(&self, table: Option<TableId>, port: u8, packet: Packet) -> Option<Wish> {
-        if packet.dst_mac != port_mac(port) || packet.ttl < 2 {
+    fn treatment(&self, table: Option<TableId>, packet: Packet) -> Option<Wish> {
+        if packet.ttl < 2 {
             return None;
         }
         let route = self.longest_match(table?, packet.dst)?;
@@ -174,8 +205,9 @@ impl World {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "an iterator that is cloned")]
-/// Whether hardware may do that with a packet, if all these worlds were wished since all was quiet. Which table a port is in, what is
-/// in that table, what is local, who is in a group and what a hop does are things that change one after the other: each is old or new.
+/// Whether hardware may do that with a packet, if all these worlds were wished since all was quiet. Which table and address a port
+/// has, what is in that table, what is local, who is in a group and what a hop does are things that change one after the other: each
+/// is old or new.
 fn allows<'a>(
     worlds: impl Iterator<Item = &'a World> + Clone,
     port: u8,
@@ -188,13 +220,15 @@ fn allows<'a>(
         .flat_map(|table| {
             worlds
                 .clone()
-                .map(move |world| world.treatment(table, port, packet))
+                .map(move |world| world.treatment(table, packet))
         });
     let mut treatments = treatments.flatten();
     let foreign = |world: &World| !world.is_local(packet.dst) && !world.is_local(packet.src);
+    let admits = |world: &World| world.mac(port) == packet.dst_mac;
     match fate {
         Fate::Slow => true,
         _ if !worlds.clone().any(foreign) => false,
+        _ if !worlds.clone().any(admits) => false,
         Fate::Drop => treatments.any(|wish| wish == Wish::Discard),
         Fate::Send { .. } => treatments.any(|wish| {
             let Wish::Forward(target) = wish else {
@@ -218,11 +252,14 @@ enum Step {
     HopLost(u8),
     Members(u8, Vec<(u8, u16)>),
     PortTable(u8, Option<usize>),
+    PortMac(u8, bool),
     Local(Prefix, bool),
     Capacity(Option<usize>),
     /// So many writes go through.
     Work(usize),
     Quiet,
+    /// A restart with the other layout, where blocks are not shared.
+    Relayout,
     Fail(Vec<Option<i32>>),
     Restart,
     BlockLost(u8),
@@ -258,10 +295,12 @@ fn steps(failures: bool) -> impl Strategy<Value = Steps> {
         2 => (0_u8..6).prop_map(Step::HopLost),
         3 => (0_u8..3, proptest::collection::vec((0_u8..6, 1_u16..4), 0..4)).prop_map(|(g, m)| Step::Members(g, m)),
         2 => (0..PORTS, proptest::option::weighted(0.8, 0_usize..2)).prop_map(|(p, t)| Step::PortTable(p, t)),
+        1 => (0..PORTS, any::<bool>()).prop_map(|(p, mac)| Step::PortMac(p, mac)),
         2 => (key(), any::<bool>()).prop_map(|(k, on)| Step::Local(k.prefix, on)),
         12 => (1_usize..12).prop_map(Step::Work),
         3 => Just(Step::Quiet),
         1 => Just(Step::Restart),
+        1 => Just(Step::Relayout),
     ];
     let wild = prop_oneof![
         4 => proptest::collection::vec(
@@ -290,16 +329,20 @@ struct Run {
     capacity: Option<usize>,
     /// Packets are not looked at.
     mending: bool,
+    /// The layout is another.
+    relayout: bool,
+    /// Something may have been refused, which a restart forgets.
+    failed: bool,
 }
 
 impl Run {
-    fn new(shared: bool, capacity: Option<usize>) -> Self {
-        let world = World::new(shared);
+    fn new(how: How, capacity: Option<usize>) -> Self {
+        let world = World::new(how);
         let mut run = Self {
             since: vec![world.clone()],
             world,
             lookup: Lookup::default(),
-            switch: new_switch(capacity),
+            switch: new_switch(how, capacity),
             tc: FakeTc {
                 room: capacity,
                 ..FakeTc::default()
@@ -307,6 +350,8 @@ impl Run {
             now: Timestamp(0),
             capacity,
             mending: false,
+            relayout: false,
+            failed: false,
         };
         run.feed_all();
         run.with_env(|switch, env, _| switch.start(env));
@@ -376,6 +421,10 @@ impl Run {
                 self.world.ports[*n as usize] = table.map(|t| TABLES[t]);
                 self.with_env(|switch, env, world| switch.set_ports(env, world.planned_ports()));
             }
+            Step::PortMac(n, mac) => {
+                self.world.macs[*n as usize] = *mac;
+                self.with_env(|switch, env, world| switch.set_ports(env, world.planned_ports()));
+            }
             Step::Local(prefix, on) => {
                 if *on {
                     self.world.locals.insert(*prefix);
@@ -393,8 +442,22 @@ impl Run {
             }
             Step::Work(writes) => self.work(*writes),
             Step::Quiet => self.quiet(),
-            Step::Fail(failures) => self.tc.failures.clone_from(failures),
+            Step::Fail(failures) => {
+                self.failed = true;
+                self.tc.failures.clone_from(failures);
+            }
             Step::Restart => self.restart(),
+            Step::Relayout => {
+                self.world.how = match self.world.how {
+                    How::Shared => How::Shared,
+                    How::Chained => How::Flat,
+                    How::Flat => How::Merged,
+                    How::Merged => How::Chained,
+                };
+                self.relayout = true;
+                self.restart();
+                self.relayout = false;
+            }
             Step::BlockLost(n) => {
                 let block = self.world.block(*n);
                 self.tc.blocks.remove(&block);
@@ -504,7 +567,7 @@ impl Run {
     fn restart(&mut self) {
         // What was learned of a full table is forgotten by a restart.
         let settled = self.switch.is_settled() && self.switch.plan().limits().capacity.is_none();
-        self.switch = new_switch(self.capacity);
+        self.switch = new_switch(self.world.how, self.capacity);
         self.feed_all();
         let blocks: Vec<Block> = self.tc.blocks.keys().copied().collect();
         for block in blocks {
@@ -512,14 +575,20 @@ impl Run {
         }
         self.with_env(|switch, env, _| switch.start(env));
         let writes = self.tc.writes;
-        if settled && self.capacity.is_none() && self.tc.failures.is_empty() {
+        let same = !self.relayout && !self.failed;
+        if same && settled && self.capacity.is_none() {
             self.quiet();
             // Bucket owners are memory: a group whose members came and went may be shared out otherwise by somebody who did not see it.
             let regrouped = self.tc.writes - writes;
             let groups = self.world.groups.values();
-            let most: usize = groups
-                .map(|members| if members.len() == 1 { 0 } else { 3 * 64 })
-                .sum();
+            let several = groups.filter(|members| members.len() != 1).count();
+            let sets = match self.world.how.layout() {
+                Layout::Chained => several,
+                // Each prefix has a set.
+                Layout::Flat if several > 0 => self.world.routes.len(),
+                Layout::Flat => 0,
+            };
+            let most = 3 * 64 * sets;
             assert!(
                 regrouped <= most,
                 "{regrouped} writes after a restart over what was settled"
@@ -542,8 +611,14 @@ impl Run {
             let dsts = dsts.clone();
             dsts.into_iter().enumerate().map(move |(n, dst)| {
                 let ttl = if n % 7 == 3 { 1 } else { 64 };
+                // The other address, too: it may have been the port's.
+                let world = if n % 5 == 2 {
+                    &self.since[0]
+                } else {
+                    &self.world
+                };
                 let packet = Packet {
-                    dst_mac: port_mac(port),
+                    dst_mac: world.mac(port),
                     src: 0xc633_6400 + n as u32 * 5,
                     dst,
                     ttl,
@@ -558,15 +633,18 @@ impl Run {
             return;
         }
         for (port, packet) in self.packets() {
-            let fate = self
-                .tc
-                .fate(self.world.block(port), &format!("p{port}"), packet);
-            let worlds = self.since.iter().chain([&self.world]);
-            assert!(
-                allows(worlds, port, packet, fate),
-                "{packet:x?} by p{port} to {} : {fate:?} after {after}",
-                Ipv4Addr::from_bits(packet.dst),
-            );
+            // In which order rules of one priority are met nobody promises.
+            for newest in [false, true] {
+                let fate =
+                    self.tc
+                        .fate(self.world.block(port), &format!("p{port}"), packet, newest);
+                let worlds = self.since.iter().chain([&self.world]);
+                assert!(
+                    allows(worlds, port, packet, fate),
+                    "{packet:x?} by p{port} to {} : {fate:?} after {after}",
+                    Ipv4Addr::from_bits(packet.dst),
+                );
+            }
         }
     }
 
@@ -574,7 +652,7 @@ impl Run {
         for (port, packet) in self.packets() {
             let fate = self
                 .tc
-                .fate(self.world.block(port), &format!("p{port}"), packet);
+                .fate(self.world.block(port), &format!("p{port}"), packet, false);
             assert!(
                 allows([&self.world].into_iter(), port, packet, fate),
                 "{packet:?} by p{port}: {fate:?}"
@@ -582,7 +660,10 @@ impl Run {
             let Some(table) = self.world.ports[port as usize] else {
                 continue;
             };
-            let special = packet.dst >> 24 == 0
+            // A guard may share the priority of what is inside of it: some packets more for the kernel.
+            let special = self.world.how == How::Merged
+                || packet.dst >> 24 == 0
+                || packet.dst_mac != self.world.mac(port)
                 || packet.ttl < 2
                 || self.world.is_local(packet.dst)
                 || self.world.is_local(packet.src);
@@ -645,26 +726,31 @@ impl std::fmt::Debug for Steps {
     }
 }
 
-fn new_switch(capacity: Option<usize>) -> Switch {
+fn new_switch(how: How, capacity: Option<usize>) -> Switch {
     let config = LayoutConfig {
         runs: Runs::Hardware,
         first_prio: Prio::new(1).unwrap(),
         no_match_any: false,
     };
-    Switch::new(
-        config,
-        Limits {
-            capacity,
-            ..Limits::none()
-        },
-    )
+    let mut limits = Limits {
+        capacity,
+        ..Limits::none()
+    };
+    if how == How::Merged {
+        limits.classes = Limits::classes_for(5);
+    }
+    Switch::new(config, limits.for_layout(how.layout()))
+}
+
+fn how() -> impl Strategy<Value = How> {
+    prop_oneof![1 => Just(How::Shared), 1 => Just(How::Chained), 2 => Just(How::Flat), 1 => Just(How::Merged)]
 }
 
 /// Somebody's filters, in the priorities and chains that would be ours: another protocol in the first, a drop of everything in the
 /// others.
 #[test]
 fn rules_of_others_are_left_alone_and_kept_clear_of() {
-    let mut run = Run::new(false, None);
+    let mut run = Run::new(How::Chained, None);
     run.tc.blocks.clear();
     run.world.routes.insert(
         RouteKey {
@@ -718,7 +804,7 @@ fn what_the_driver_said_is_kept() {
     let errno = |run: &mut Run, key| {
         run.with_env(|switch, env, _| switch.refusal(env, key).map(|refusal| refusal.errno.0))
     };
-    let mut run = Run::new(false, None);
+    let mut run = Run::new(How::Chained, None);
     run.step(&Step::PortTable(1, None));
     run.step(&Step::PortTable(2, None));
     run.step(&Step::Route(main("10.0.0.0/8"), to(1)));
@@ -753,9 +839,9 @@ fn what_the_driver_said_is_kept() {
 proptest! {
     #[test]
     fn every_step_is_safe_and_the_end_is_as_wished(
-        steps in steps(false), shared in any::<bool>(), capacity in proptest::option::of(30_usize..120),
+        steps in steps(false), how in how(), capacity in proptest::option::of(30_usize..120),
     ) {
-        let mut run = Run::new(shared, capacity);
+        let mut run = Run::new(how, capacity);
         for step in &steps.0 {
             run.step(step);
         }
@@ -764,8 +850,8 @@ proptest! {
     }
 
     #[test]
-    fn with_failures_every_step_is_safe_and_the_end_is_as_wished(steps in steps(true), shared in any::<bool>()) {
-        let mut run = Run::new(shared, None);
+    fn with_failures_every_step_is_safe_and_the_end_is_as_wished(steps in steps(true), how in how()) {
+        let mut run = Run::new(how, None);
         for step in &steps.0 {
             run.step(step);
         }

@@ -379,11 +379,7 @@ impl<'a> Reader<'a> {
                 usize::try_from(number).ok()
             },
         );
-        let layouts = [
-            (LayoutMode::Auto.name(), LayoutMode::Auto),
-            (LayoutMode::Chained.name(), LayoutMode::Chained),
-        ];
-        self.choice_so_far("offload.layout", layout, &layouts, LayoutMode::Flat.name());
+        self.choice("offload.layout", layout, LayoutMode::WORDS);
         self.auto_or_number(
             "offload.prio_base",
             prio_base,

@@ -1,7 +1,8 @@
 //! The part of `frr-offload flush` that removes flower rules, by their mark.
 //!
-//! Chain 0 goes first: then nothing leads to the others, and in which order they go is all the same. The clsact qdiscs stay: they
-//! bear no mark, and others may have filters there.
+//! Chain 0 goes first, and there the last priority, so that nothing lets packets through to what is behind it: then nothing leads to
+//! the other chains, and in which order they go is all the same. The clsact qdiscs stay: they bear no mark, and others may have
+//! filters there.
 
 use std::io::Write;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::plan::read_mark;
 const BATCH: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Every rule that bears our mark, chain 0 first.
+/// Every rule that bears our mark, in the order in which they may go.
 pub fn find(dump: &mut DumpSocket) -> anyhow::Result<Vec<(RulePlace, EtherProto)>> {
     let failed =
         |what: &'static str| move |errno| anyhow::anyhow!("can't list the {what}: {errno}");
@@ -34,7 +35,7 @@ pub fn find(dump: &mut DumpSocket) -> anyhow::Result<Vec<(RulePlace, EtherProto)
         })
         .map_err(failed("rules"))?;
     }
-    found.sort_unstable_by_key(|(place, _)| (place.chain, *place));
+    found.sort_unstable_by_key(|(place, _)| (place.chain, std::cmp::Reverse(place.prio), *place));
     found.dedup();
     Ok(found)
 }

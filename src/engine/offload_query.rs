@@ -1,5 +1,7 @@
 //! Read-only answers about rules and ports, beside those of `query`: what is in hardware, what is not, and why. No rendering.
 
+use std::collections::BTreeSet;
+
 use super::Engine;
 use super::offload::{OneSwitch, SwitchKey, admits, has_own_ingress};
 use super::probe::Verdict as DriverVerdict;
@@ -109,7 +111,7 @@ impl Engine {
         };
         for one in self.offload.switches.values() {
             if matches!(one.verdict, Some(DriverVerdict::Fit(_))) {
-                counts.layout = Some("chained");
+                counts.layout = Some(one.rules.layout().name());
             }
             if let Some(capacity) = one.rules.plan().limits().capacity {
                 counts.capacity = Some(counts.capacity.unwrap_or(0) + capacity as u64);
@@ -206,14 +208,15 @@ impl Engine {
 
     /// A rule's place in every block, and what the packets that meet it go through.
     fn explain_rule(&self, one: &OneSwitch, key: RouteKey) -> String {
-        let mut ports = 0;
+        let (mut blocks, mut rules) = (BTreeSet::new(), 0);
         let mut packets = 0;
         let mut busiest: Option<(u64, Block, Option<Handle>, &PlannedRule)> = None;
-        for (block, entry) in one.rules.entries(RuleKey::Route(key)) {
+        for (block, entry) in one.rules.rules_of(key) {
             let Some(rule) = entry.applied.as_ref().or(entry.desired.as_ref()) else {
                 continue;
             };
-            ports += 1;
+            blocks.insert(block);
+            rules += 1;
             let taken = entry.counters.software_packets + entry.counters.hardware_packets;
             packets += taken;
             if busiest.as_ref().is_none_or(|(most, ..)| *most < taken) {
@@ -226,13 +229,17 @@ impl Engine {
         let handle = handle
             .map(|handle| format!(" handle {handle}"))
             .unwrap_or_default();
+        let ports = blocks.len();
         let more = match ports {
             1 => String::new(),
             2 => ", and at 1 more port".to_owned(),
             n => format!(", and at {} more ports", n - 1),
         };
         let (chain, prio) = (rule.chain, rule.prio);
-        let then = self.explain_actions(one, block, rule);
+        let mut then = self.explain_actions(one, block, rule);
+        if rules > ports {
+            then = format!("{} buckets, the busiest {then}", rules / ports);
+        }
         let at = self.block_label(block);
         format!(
             "{} at {at} chain {chain} prio {prio}{handle}{more}: {then}; {packets} packets",
@@ -244,6 +251,7 @@ impl Engine {
         let Some(RuleAction::Goto(chain)) = rule.rule.actions.last() else {
             return match rule.rule.actions.last() {
                 Some(RuleAction::Drop) => "dropped".to_owned(),
+                Some(RuleAction::Redirect(_)) => self.explain_hop(rule),
                 _ => "to the kernel".to_owned(),
             };
         };
@@ -327,7 +335,7 @@ impl Engine {
         let (mut packets, mut bytes) = (0, 0);
         let (mut settled, mut in_hardware) = (true, true);
         let failure = one.rules.failure(key);
-        for (_, entry) in one.rules.entries(RuleKey::Route(key)) {
+        for (_, entry) in one.rules.rules_of(key) {
             settled &= entry.applied.is_some() && entry.applied == entry.desired;
             in_hardware &= entry.hardware.in_hw;
             packets += entry.counters.software_packets + entry.counters.hardware_packets;
@@ -431,7 +439,7 @@ impl Engine {
             Item::Rule(RuleKey::Entry(_)) => (RuleKind::Entry, None, None),
             Item::Rule(RuleKey::Admit(..)) => (RuleKind::Admit, None, None),
             Item::Rule(RuleKey::Except(table, ..)) => (RuleKind::Exception, Some(table), None),
-            Item::Rule(RuleKey::Route(key)) => {
+            Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => {
                 let slow = |rule: &PlannedRule| {
                     matches!(
                         rule.rule.actions.last(),
@@ -534,7 +542,11 @@ fn verdict_text(one: &OneSwitch) -> Box<str> {
         Some(DriverVerdict::Fit(abilities)) => (true, abilities),
         Some(DriverVerdict::Unfit(abilities)) => (false, abilities),
     };
-    let mut parts = vec![if fit { "routes, chained" } else { "no routes" }.to_owned()];
+    let mut parts = vec![if fit {
+        format!("routes, {}", one.rules.layout().name())
+    } else {
+        "no routes".to_owned()
+    }];
     parts.extend(abilities.missing.iter().map(|(what, refusal)| {
         let why = refusal
             .text

@@ -1,27 +1,30 @@
 //! What a driver takes, asked before anything rests on it.
 //!
 //! Rules are written one at a time, with `skip_sw`, into chains that nothing leads to, and removed again. A refusal is an answer.
-//! What no question can find out is whether a driver does what it takes: [`truth`] is the table of those that are known not to.
+//! A driver that has no such chains is asked in chain 0, with rules that no packet meets or that hand it to the kernel. What no question can find out is whether a driver does what it takes: [`truth`] is the table of those that are known not to.
 //!
 //! | asked | without it |
 //! | --- | --- |
-//! | chains and `goto` | no offload (the flat layout is not in this release) |
+//! | chains and `goto` | the flat layout, where the rule of a prefix matches the router's MAC too; with `layout = "chained"` no offload |
 //! | MAC rewrite, TTL or hop limit by -1, redirect to a port | no offload of that family |
 //! | match on TTL or hop limit, `trap` | no offload: what expires must reach the kernel |
 //! | match on low source bits | no offload of groups with several members: they get one bucket |
 //! | a rule for all of IPv6 | `2000::/3` stands for it |
-//! | many priorities | lengths share them |
+//! | many priorities | lengths share them (not asked without chains: too many are refused prefixes) |
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::config::LayoutMode;
 use crate::model::{
     Block, Chain, EtherProto, Family, FlowerRule, Handle, IfIndex, MacAddr, Masked, Prio, Refusal,
     RuleAction, RuleMatch, RulePlace, Runs,
 };
-use crate::plan::probe_mark;
+use crate::plan::{Layout, Limits, probe_mark};
 
 /// Where the questions are asked: past every chain of ours, where the driver takes such numbers.
 const FIRST: u32 = 0x0b8_0000;
+/// The priority in chain 0, past every one of ours.
+const LAST_PRIO: u16 = u16::MAX;
 const EEXIST: i32 = 17;
 const ENOSPC: i32 = 28;
 const NO_SUCH: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0xfe]);
@@ -45,6 +48,8 @@ enum Question {
 /// What a driver can.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Abilities {
+    /// How rules are made.
+    pub layout: Layout,
     /// Families that can be routed.
     pub families: [bool; 2],
     /// Groups of several members.
@@ -57,10 +62,29 @@ pub struct Abilities {
     pub missing: Vec<(&'static str, Refusal)>,
 }
 
+impl Abilities {
+    /// Limits, as far as they are the driver's.
+    pub fn limit(&self, limits: Limits) -> Limits {
+        let mut limits = limits.for_layout(self.layout);
+        if !self.low_bits {
+            limits.bucket_bits = 0;
+        }
+        if let Some(prios) = self.prios {
+            // Both families are in one chain.
+            let a_table = match self.layout {
+                Layout::Chained => prios,
+                Layout::Flat => prios / 2,
+            };
+            limits.classes = Limits::classes_for(a_table);
+        }
+        limits
+    }
+}
+
 /// What a probe comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The chained layout works.
+    /// Routes can be offloaded.
     Fit(Abilities),
     /// It does not.
     Unfit(Abilities),
@@ -85,6 +109,7 @@ pub struct Probe {
     questions: Vec<Question>,
     /// Put and not removed yet.
     standing: Vec<(RulePlace, EtherProto)>,
+    wanted: LayoutMode,
     abilities: Abilities,
     can: Can,
 }
@@ -102,7 +127,12 @@ struct Can {
 impl Probe {
     /// Asks in this block, whose rules may redirect to this port of the switch. What a probe that was cut off has left there
     /// is removed first: a priority takes one protocol, so it would spoil the answers.
-    pub fn new(block: Block, port: IfIndex, left: Vec<(RulePlace, EtherProto)>) -> Self {
+    pub fn new(
+        block: Block,
+        port: IfIndex,
+        wanted: LayoutMode,
+        left: Vec<(RulePlace, EtherProto)>,
+    ) -> Self {
         use Question as Q;
         let mut questions: Vec<Question> = (1..=PRIOS_ASKED).rev().map(Q::Prio).collect();
         questions.extend([
@@ -113,15 +143,25 @@ impl Probe {
             Q::Ttl(Family::V6),
             Q::Ttl(Family::V4),
             Q::Trap,
-            Q::Goto,
-            Q::Chains,
         ]);
+        let layout = match wanted {
+            LayoutMode::Auto | LayoutMode::Chained => {
+                questions.push(Q::Goto);
+                Layout::Chained
+            }
+            LayoutMode::Flat => Layout::Flat,
+        };
+        questions.push(Q::Chains);
         Self {
             block,
             port,
             questions,
             standing: left,
-            abilities: Abilities::default(),
+            wanted,
+            abilities: Abilities {
+                layout,
+                ..Abilities::default()
+            },
             can: Can::default(),
         }
     }
@@ -142,8 +182,13 @@ impl Probe {
             return Ask::Done(self.verdict());
         };
         let (prio, protocol, matches, actions) = self.rule(*question);
+        let (number, prio) = if self.asks_in_chain_0(*question) {
+            (0, LAST_PRIO)
+        } else {
+            (FIRST, prio)
+        };
         let (Some(chain), Some(prio), Some(handle)) =
-            (Chain::new(FIRST), Prio::new(prio), Handle::new(1))
+            (Chain::new(number), Prio::new(prio), Handle::new(1))
         else {
             unreachable!("constants of this file")
         };
@@ -197,21 +242,41 @@ impl Probe {
             && !taken
         {
             self.abilities.missing.push((name(question), refusal));
-            // Without these nothing else matters.
-            if matches!(question, Question::Chains | Question::Goto | Question::Trap) {
-                self.questions.clear();
+            match question {
+                Question::Chains | Question::Goto if self.wanted != LayoutMode::Chained => {
+                    self.abilities.layout = Layout::Flat;
+                    self.questions.retain(|next| *next != Question::Goto);
+                }
+                // Without these nothing else matters.
+                Question::Chains | Question::Goto | Question::Trap => self.questions.clear(),
+                _ => {}
             }
         }
+        if !self.can.chains && matches!(self.questions.last(), Some(Question::Prio(_))) {
+            self.questions.clear();
+        }
+    }
+
+    /// Where there is no other chain, rules of ours and of others may stand beside.
+    fn asks_in_chain_0(&self, question: Question) -> bool {
+        question != Question::Chains && !self.can.chains
     }
 
     fn verdict(&self) -> Verdict {
         let mut abilities = self.abilities.clone();
-        let base = self.can.chains && self.can.goto && self.can.trap;
+        let base = match self.abilities.layout {
+            Layout::Chained => self.can.chains && self.can.goto && self.can.trap,
+            Layout::Flat => self.can.trap,
+        };
         for family in [0, 1] {
             abilities.families[family] = base && self.can.ttl[family] && self.can.route[family];
         }
         // Fewer than these leave no room for exceptions and some lengths.
-        let enough = abilities.prios.is_none_or(|prios| prios >= 4);
+        let least = match abilities.layout {
+            Layout::Chained => 4,
+            Layout::Flat => 8,
+        };
+        let enough = abilities.prios.is_none_or(|prios| prios >= least);
         if enough && abilities.families.contains(&true) {
             Verdict::Fit(abilities)
         } else {
@@ -228,9 +293,15 @@ impl Probe {
                 u128::MAX,
             ),
         };
+        // As in the rule of a prefix. Nobody has that address, so no packet meets these rules.
+        let flat = self.abilities.layout == Layout::Flat;
+        let routed = RuleMatch {
+            dst_mac: flat.then_some(NO_SUCH),
+            ..RuleMatch::default()
+        };
         let dst = |family| RuleMatch {
             dst: Some(to(family)),
-            ..RuleMatch::default()
+            ..routed.clone()
         };
         let next = Chain::new(FIRST + 1).map(RuleAction::Goto);
         let ip4 = EtherProto::Ipv4;
@@ -243,7 +314,7 @@ impl Probe {
                     ttl: Some((0, 0xfe)),
                     ..RuleMatch::default()
                 };
-                (1, EtherProto::of(family), matches, vec![RuleAction::Drop])
+                (1, EtherProto::of(family), matches, vec![RuleAction::Trap])
             }
             Question::Route(family) => {
                 let mut actions = vec![RuleAction::Rewrite {
@@ -260,16 +331,11 @@ impl Probe {
             Question::LowBits => {
                 let matches = RuleMatch {
                     src: Some(Masked::v4(1, 1)),
-                    ..RuleMatch::default()
+                    ..routed
                 };
                 (1, ip4, matches, vec![RuleAction::Drop])
             }
-            Question::AnyIpv6 => (
-                1,
-                EtherProto::Ipv6,
-                RuleMatch::default(),
-                vec![RuleAction::Drop],
-            ),
+            Question::AnyIpv6 => (1, EtherProto::Ipv6, routed, vec![RuleAction::Drop]),
             Question::Prio(n) => (n, ip4, dst(Family::V4), vec![RuleAction::Drop]),
         }
     }
@@ -322,11 +388,24 @@ mod tests {
         }
     }
 
-    fn run(mut takes: impl FnMut(&FlowerRule, u16) -> bool) -> Verdict {
+    fn run(takes: impl FnMut(&FlowerRule, u16) -> bool) -> Verdict {
+        ask(LayoutMode::Auto, takes, |_| true)
+    }
+
+    fn ask(
+        wanted: LayoutMode,
+        mut takes: impl FnMut(&FlowerRule, u16) -> bool,
+        has: impl Fn(Chain) -> bool,
+    ) -> Verdict {
         let dev = IfIndex::new(7).unwrap();
         // What a probe that was cut off has left.
         let left = place_of(dev, 1);
-        let mut probe = Probe::new(Block::Port(dev), dev, vec![(left, EtherProto::Ipv6)]);
+        let mut probe = Probe::new(
+            Block::Port(dev),
+            dev,
+            wanted,
+            vec![(left, EtherProto::Ipv6)],
+        );
         let mut standing = BTreeMap::from([(left.prio, EtherProto::Ipv6)]);
         let refused = |errno| {
             Err(Refusal {
@@ -345,7 +424,7 @@ mod tests {
                 {
                     refused(22)
                 }
-                Ask::Put(place, rule) if takes(rule, place.prio.get()) => {
+                Ask::Put(place, rule) if has(place.chain) && takes(rule, place.prio.get()) => {
                     standing.insert(place.prio, rule.protocol);
                     Ok(())
                 }
@@ -374,13 +453,48 @@ mod tests {
         assert!(abilities.missing.is_empty());
     }
 
+    fn is_goto(rule: &FlowerRule) -> bool {
+        matches!(rule.actions[0], RuleAction::Goto(_))
+    }
+
     #[test]
-    fn without_goto_it_is_not_and_says_why() {
-        let goto = |rule: &FlowerRule| matches!(rule.actions[0], RuleAction::Goto(_));
-        let Verdict::Unfit(abilities) = run(|rule, _| !goto(rule)) else {
-            panic!("fit")
+    fn without_goto_it_is_flat_and_says_why() {
+        let Verdict::Fit(abilities) = run(|rule, _| !is_goto(rule)) else {
+            panic!("unfit")
         };
+        assert_eq!(abilities.layout, Layout::Flat);
+        assert_eq!(abilities.families, [true, true]);
         assert_eq!(abilities.missing[0].0, "goto chain");
+        assert_eq!(abilities.limit(Limits::none()).bucket_bits, 2);
+        let chained = ask(LayoutMode::Chained, |rule, _| !is_goto(rule), |_| true);
+        assert!(matches!(chained, Verdict::Unfit(_)));
+    }
+
+    #[test]
+    fn without_chains_it_is_asked_in_chain_0_and_meets_no_packet() {
+        let harmless = |rule: &FlowerRule, _| {
+            let nobody = rule.matches.dst_mac == Some(NO_SUCH);
+            assert!(nobody || rule.actions[0] == RuleAction::Trap);
+            !is_goto(rule)
+        };
+        let takes = |rule: &FlowerRule, prio| prio != LAST_PRIO || harmless(rule, prio);
+        let verdict = ask(LayoutMode::Auto, takes, |chain| chain == Chain::ENTRY);
+        let Verdict::Fit(abilities) = verdict else {
+            panic!("unfit")
+        };
+        assert_eq!((abilities.layout, abilities.prios), (Layout::Flat, None));
+    }
+
+    #[test]
+    fn a_layout_that_is_told_is_not_asked_for() {
+        let takes = |rule: &FlowerRule, _| {
+            assert!(!is_goto(rule));
+            true
+        };
+        let Verdict::Fit(abilities) = ask(LayoutMode::Flat, takes, |_| true) else {
+            panic!("unfit")
+        };
+        assert_eq!(abilities.layout, Layout::Flat);
     }
 
     #[test]

@@ -9,19 +9,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::{
-    Block, Chain, EtherProto, Family, InHardware, ObservedRule, Prefix, Reason, Refusal, RouteKey,
-    TableId, Timestamp,
+    Block, Chain, EtherProto, Family, InHardware, MacAddr, ObservedRule, Prefix, Reason, Refusal,
+    RouteKey, TableId, Timestamp,
 };
 use crate::plan::{
-    ChainUse, Chains, Changed, Env, Except, GroupKey, HopId, HopRule, LayoutConfig, LayoutContext,
-    Limits, PlannedPort, RouteRule, RuleKey, SwitchPlan, Target, Wish, fixed_exceptions,
+    ChainUse, Chains, Changed, Env, Except, GroupKey, HopId, HopRule, Layout, LayoutConfig,
+    LayoutContext, Limits, PlannedPort, RouteRule, RuleKey, SwitchPlan, Target, Wish,
+    fixed_exceptions, keys_of,
 };
 use crate::reconcile::{Failure, Item, Remedy, RuleEntry, RuleTable, RuleWrite};
 
 /// The chains of ours begin here.
 const FIRST_CHAIN: u32 = 1;
-/// Priorities of ours in chain 0: one a protocol.
-const PRIOS: u16 = 3;
 
 mod adopt;
 
@@ -29,6 +28,10 @@ mod adopt;
 struct BlockState {
     ports: Vec<PlannedPort>,
     table: RuleTable,
+    /// In the flat layout: the table of the port and its address, which every rule of a prefix is for.
+    scope: Option<(TableId, MacAddr)>,
+    /// Nothing is wished before all that is there is gone.
+    empties: bool,
 }
 
 impl BlockState {
@@ -36,6 +39,19 @@ impl BlockState {
         Self {
             ports: Vec::new(),
             table: RuleTable::new(block),
+            scope: None,
+            empties: false,
+        }
+    }
+
+    /// Rules of another scope stand in the same chain. They neither go with those of the new one nor can be told apart from them,
+    /// so they go first; meanwhile the kernel has the packets.
+    fn set_ports(&mut self, ports: Vec<PlannedPort>, layout: Layout) {
+        self.ports = ports;
+        let scope = self.ports.first().map(|port| (port.table, port.mac));
+        if scope.is_some() && scope != self.scope {
+            self.empties |= layout == Layout::Flat && self.table.iter().next().is_some();
+            self.scope = scope;
         }
     }
 
@@ -127,6 +143,11 @@ impl Switch {
         &self.config
     }
 
+    /// The way in which rules are made.
+    pub const fn layout(&self) -> Layout {
+        self.plan.limits().layout
+    }
+
     /// The rules of its blocks.
     pub fn tables(&self) -> impl Iterator<Item = (&RuleTable, &[PlannedPort])> {
         self.blocks
@@ -139,6 +160,14 @@ impl Switch {
         self.blocks
             .iter()
             .filter_map(move |(block, state)| Some((*block, state.table.get(key)?)))
+    }
+
+    /// The rules of a prefix in every block that should have them.
+    pub fn rules_of(&self, route: RouteKey) -> impl Iterator<Item = (Block, &RuleEntry)> {
+        self.blocks.iter().flat_map(move |(block, state)| {
+            let rules = state.table.rules_of(route);
+            rules.map(|(_, entry)| (*block, entry))
+        })
     }
 
     /// Sets how rules are written; before the start.
@@ -154,7 +183,8 @@ impl Switch {
     /// Whether everything is as wished.
     pub fn is_settled(&self) -> bool {
         let planned = !self.plan.wants_refill() && !self.plan.has_changed();
-        planned && self.blocks.values().all(|block| block.table.is_settled())
+        let settled = |block: &BlockState| !block.empties && block.table.is_settled();
+        planned && self.blocks.values().all(settled)
     }
 
     /// Sets the ports; blocks without any are forgotten once they are empty.
@@ -163,12 +193,13 @@ impl Switch {
         for port in ports {
             by_block.entry(port.block).or_default().push(port);
         }
-        for (block, state) in &mut self.blocks {
-            state.ports = by_block.remove(block).unwrap_or_default();
+        for block in by_block.keys() {
+            let fresh = || BlockState::new(*block);
+            self.blocks.entry(*block).or_insert_with(fresh);
         }
-        for (block, ports) in by_block {
-            let table = RuleTable::new(block);
-            self.blocks.insert(block, BlockState { ports, table });
+        let layout = self.layout();
+        for (block, state) in &mut self.blocks {
+            state.set_ports(by_block.remove(block).unwrap_or_default(), layout);
         }
         self.count_overhead(env);
         self.rewant();
@@ -286,6 +317,7 @@ impl Switch {
         if self.started {
             self.take_changes();
             self.trust_found();
+            self.refill_emptied();
         }
         let most = self.plan.limits().capacity.unwrap_or(usize::MAX);
         for state in self.blocks.values_mut() {
@@ -389,7 +421,7 @@ impl Switch {
 
     fn refuse(&mut self, env: &Env<'_>, item: Item, refusal: &Refusal) {
         match item {
-            Item::Rule(RuleKey::Route(key)) => {
+            Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => {
                 self.refused_routes.insert(key, refusal.clone());
                 // Without its guard a prefix can't be in either.
                 if self.plan.rule(key) == Some(RouteRule::Guard)
@@ -456,7 +488,7 @@ impl Switch {
             _ => None,
         };
         let needs = |item: Item| match item {
-            Item::Rule(RuleKey::Route(route)) => route == key,
+            Item::Rule(RuleKey::Route(route) | RuleKey::Share(route, ..)) => route == key,
             Item::Rule(RuleKey::Except(of, version, _)) => (of, version) == (table, family),
             Item::Rule(RuleKey::Admit(_, version)) => version == family,
             Item::Rule(RuleKey::Entry(protocol)) => protocol == EtherProto::of(family),
@@ -503,7 +535,9 @@ impl Switch {
         for state in self.blocks.values() {
             for (item, _) in state.table.iter() {
                 match item {
-                    Item::Rule(RuleKey::Route(key)) => keys.push(Changed::Route(key)),
+                    Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => {
+                        keys.push(Changed::Route(key));
+                    }
                     Item::Rule(RuleKey::Bucket(group, ..)) => keys.push(Changed::Group(group)),
                     Item::Rule(RuleKey::Hop(hop)) => keys.push(Changed::Hop(hop)),
                     Item::Rule(RuleKey::Entry(_) | RuleKey::Admit(..) | RuleKey::Except(..))
@@ -524,6 +558,9 @@ impl Switch {
 
     fn take_changes(&mut self) {
         let mut changed: Vec<Changed> = self.plan.take_changed().into_iter().collect();
+        if self.layout() == Layout::Flat {
+            self.add_users(&mut changed);
+        }
         // A hop before the groups that lead to it, these before the prefixes: chains are given out in the order of need.
         changed.sort_unstable_by(|a, b| b.cmp(a));
         for change in changed {
@@ -531,12 +568,40 @@ impl Switch {
         }
     }
 
+    /// In the flat layout a change of hops and groups is one of the prefixes that lead there.
+    fn add_users(&self, changed: &mut Vec<Changed>) {
+        let of: FxHashSet<Changed> = changed.iter().copied().collect();
+        changed.retain(|change| matches!(change, Changed::Route(_)));
+        if changed.len() == of.len() {
+            return;
+        }
+        let concerned = |group: GroupKey| {
+            let mut members = self.plan.members(group).map(Changed::Hop);
+            of.contains(&Changed::Group(group)) || members.any(|hop| of.contains(&hop))
+        };
+        let groups: FxHashSet<GroupKey> = self
+            .plan
+            .groups_in_use()
+            .filter(|group| concerned(*group))
+            .collect();
+        let leads = |rule: RouteRule| match rule {
+            RouteRule::Forward(Target::Hop(hop)) => of.contains(&Changed::Hop(hop)),
+            RouteRule::Forward(Target::Group(group)) => groups.contains(&group),
+            RouteRule::Discard | RouteRule::Guard => false,
+        };
+        let users = self.plan.rules().filter(|(_, rule)| leads(*rule));
+        changed.extend(users.map(|(key, _)| Changed::Route(key)));
+        changed.sort_unstable();
+        changed.dedup();
+    }
+
     fn want_changed(&mut self, change: Changed) {
         match change {
+            Changed::Hop(_) | Changed::Group(_) if self.layout() == Layout::Flat => {}
             Changed::Hop(hop) => self.want_everywhere(RuleKey::Hop(hop)),
             Changed::Route(key) => {
                 for at in 0..self.blocks.len() {
-                    self.want_in(at, RuleKey::Route(key));
+                    self.want_route(at, key);
                 }
             }
             Changed::Group(group) => {
@@ -559,6 +624,38 @@ impl Switch {
         }
     }
 
+    fn want_route(&mut self, at: usize, route: RouteKey) {
+        if self.layout() == Layout::Chained {
+            return self.want_in(at, RuleKey::Route(route));
+        }
+        let wished = keys_of(&self.plan, route);
+        let state = self.blocks.values().nth(at);
+        let there = state
+            .into_iter()
+            .flat_map(|state| state.table.rules_of(route));
+        let stale: Vec<RuleKey> = there
+            .map(|(key, _)| key)
+            .filter(|key| !wished.contains(key))
+            .collect();
+        for key in wished.into_iter().chain(stale) {
+            self.want_in(at, key);
+        }
+    }
+
+    /// What had to go before anything else could come is gone.
+    fn refill_emptied(&mut self) {
+        let mut emptied = false;
+        for state in self.blocks.values_mut() {
+            if state.empties && state.table.iter().next().is_none() {
+                state.empties = false;
+                emptied = true;
+            }
+        }
+        if emptied {
+            self.rewant();
+        }
+    }
+
     fn want_everywhere(&mut self, key: RuleKey) {
         for at in 0..self.blocks.len() {
             self.want_in(at, key);
@@ -571,7 +668,8 @@ impl Switch {
             return;
         };
         let wanted = match key {
-            RuleKey::Route(route) => state.has_table(route.table),
+            _ if state.empties => false,
+            RuleKey::Route(route) | RuleKey::Share(route, ..) => state.has_table(route.table),
             // Where these do not all fit, no packet may go beyond chain 0: everything is the kernel's.
             RuleKey::Except(table, family, _) => {
                 !crowded && state.tables().contains(&(table, family))
@@ -680,7 +778,10 @@ impl Switch {
                 .iter()
                 .map(|port| port.families.iter().filter(|has| **has).count())
                 .sum();
-            exceptions + admission + 2
+            match self.layout() {
+                Layout::Chained => exceptions + admission + 2,
+                Layout::Flat => exceptions,
+            }
         };
         let overhead = self.blocks.values().map(of).max().unwrap_or(0);
         if overhead != self.plan.limits().overhead {

@@ -1,24 +1,8 @@
-//! What is admitted -> flower rules in chains and priorities (the chained layout).
+//! What is admitted -> flower rules in chains and priorities.
 //!
-//! ```text
-//! chain 0   prio B    ip                         goto 1              B: the first of our band
-//!           prio B+1  ipv6                       goto 1
-//! chain 1   prio 1    ip,   [indev,] router MAC  goto 2              admission; what is not for the router goes to the kernel
-//!           prio 2    ipv6, [indev,] router MAC  goto 3
-//! chain 2   prio 1    ttl 0..1                   trap                table main, IPv4
-//!           prio 2..  sources that are not routed       trap         a priority a length: one mask each
-//!           prio 35.. destinations that are not routed  trap         own addresses, multicast, link-local, ...
-//!           prio 69   10.1.2.3/32                goto 5              a priority a length, longest first
-//!           prio 77   10.1.2.0/24                goto 4
-//!           prio 85   10.1.0.0/16                trap                a guard
-//!           prio 101  0.0.0.0/0                  goto 5
-//! chain 4   prio 9    src 0.0.0.0/0.0.0.1        goto 5              a group with two buckets; more bits, another priority
-//!           prio 9    src 0.0.0.1/0.0.0.1        goto 6
-//! chain 5   prio 1    any                        set MACs, ttl-1, csum, redirect     a hop
-//! ```
-//!
-//! "trap" stands for the slow path: `pass` in rules that run in software, where `trap` would drop. Chain numbers come from a
-//! book that gives the lowest free one; the first rules that are made get the lowest. Knows no netlink.
+//! There are two layouts: [`chained`], and [`flat`] for drivers without `goto`. Here is what they have in common: what identifies
+//! a rule, what is never routed in hardware, the marks of our rules, and who has which chain. "trap" stands for the slow path:
+//! `pass` in rules that run in software, where `trap` would drop. Knows no netlink.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -29,6 +13,39 @@ use crate::model::{
     Block, Chain, Cookie, EtherProto, Family, FlowerRule, IfIndex, IfName, MacAddr, Masked, Prefix,
     Prio, RouteKey, RuleAction, RuleMatch, Runs, TableId,
 };
+
+mod chained;
+mod flat;
+
+pub use flat::keys_of;
+
+/// The ways in which rules are made of what is admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Layout {
+    /// Chains for tables, groups and hops: the driver has `goto`.
+    #[default]
+    Chained,
+    /// Everything in the rule of the prefix.
+    Flat,
+}
+
+impl Layout {
+    /// The word in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Chained => "chained",
+            Self::Flat => "flat",
+        }
+    }
+
+    /// How many priorities of chain 0 it takes.
+    pub fn entry_prios(self, limits: &Limits) -> u16 {
+        match self {
+            Self::Chained => chained::ENTRY_PRIOS,
+            Self::Flat => flat::entry_prios(limits),
+        }
+    }
+}
 
 /// What identifies a rule of ours within a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,6 +58,8 @@ pub enum RuleKey {
     Except(TableId, Family, Except),
     /// A prefix.
     Route(RouteKey),
+    /// In the flat layout, a prefix over a group: the packets of one bucket, by bits and number as in [`Self::Bucket`].
+    Share(RouteKey, u8, u16),
     /// One bucket of a set: the group, its bits, which.
     Bucket(GroupKey, u8, u16),
     /// A hop.
@@ -204,168 +223,18 @@ pub struct LayoutContext<'a> {
 impl LayoutContext<'_> {
     /// The rule of a key; `None` when there should be none (any more).
     pub fn render(&mut self, key: RuleKey) -> Option<PlannedRule> {
-        let slow = match self.config.runs {
+        match self.plan.limits().layout {
+            Layout::Chained => self.render_chained(key),
+            Layout::Flat => self.render_flat(key),
+        }
+    }
+
+    /// Hands packets to the kernel.
+    const fn slow(&self) -> RuleAction {
+        match self.config.runs {
             Runs::Hardware => RuleAction::Trap,
             Runs::Software | Runs::Either => RuleAction::Pass,
-        };
-        let (of, prio, protocol, matches, actions) = match key {
-            RuleKey::Entry(protocol) => {
-                let admission = self.chains.of(ChainUse::Admission)?;
-                let at = protocol_rank(protocol);
-                let prio = Prio::new(self.config.first_prio.get().checked_add(at)?)?;
-                let goto = vec![RuleAction::Goto(admission)];
-                return Some(PlannedRule {
-                    chain: Chain::ENTRY,
-                    prio,
-                    rule: self.rule(key, protocol, RuleMatch::default(), goto),
-                });
-            }
-            RuleKey::Admit(dev, family) => {
-                let port = self.ports.iter().find(|port| port.dev == dev)?;
-                if !port.families[family as usize] {
-                    return None;
-                }
-                let table = self.chains.of(ChainUse::Table(port.table, family))?;
-                let matches = RuleMatch {
-                    indev: matches!(port.block, Block::Shared(_)).then(|| port.name.clone()),
-                    dst_mac: Some(port.mac),
-                    ..RuleMatch::default()
-                };
-                let prio = 1 + family as u16;
-                (
-                    ChainUse::Admission,
-                    prio,
-                    EtherProto::of(family),
-                    matches,
-                    vec![RuleAction::Goto(table)],
-                )
-            }
-            RuleKey::Except(table, family, except) => {
-                let max = u16::from(family.max_len());
-                let merged = is_merged(self.plan.limits(), family);
-                let (prio, matches) = match except {
-                    Except::Expiring => (
-                        1,
-                        RuleMatch {
-                            ttl: Some((0, 0xfe)),
-                            ..RuleMatch::default()
-                        },
-                    ),
-                    Except::From(prefix) => (
-                        2 + u16::from(prefix.len()),
-                        RuleMatch {
-                            src: masked(prefix),
-                            ..RuleMatch::default()
-                        },
-                    ),
-                    Except::To(prefix) => (
-                        3 + max + u16::from(prefix.len()),
-                        RuleMatch {
-                            dst: masked(prefix),
-                            ..RuleMatch::default()
-                        },
-                    ),
-                };
-                let prio = if merged { 1 } else { prio };
-                (
-                    ChainUse::Table(table, family),
-                    prio,
-                    EtherProto::of(family),
-                    matches,
-                    vec![slow],
-                )
-            }
-            RuleKey::Route(route) => {
-                let family = route.prefix.family();
-                let action = match self.plan.rule(route)? {
-                    RouteRule::Forward(Target::Hop(hop)) => {
-                        RuleAction::Goto(self.chains.of(ChainUse::Hop(hop))?)
-                    }
-                    RouteRule::Forward(Target::Group(group)) => {
-                        RuleAction::Goto(self.chains.of(ChainUse::Group(group))?)
-                    }
-                    RouteRule::Discard => RuleAction::Drop,
-                    RouteRule::Guard => slow,
-                };
-                let prio = route_prio(self.plan.limits(), route.prefix);
-                let matches = RuleMatch {
-                    dst: self.destination(route.prefix),
-                    ..RuleMatch::default()
-                };
-                (
-                    ChainUse::Table(route.table, family),
-                    prio,
-                    EtherProto::of(family),
-                    matches,
-                    vec![action],
-                )
-            }
-            RuleKey::Bucket(group, bits, n) => {
-                let buckets = self.plan.buckets(group)?;
-                let family = group.1;
-                let (of_bits, action) = match buckets.get(n as usize) {
-                    Some(hop) => {
-                        let chain = self.chains.of(ChainUse::Hop(*hop))?;
-                        (
-                            buckets.len().trailing_zeros() as u8,
-                            RuleAction::Goto(chain),
-                        )
-                    }
-                    // No live member: one rule for all packets.
-                    None if buckets.is_empty() && n == 0 => (0, slow),
-                    None => return None,
-                };
-                if of_bits != bits {
-                    return None;
-                }
-                let mask = (1_u32 << bits) - 1;
-                let src = (bits > 0).then(|| match family {
-                    Family::V4 => Masked::v4(u32::from(n), mask),
-                    Family::V6 => Masked::v6(u128::from(n), u128::from(mask)),
-                });
-                let prio = 10 - u16::from(bits);
-                let matches = RuleMatch {
-                    src,
-                    ..RuleMatch::default()
-                };
-                (
-                    ChainUse::Group(group),
-                    prio,
-                    EtherProto::of(family),
-                    matches,
-                    vec![action],
-                )
-            }
-            RuleKey::Hop(hop) => {
-                let actions = match self.plan.hop(hop)? {
-                    HopRule::Slow => vec![slow],
-                    HopRule::Send { src, dst } => {
-                        let mut actions = vec![RuleAction::Rewrite {
-                            src,
-                            dst,
-                            hop_limit: Some(hop.family),
-                        }];
-                        if hop.family == Family::V4 {
-                            actions.push(RuleAction::CsumIpv4);
-                        }
-                        actions.push(RuleAction::Redirect(hop.dev));
-                        actions
-                    }
-                };
-                (
-                    ChainUse::Hop(hop),
-                    1,
-                    EtherProto::of(hop.family),
-                    RuleMatch::default(),
-                    actions,
-                )
-            }
-        };
-        Some(PlannedRule {
-            chain: self.chains.of(of)?,
-            prio: Prio::new(prio)?,
-            rule: self.rule(key, protocol, matches, actions),
-        })
+        }
     }
 
     fn rule(
@@ -382,6 +251,26 @@ impl LayoutContext<'_> {
             runs: self.config.runs,
             cookie: mark(key),
         }
+    }
+
+    /// What a hop does.
+    fn hop_actions(&self, hop: HopId) -> Option<Vec<RuleAction>> {
+        Some(match self.plan.hop(hop)? {
+            HopRule::Slow => vec![self.slow()],
+            HopRule::Send { src, dst } => {
+                let hop_limit = Some(hop.family);
+                let mut actions = vec![RuleAction::Rewrite {
+                    src,
+                    dst,
+                    hop_limit,
+                }];
+                if hop.family == Family::V4 {
+                    actions.push(RuleAction::CsumIpv4);
+                }
+                actions.push(RuleAction::Redirect(hop.dev));
+                actions
+            }
+        })
     }
 
     fn destination(&self, prefix: Prefix) -> Option<Masked> {
@@ -403,7 +292,46 @@ fn masked(prefix: Prefix) -> Option<Masked> {
     (prefix.len() > 0).then(|| Masked::prefix(prefix))
 }
 
-/// How many different priorities a family's routes use, and which one a prefix has. Longest first.
+/// The packets of one bucket, by the low bits of their source; all packets if there are no bits.
+fn bucket_match(family: Family, bits: u8, n: u16) -> Option<Masked> {
+    let mask = (1_u32 << bits) - 1;
+    (bits > 0).then(|| match family {
+        Family::V4 => Masked::v4(u32::from(n), mask),
+        Family::V6 => Masked::v6(u128::from(n), u128::from(mask)),
+    })
+}
+
+fn except_match(except: Except) -> RuleMatch {
+    let any = RuleMatch::default();
+    match except {
+        Except::Expiring => RuleMatch {
+            ttl: Some((0, 0xfe)),
+            ..any
+        },
+        Except::From(prefix) => RuleMatch {
+            src: masked(prefix),
+            ..any
+        },
+        Except::To(prefix) => RuleMatch {
+            dst: masked(prefix),
+            ..any
+        },
+    }
+}
+
+/// The priority of an exception among those of its table, from 1: one a kind and length, as each has its mask.
+fn except_prio(limits: &Limits, family: Family, except: Except) -> u16 {
+    if is_merged(limits, family) {
+        return 1;
+    }
+    match except {
+        Except::Expiring => 1,
+        Except::From(prefix) => 2 + u16::from(prefix.len()),
+        Except::To(prefix) => 3 + u16::from(family.max_len()) + u16::from(prefix.len()),
+    }
+}
+
+/// The priority of a prefix among those of its table, behind the exceptions. Longest first.
 fn route_prio(limits: &Limits, prefix: Prefix) -> u16 {
     let family = prefix.family();
     let max = family.max_len();
@@ -474,7 +402,7 @@ pub enum Marked {
     Admit(Family),
     /// [`RuleKey::Except`].
     Except(TableId, Family),
-    /// [`RuleKey::Route`].
+    /// [`RuleKey::Route`] and [`RuleKey::Share`].
     Route(TableId, Family),
     /// [`RuleKey::Bucket`].
     Bucket(Family),
@@ -490,7 +418,9 @@ fn mark(key: RuleKey) -> Cookie {
         RuleKey::Entry(protocol) => (0, protocol_rank(protocol) as u8, 0),
         RuleKey::Admit(_, family) => (1, family as u8, 0),
         RuleKey::Except(table, family, _) => (2, family as u8, table.0.into()),
-        RuleKey::Route(route) => (3, route.prefix.family() as u8, route.table.0.into()),
+        RuleKey::Route(route) | RuleKey::Share(route, ..) => {
+            (3, route.prefix.family() as u8, route.table.0.into())
+        }
         RuleKey::Bucket(group, ..) => (4, group.1 as u8, 0),
         // What it does says nothing of whom it leads to while that neighbour is lost, and little when two have one address.
         RuleKey::Hop(hop) => (5, hop.family as u8, hop.digest()),

@@ -12,8 +12,8 @@ pub use ecmp::{Buckets, Member, share_out};
 pub use fib::{FibPlan, GroupKey, MAX_WEIGHT, PlanContext, scale_weights};
 pub use forms::Forms;
 pub use layout::{
-    ChainUse, Chains, Except, LayoutConfig, LayoutContext, Marked, PlannedPort, PlannedRule,
-    RuleKey, fixed_exceptions, probe_mark, read_mark,
+    ChainUse, Chains, Except, Layout, LayoutConfig, LayoutContext, Marked, PlannedPort,
+    PlannedRule, RuleKey, fixed_exceptions, keys_of, probe_mark, read_mark,
 };
 pub use objects::{DesiredObjects, ObjectKey, ObjectSpec};
 pub use offload::{

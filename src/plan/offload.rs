@@ -12,7 +12,8 @@
 //! ```
 //!
 //! So a guard is needed exactly below an admitted parent, which one look at the tree decides; no route has to know of more than
-//! its parent and its children. Guards, groups and hops count against the capacity. What is in stays in; what waits is tried in the
+//! its parent and its children. Guards, groups and hops count against the capacity; in the flat layout a prefix has the rules of its
+//! group itself. What is in stays in; what waits is tried in the
 //! order of [`Rank`]: longer prefixes first, because they need no guards. Incremental and full plan are the same from the same
 //! memory, which is the set of admitted prefixes (law 2). Knows no tc: `layout` makes rules of this.
 
@@ -22,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::tree::{PrefixTree, last_inside};
-use super::{Buckets, GroupKey, Member, share_out};
+use super::{Buckets, GroupKey, Layout, Member, share_out};
 use crate::model::{Family, IfIndex, MacAddr, Prefix, Reason, RouteKey, TableId};
 
 /// What identifies a hop in hardware: a neighbour, and the family of the packets (TTL or hop limit).
@@ -186,6 +187,8 @@ pub struct Limits {
     pub overhead: usize,
     /// The most bits of a group.
     pub bucket_bits: u8,
+    /// How rules are made, which decides what a prefix costs.
+    pub layout: Layout,
     /// For each family and prefix length which priority it shares; by length, ascending. Prefixes of one class must not overlap.
     pub classes: [Box<[u8]>; 2],
 }
@@ -197,7 +200,22 @@ impl Limits {
             capacity: None,
             overhead: 0,
             bucket_bits: super::ecmp::MAX_BITS,
+            layout: Layout::Chained,
             classes: [(0..=32).collect(), (0..=128).collect()],
+        }
+    }
+
+    /// The same for a layout.
+    #[must_use]
+    pub fn for_layout(self, layout: Layout) -> Self {
+        let bucket_bits = match layout {
+            Layout::Chained => self.bucket_bits,
+            Layout::Flat => self.bucket_bits.min(FLAT_BITS),
+        };
+        Self {
+            bucket_bits,
+            layout,
+            ..self
         }
     }
 
@@ -213,8 +231,13 @@ impl Limits {
 
     /// Rules that are kept free, for replacing (which holds old and new for a moment) and for new bucket sets.
     fn headroom(&self) -> usize {
+        let least = match self.layout {
+            Layout::Chained => 2,
+            // Each prefix has a set of its own, one of which changes at a time.
+            Layout::Flat => 2.max(1 << self.bucket_bits),
+        };
         self.capacity
-            .map_or(0, |capacity| (capacity / 50).clamp(2, 64))
+            .map_or(0, |capacity| (capacity / 50).clamp(2, 64).max(least))
     }
 
     fn usable(&self) -> usize {
@@ -223,6 +246,14 @@ impl Limits {
                 .saturating_sub(self.headroom())
                 .saturating_sub(self.overhead)
         })
+    }
+
+    /// How often the rules of a group stand in a block: once, or with each prefix that leads there.
+    const fn sets_of(&self, group: &Group) -> usize {
+        match self.layout {
+            Layout::Chained => 1,
+            Layout::Flat => group.users,
+        }
     }
 
     /// Whether not even what every port needs has a place.
@@ -242,6 +273,9 @@ impl Limits {
         classes.get(len as usize).copied().unwrap_or(len)
     }
 }
+
+/// The most bits of a group in the flat layout, where each of its prefixes has all its buckets.
+const FLAT_BITS: u8 = 2;
 
 /// The order in which prefixes are tried: longer first. The last one that is in is the first to go.
 type Rank = (Reverse<u8>, RouteKey);
@@ -446,7 +480,8 @@ impl SwitchPlan {
         }
         group.buckets = buckets;
         if group.users > 0 {
-            self.used = self.used - before + after;
+            let times = self.limits.sets_of(group);
+            self.used = self.used - times * before + times * after;
             for (hop, _) in members {
                 self.hold_hop(*hop);
             }
@@ -468,7 +503,8 @@ impl SwitchPlan {
         group.buckets = Buckets::of(owners.into());
         let after = group.cost();
         if group.users > 0 {
-            self.used = self.used - before + after;
+            let times = self.limits.sets_of(group);
+            self.used = self.used - times * before + times * after;
         }
         let members = group.members.clone();
         self.set_group(env, key, &members);
@@ -525,8 +561,12 @@ impl SwitchPlan {
     /// Other limits: what does not fit any more goes, what fits now comes.
     pub fn set_limits(&mut self, env: &Env<'_>, limits: Limits) {
         let regroup = limits.bucket_bits != self.limits.bucket_bits;
-        let reclass = limits.classes != self.limits.classes;
+        let relayout = limits.layout != self.limits.layout;
+        let reclass = limits.classes != self.limits.classes || relayout;
         self.limits = limits;
+        if relayout {
+            self.used = self.count();
+        }
         if regroup {
             let groups: Vec<_> = self
                 .groups
@@ -562,6 +602,29 @@ impl SwitchPlan {
         self.hope();
         while self.wants_refill() {
             self.refill(env);
+        }
+    }
+
+    /// What is in use, counted anew.
+    fn count(&self) -> usize {
+        let rules = self.rules().map(|(_, rule)| self.cost(rule));
+        let shared = match self.limits.layout {
+            Layout::Chained => {
+                let groups = self.groups.values().filter(|group| group.users > 0);
+                groups.map(Group::cost).sum::<usize>() + self.hops_in_use().count()
+            }
+            Layout::Flat => 0,
+        };
+        rules.sum::<usize>() + shared
+    }
+
+    /// Rules that a prefix has for itself.
+    fn cost(&self, rule: RouteRule) -> usize {
+        match (self.limits.layout, rule) {
+            (Layout::Flat, RouteRule::Forward(Target::Group(group))) => {
+                self.groups.get(&group).map_or(1, Group::cost)
+            }
+            _ => 1,
         }
     }
 
@@ -662,15 +725,13 @@ impl SwitchPlan {
             };
             room = left;
         }
+        let has = before.map_or(0, |before| self.cost(before));
+        let Some(room) = room.checked_sub(self.cost(rule).saturating_sub(has)) else {
+            return false;
+        };
         if before.is_some_and(RouteRule::is_admitted) {
             self.put(key, Some(rule));
             return true;
-        }
-        if before.is_none() {
-            let Some(left) = room.checked_sub(1) else {
-                return false;
-            };
-            room = left;
         }
         // What lies below is bounded by the room before it is walked: a default route over a full table costs one look too many.
         let mut unguarded = Vec::new();
@@ -787,7 +848,8 @@ impl SwitchPlan {
         }
         self.changed.insert(Changed::Route(key));
         let used = self.used;
-        self.used = self.used + usize::from(rule.is_some()) - usize::from(before.is_some());
+        let cost = |rule: Option<RouteRule>| rule.map_or(0, |rule| self.cost(rule));
+        self.used = self.used + cost(rule) - cost(before);
         if rule.is_some_and(RouteRule::is_admitted) {
             self.admitted.insert(rank(key));
         } else {
@@ -806,6 +868,9 @@ impl SwitchPlan {
     }
 
     fn cost_of_new_user(&self, target: Target) -> usize {
+        if self.limits.layout == Layout::Flat {
+            return 0;
+        }
         let hop_cost = |hop: HopId| usize::from(self.hops.get(&hop).is_none_or(|h| h.users == 0));
         match target {
             Target::Hop(hop) => hop_cost(hop),
@@ -831,7 +896,9 @@ impl SwitchPlan {
                 let group = self.groups.entry(key).or_default();
                 group.users += 1;
                 if group.users == 1 {
-                    self.used += group.cost();
+                    if self.limits.layout == Layout::Chained {
+                        self.used += group.cost();
+                    }
                     let members = group.members.clone();
                     for (hop, _) in members {
                         self.hold_hop(hop);
@@ -852,7 +919,9 @@ impl SwitchPlan {
                 };
                 group.users -= 1;
                 if group.users == 0 {
-                    self.used -= group.cost();
+                    if self.limits.layout == Layout::Chained {
+                        self.used -= group.cost();
+                    }
                     let members = group.members.clone();
                     for (hop, _) in members {
                         self.release_hop(hop);
@@ -870,7 +939,7 @@ impl SwitchPlan {
         });
         hop.users += 1;
         if hop.users == 1 {
-            self.used += 1;
+            self.used += usize::from(self.limits.layout == Layout::Chained);
             self.changed.insert(Changed::Hop(id));
             self.hope();
         }
@@ -882,7 +951,7 @@ impl SwitchPlan {
         };
         hop.users -= 1;
         if hop.users == 0 {
-            self.used -= 1;
+            self.used -= usize::from(self.limits.layout == Layout::Chained);
             self.changed.insert(Changed::Hop(id));
         }
     }

@@ -11,6 +11,10 @@
 //! | removal of a hop, bucket or stray | that no rule leads there; a bucket set of a group that lives, that the new set is complete |
 //! | removal of an exception | the other exceptions that are wished; of a table that goes, its prefixes |
 //!
+//! In the flat layout, where a prefix has a rule for each bucket, its rules are a set: it is there when all of them are, and when it
+//! takes the place of another set (or of one rule) that goes as soon as the new one is there. Strays of chain 0 go from the last
+//! priority to the first, so that none lets packets through to those behind it.
+//!
 //! A table that is full in the middle of a change (a replacement needs a free slot, a new bucket set stands beside the old one) is
 //! relieved by taking out the shortest prefix, whose packets go to the kernel then, until the rest is done.
 //!
@@ -128,6 +132,24 @@ impl RuleEntry {
 
 type TableKey = (TableId, Family);
 
+/// A rule of a prefix: which, and of how many bits which bucket.
+type RouteAt = (Prefix, u8, u16);
+
+const fn route_at(key: RuleKey) -> Option<(TableKey, RouteAt)> {
+    let (route, bits, n) = match key {
+        RuleKey::Route(route) => (route, 0, 0),
+        RuleKey::Share(route, bits, n) => (route, bits, n),
+        _ => return None,
+    };
+    let table = (route.table, route.prefix.family());
+    Some((table, (route.prefix, bits, n)))
+}
+
+/// All rules of the prefixes from one to another.
+const fn whole(from: Prefix, to: Prefix) -> std::ops::RangeInclusive<RouteAt> {
+    (from, 0, 0)..=(to, u8::MAX, u16::MAX)
+}
+
 /// The order in which writes are tried: what others rest on first, long prefixes before short.
 type Order = (u8, std::cmp::Reverse<u8>, Item);
 
@@ -136,7 +158,7 @@ fn order(item: Item) -> Order {
         Item::Rule(RuleKey::Hop(_)) => (0, 0),
         Item::Rule(RuleKey::Bucket(..)) => (1, 0),
         Item::Rule(RuleKey::Except(..)) => (2, 0),
-        Item::Rule(RuleKey::Route(key)) => (3, key.prefix.len()),
+        Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => (3, key.prefix.len()),
         Item::Rule(RuleKey::Admit(..)) => (4, 0),
         Item::Rule(RuleKey::Entry(_)) => (5, 0),
         Item::Stray(..) => (6, 0),
@@ -166,11 +188,13 @@ pub struct RuleTable {
     held: usize,
     leading_to: FxHashMap<Chain, usize>,
     standing_in: FxHashMap<Chain, usize>,
-    routes: FxHashMap<TableKey, BTreeMap<Prefix, u32>>,
-    missing_routes: FxHashMap<TableKey, BTreeSet<Prefix>>,
+    routes: FxHashMap<TableKey, BTreeMap<RouteAt, u32>>,
+    missing_routes: FxHashMap<TableKey, BTreeSet<RouteAt>>,
     missing_exceptions: FxHashMap<TableKey, usize>,
     /// Of each group: wished buckets, and those of them that are not there yet.
     buckets: FxHashMap<GroupKey, (usize, usize)>,
+    /// In chain 0.
+    strays: BTreeSet<(Prio, Handle)>,
 }
 
 impl RuleTable {
@@ -196,6 +220,7 @@ impl RuleTable {
             missing_routes: FxHashMap::default(),
             missing_exceptions: FxHashMap::default(),
             buckets: FxHashMap::default(),
+            strays: BTreeSet::new(),
         }
     }
 
@@ -221,6 +246,21 @@ impl RuleTable {
             .iter()
             .flatten()
             .map(|(item, entry)| (*item, entry))
+    }
+
+    /// The rules of a prefix, wished or there.
+    pub fn rules_of(&self, route: RouteKey) -> impl Iterator<Item = (RuleKey, &RuleEntry)> {
+        let routes = self.routes.get(&(route.table, route.prefix.family()));
+        routes
+            .into_iter()
+            .flat_map(move |routes| routes.range(whole(route.prefix, route.prefix)))
+            .map(move |(&(_, bits, n), at)| {
+                let key = match bits {
+                    0 => RuleKey::Route(route),
+                    _ => RuleKey::Share(route, bits, n),
+                };
+                (key, self.states(*at))
+            })
     }
 
     /// What `wanted` holds for, in the order in which writes are tried.
@@ -491,7 +531,7 @@ impl RuleTable {
             .values()
             .flatten()
             .filter(|(_, at)| applied(at))
-            .map(|(prefix, at)| ((prefix.len(), *prefix), *at))
+            .map(|(key, at)| ((key.0.len(), *key), *at))
             .min();
         let Some((_, at)) = shortest else {
             // No prefix is in. Whom admission leaves out, the kernel has.
@@ -576,7 +616,7 @@ impl RuleTable {
         match key {
             RuleKey::Hop(_) | RuleKey::Except(..) | RuleKey::Admit(..) | RuleKey::Entry(_) => true,
             RuleKey::Bucket(..) => target.is_none_or(|chain| self.is_ready(chain, chains)),
-            RuleKey::Route(route) => {
+            RuleKey::Route(route) | RuleKey::Share(route, ..) => {
                 let guard = matches!(
                     rule.rule.actions.last(),
                     Some(RuleAction::Trap | RuleAction::Pass)
@@ -598,10 +638,11 @@ impl RuleTable {
             chain.is_none_or(|chain| !self.leading_to.contains_key(&chain))
         };
         match item {
-            // In a chain that is in use again it only doubles what stands there.
-            Item::Stray(chain, ..) => {
-                chain == Chain::ENTRY || leads_nowhere(item) || self.is_ready(chain, chains)
+            Item::Stray(Chain::ENTRY, prio, _) => {
+                self.strays.last().is_none_or(|(last, _)| *last <= prio)
             }
+            // In a chain that is in use again it only doubles what stands there.
+            Item::Stray(chain, ..) => leads_nowhere(item) || self.is_ready(chain, chains),
             Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)) => true,
             Item::Rule(RuleKey::Hop(_)) => leads_nowhere(item),
             Item::Rule(RuleKey::Bucket(group, ..)) => match self.buckets.get(&group) {
@@ -619,10 +660,10 @@ impl RuleTable {
                     !self.routes.contains_key(&(table, family))
                 }
             }
-            Item::Rule(RuleKey::Route(route)) => {
-                let inside = || !self.misses_inside(route);
-                self.shorter(route)
-                    .is_none_or(|entry| entry.is_settled() && inside())
+            Item::Rule(RuleKey::Route(route) | RuleKey::Share(route, ..)) => {
+                let is_right = |settled| settled && !self.misses_inside(route);
+                self.is_replaced(item, route)
+                    .unwrap_or_else(|| self.settled_above(route).is_none_or(is_right))
             }
         }
     }
@@ -654,19 +695,46 @@ impl RuleTable {
             .get(&(route.table, prefix.family()))
             .is_some_and(|missing| {
                 missing
-                    .range(prefix..=last_inside(prefix))
-                    .any(|inner| *inner != prefix)
+                    .range(whole(prefix, last_inside(prefix)))
+                    .any(|(inner, ..)| *inner != prefix)
             })
     }
 
-    /// The next shorter prefix that has, or should have, a rule.
-    fn shorter(&self, route: RouteKey) -> Option<&RuleEntry> {
+    /// Whether the rules that take the place of one that is wished no more are all there; `None` if there should be none.
+    fn is_replaced(&self, item: Item, route: RouteKey) -> Option<bool> {
+        let goes = self.find(item).is_some_and(|entry| entry.desired.is_none());
+        let mut wished = self
+            .rules_of(route)
+            .map(|(_, entry)| entry)
+            .filter(|entry| goes && entry.desired.is_some())
+            .peekable();
+        wished.peek()?;
+        Some(wished.all(|entry| entry.applied.is_some() && entry.sent != Some(None)))
+    }
+
+    /// Whether the next shorter prefix that has, or should have, a rule is as it should be, and those still shorter that share its
+    /// priority, any of which may be met first; `None` if there is none.
+    fn settled_above(&self, route: RouteKey) -> Option<bool> {
         let routes = self.routes.get(&(route.table, route.prefix.family()))?;
-        (0..route.prefix.len()).rev().find_map(|len| {
+        let mut next = None;
+        for len in (0..route.prefix.len()).rev() {
             let prefix = Prefix::masked(route.prefix.addr(), len).ok()?;
-            let at = routes.get(&prefix)?;
-            Some(self.states(*at))
-        })
+            for (_, at) in routes.range(whole(prefix, prefix)) {
+                let entry = self.states(*at);
+                let prio = entry
+                    .present()
+                    .chain(&entry.desired)
+                    .next()
+                    .map(|rule| rule.prio);
+                if *next.get_or_insert(prio) != prio {
+                    return Some(true);
+                }
+                if !entry.is_settled() {
+                    return Some(false);
+                }
+            }
+        }
+        next.map(|_| true)
     }
 
     fn send(&mut self, at: u32, write: Option<Arc<PlannedRule>>) -> Option<RuleWrite> {
@@ -798,27 +866,35 @@ impl RuleTable {
             entry.is_empty(),
             entry.desired.is_some(),
         );
-        match item {
-            Item::Rule(RuleKey::Route(route)) => {
-                let table = (route.table, route.prefix.family());
-                if !empty {
-                    let routes = self.routes.entry(table).or_default();
-                    if enter {
-                        routes.insert(route.prefix, at);
-                    } else {
-                        routes.remove(&route.prefix);
-                        if routes.is_empty() {
-                            self.routes.remove(&table);
-                        }
+        if let Item::Rule(key) = item
+            && let Some((table, key)) = route_at(key)
+        {
+            if !empty {
+                let routes = self.routes.entry(table).or_default();
+                if enter {
+                    routes.insert(key, at);
+                } else {
+                    routes.remove(&key);
+                    if routes.is_empty() {
+                        self.routes.remove(&table);
                     }
                 }
-                if missing {
-                    let set = self.missing_routes.entry(table).or_default();
-                    if enter {
-                        set.insert(route.prefix);
-                    } else {
-                        set.remove(&route.prefix);
-                    }
+            }
+            if missing {
+                let set = self.missing_routes.entry(table).or_default();
+                if enter {
+                    set.insert(key);
+                } else {
+                    set.remove(&key);
+                }
+            }
+        }
+        match item {
+            Item::Stray(Chain::ENTRY, prio, handle) => {
+                if empty || !enter {
+                    self.strays.remove(&(prio, handle));
+                } else {
+                    self.strays.insert((prio, handle));
                 }
             }
             Item::Rule(RuleKey::Except(table, family, _)) if missing => {

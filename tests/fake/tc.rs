@@ -81,6 +81,16 @@ impl FakeTc {
                     }
                     _ => {}
                 }
+                // One that matches the same stands in that priority.
+                let twin =
+                    |((chain, prio, handle), other): (&(Chain, Prio, Handle), &FlowerRule)| {
+                        (*chain, *prio) == (at.0, at.1)
+                            && *handle != at.2
+                            && other.matches == rule.rule.matches
+                    };
+                if rules.iter().any(twin) {
+                    return refuse(EEXIST);
+                }
                 // A replace holds both rules for a moment.
                 if self.room.is_some_and(|room| rules.len() >= room) {
                     self.refusals += 1;
@@ -123,21 +133,27 @@ impl FakeTc {
             .collect()
     }
 
-    /// What becomes of a packet that comes in by a port of that name.
-    pub fn fate(&self, block: Block, port: &str, packet: Packet) -> Fate {
+    /// What becomes of a packet that comes in by a port of that name, where the oldest or the newest rule of a priority is met first.
+    pub fn fate(&self, block: Block, port: &str, packet: Packet, newest: bool) -> Fate {
         let Some(rules) = self.blocks.get(&block) else {
             return Fate::Slow;
         };
         let mut chain = Chain::ENTRY;
         for _ in 0..10 {
             let first = (chain, Prio::new(1).unwrap(), Handle::new(1).unwrap());
-            let found = rules
+            let mut met = rules
                 .range(first..)
                 .take_while(|((c, ..), _)| *c == chain)
-                .find(|(_, rule)| matches(rule, port, packet));
-            let Some((_, rule)) = found else {
+                .filter(|(_, rule)| matches(rule, port, packet));
+            let Some((at, mut rule)) = met.next() else {
                 return Fate::Slow;
             };
+            if newest {
+                rule = met
+                    .take_while(|((_, prio, _), _)| *prio == at.1)
+                    .last()
+                    .map_or(rule, |(_, rule)| rule);
+            }
             let mut rewritten = None;
             let mut next = None;
             for action in &rule.actions {

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::wishes::Facts;
 use super::{Job, Offload, OneSwitch, SwitchKey};
-use crate::config::OffloadMode;
+use crate::config::{LayoutMode, OffloadMode};
 use crate::engine::Engine;
 use crate::engine::probe::{Abilities, Ask, Probe, Verdict, truth};
 use crate::engine::report::Severity;
@@ -19,7 +19,7 @@ use crate::engine::switch::Switch;
 use crate::model::{
     Block, Family, IfIndex, Prio, Reason, RuleOp, RuleOpKind, Runs, SwitchId, TableId,
 };
-use crate::plan::{Env, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
+use crate::plan::{Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
 use crate::view::ports::{Port, Switch as SwitchPorts};
 
 impl Engine {
@@ -116,11 +116,15 @@ impl Engine {
             first_prio: config.prio_base.unwrap_or(first),
             no_match_any: false,
         };
-        let limits = Limits {
+        let mut limits = Limits {
             capacity: config.capacity,
             bucket_bits: config.bucket_bits,
             ..Limits::none()
         };
+        // Else the probe finds out.
+        if config.layout == LayoutMode::Flat {
+            limits = limits.for_layout(Layout::Flat);
+        }
         let all = Abilities {
             families: [true, true],
             low_bits: true,
@@ -189,7 +193,8 @@ impl Engine {
                         .push(self.now, Severity::Warn, "driver-unfit", text);
                 } else if let Some((block, port)) = one.first_to_ask() {
                     let left = one.rules.left_by_probe(block);
-                    one.probe = Some((Probe::new(block, port, left), None));
+                    let wanted = self.config.offload.layout;
+                    one.probe = Some((Probe::new(block, port, wanted, left), None));
                 }
                 continue;
             };
@@ -264,13 +269,7 @@ impl Engine {
                 no_match_any: !abilities.any_ipv6,
                 ..one.rules.config().clone()
             };
-            let mut limits = one.rules.plan().limits().clone();
-            if !abilities.low_bits {
-                limits.bucket_bits = 0;
-            }
-            if let Some(prios) = abilities.prios {
-                limits.classes = Limits::classes_for(prios);
-            }
+            let limits = abilities.limit(one.rules.plan().limits().clone());
             one.rules.set_config(config);
             let lookup = Lookup::default();
             let wish = |_| Wish::Slow(Reason::InProgress);
@@ -282,7 +281,8 @@ impl Engine {
                 limits,
             );
             one.groups.clear();
-            let text = format!("switch {name}: the driver takes {missing}");
+            let layout = abilities.layout.name();
+            let text = format!("switch {name}: {layout} layout, the driver takes {missing}");
             self.notables
                 .push(self.now, Severity::Info, "driver-fit", text);
         } else {

@@ -14,19 +14,22 @@
 //! In the earlier run chain 8 may have been another group's. That makes no difference as long as its buckets stay. Should they have
 //! to change before all that was found is as it is wished (10.2.0.0/16 still leads there, and must not follow), the group gets another
 //! chain.
+//!
+//! In the flat layout a prefix's rule says all. What does not stand where this run would write it (of the other layout, of another
+//! table or address of the port, in other priorities) has no order with what is wished, so its block is emptied first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{BlockState, PRIOS, Switch, rule_key};
+use super::{BlockState, Switch, rule_key};
 use crate::model::{
     Block, Chain, EtherProto, Family, FlowerRule, Masked, ObservedRule, Prefix, Prio, RouteKey,
     RuleAction, RulePlace,
 };
 use crate::plan::{
-    ChainUse, Chains, Env, Except, GroupKey, HopId, LayoutContext, Marked, PlannedRule, RouteRule,
-    RuleKey, Target, read_mark,
+    ChainUse, Chains, Env, Except, GroupKey, HopId, HopRule, Layout, LayoutContext, Marked,
+    PlannedRule, RouteRule, RuleKey, Target, read_mark,
 };
 use crate::reconcile::{Item, RuleEntry, RuleTable};
 
@@ -46,6 +49,9 @@ impl Ours<'_> {
         goto(self.rule)
     }
 }
+
+/// What the rules of a prefix do, by bits and number of their bucket.
+type Shares<'a> = BTreeMap<(u8, u16), &'a [RuleAction]>;
 
 /// A chain in which buckets were found.
 #[derive(Debug, Default)]
@@ -103,6 +109,19 @@ impl Switch {
         }
         self.adopt(env, &found);
         self.rewant();
+        if self.empty_misplaced() {
+            self.rewant();
+        }
+    }
+
+    /// Looks for blocks that must be emptied first.
+    fn empty_misplaced(&mut self) -> bool {
+        let layout = self.layout();
+        for state in self.blocks.values_mut() {
+            let mut rules = state.table.iter();
+            state.empties = rules.any(|(item, entry)| state.is_misplaced(layout, item, entry));
+        }
+        self.blocks.values().any(|state| state.empties)
     }
 
     /// Compares a block with what was read back: rules that others changed or deleted are dirty, strays are to go.
@@ -207,13 +226,14 @@ impl Switch {
             }
         }
         let wished = self.config.first_prio.get();
+        let prios = self.layout().entry_prios(self.plan.limits());
         let free = |first: &u16| {
             taken
-                .range(*first..first.saturating_add(PRIOS))
+                .range(*first..first.saturating_add(prios))
                 .next()
                 .is_none()
         };
-        if let Some(first) = (wished..=u16::MAX - PRIOS).find(free).and_then(Prio::new) {
+        if let Some(first) = (wished..=u16::MAX - prios).find(free).and_then(Prio::new) {
             self.config.first_prio = first;
         }
     }
@@ -232,8 +252,13 @@ impl Switch {
             .iter()
             .map(|(block, rules)| (*block, rules.iter().filter_map(ours).collect()))
             .collect();
-        self.adopt_chains(ours.values().flatten());
-        self.adopt_groups(env, &ours);
+        match self.layout() {
+            Layout::Chained => {
+                self.adopt_chains(ours.values().flatten());
+                self.adopt_groups(env, &ours);
+            }
+            Layout::Flat => self.adopt_shares(env, &ours),
+        }
         for (block, rules) in &ours {
             self.adopt_block(*block, rules);
         }
@@ -304,6 +329,49 @@ impl Switch {
         }
     }
 
+    /// In the flat layout, who owns the buckets of a group is what the rules of one of its prefixes do.
+    fn adopt_shares(&mut self, env: &Env<'_>, ours: &BTreeMap<Block, Vec<Ours<'_>>>) {
+        let mut found: BTreeMap<(Block, RouteKey), Shares<'_>> = BTreeMap::new();
+        for (block, rules) in ours {
+            for rule in rules {
+                if let Some((route, bits, n)) = share_of(rule) {
+                    let set = found.entry((*block, route)).or_default();
+                    set.insert((bits, n), &rule.rule.actions);
+                }
+            }
+        }
+        let mut adopted = FxHashSet::default();
+        for ((_, route), set) in found {
+            let Some(RouteRule::Forward(Target::Group(group))) = self.plan.rule(route) else {
+                continue;
+            };
+            let bits = set.keys().next().map_or(0, |(bits, _)| *bits);
+            let whole = set.len() == 1 << bits && set.keys().all(|(b, _)| *b == bits);
+            if !whole || adopted.contains(&group) {
+                continue;
+            }
+            let members: Vec<HopId> = self.plan.members(group).collect();
+            let owner = |does: &[RuleAction]| {
+                let sends = |hop: &&HopId| match self.plan.hop(**hop) {
+                    Some(HopRule::Send { src, dst }) => {
+                        let mut rewrites = does.iter();
+                        does.last() == Some(&RuleAction::Redirect(hop.dev))
+                            && rewrites.any(|action| {
+                                matches!(action, RuleAction::Rewrite { src: s, dst: d, .. } if (*s, *d) == (src, dst))
+                            })
+                    }
+                    Some(HopRule::Slow) | None => false,
+                };
+                members.iter().find(sends).map(|hop| hop.digest())
+            };
+            let owners: Option<Vec<u64>> = set.values().map(|does| owner(does)).collect();
+            if let Some(owners) = owners {
+                adopted.insert(group);
+                self.with_env(env, |plan, env| plan.adopt_buckets(env, group, &owners));
+            }
+        }
+    }
+
     /// Chains with buckets, who owns these, and what leads there.
     fn found_sets(&self, ours: &BTreeMap<Block, Vec<Ours<'_>>>) -> BTreeMap<Chain, FoundSet> {
         let hops: FxHashMap<Chain, u64> = ours
@@ -342,6 +410,7 @@ impl Switch {
     }
 
     fn adopt_block(&mut self, block: Block, ours: &[Ours<'_>]) {
+        let flat = self.layout() == Layout::Flat;
         let Some(state) = self.blocks.get_mut(&block) else {
             return;
         };
@@ -349,6 +418,14 @@ impl Switch {
             let rule = ours.rule;
             let chain_use = self.chains.use_of(ours.chain());
             let key = match (ours.marked, chain_use) {
+                (Marked::Except(table, family), _) if flat && ours.chain() == Chain::ENTRY => {
+                    except_of(rule).map(|except| RuleKey::Except(table, family, except))
+                }
+                (Marked::Route(..), _) if flat => share_of(ours).map(|share| match share {
+                    (route, 0, _) => RuleKey::Route(route),
+                    (route, bits, n) => RuleKey::Share(route, bits, n),
+                }),
+                _ if flat => None,
                 (Marked::Entry, _) if ours.chain() == Chain::ENTRY => {
                     Some(RuleKey::Entry(rule.protocol))
                 }
@@ -383,6 +460,35 @@ impl Switch {
                 }
                 None => observe_stray(&mut state.table, &mut self.chains, ours.observed),
             }
+        }
+    }
+}
+
+impl BlockState {
+    /// Whether what was found says nothing of how whole the rest is, or has no order with what is wished.
+    fn is_misplaced(&self, layout: Layout, item: Item, entry: &RuleEntry) -> bool {
+        let (Item::Rule(key), Some(rule)) = (item, &entry.applied) else {
+            return matches!(item, Item::Stray(Chain::ENTRY, ..));
+        };
+        let (of, family, mac) = match key {
+            RuleKey::Except(table, family, _) => (table, family, None),
+            RuleKey::Route(route) | RuleKey::Share(route, ..) => (
+                route.table,
+                route.prefix.family(),
+                rule.rule.matches.dst_mac,
+            ),
+            _ => return false,
+        };
+        match (layout, self.scope) {
+            // Somebody who removed the entry may have begun to remove what is behind it, in any order.
+            (Layout::Chained, _) => {
+                let entry = self.table.get(RuleKey::Entry(EtherProto::of(family)));
+                entry.is_none_or(|entry| entry.applied.is_none())
+            }
+            (Layout::Flat, Some((table, own))) => {
+                of != table || entry.is_moved() || mac.is_some_and(|mac| mac != own)
+            }
+            (Layout::Flat, None) => false,
         }
     }
 }
@@ -451,6 +557,17 @@ fn route_of(rule: &FlowerRule, family: Family) -> Option<Prefix> {
         };
         prefix_of(any)
     }
+}
+
+/// A prefix's rule of the flat layout.
+fn share_of(ours: &Ours<'_>) -> Option<(RouteKey, u8, u16)> {
+    let Marked::Route(table, family) = ours.marked else {
+        return None;
+    };
+    let prefix = route_of(ours.rule, family)?;
+    let (bits, n) = bucket_of(ours.rule)?;
+    let flat = ours.chain() == Chain::ENTRY && ours.rule.protocol.family() == Some(family);
+    flat.then_some((RouteKey { table, prefix }, bits, n))
 }
 
 fn bucket_of(rule: &FlowerRule) -> Option<(u8, u16)> {

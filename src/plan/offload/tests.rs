@@ -74,6 +74,7 @@ type Wishes = BTreeMap<Prefix, Wish>;
 
 /// Every rule is where it must be, none where it must not, and the books are right.
 fn check(plan: &SwitchPlan, lookup: &Lookup, wishes: &Wishes) {
+    let flat = plan.limits.layout == Layout::Flat;
     let mut cost = 0;
     let mut targets = BTreeSet::new();
     for (key, rule) in plan.rules() {
@@ -82,7 +83,11 @@ fn check(plan: &SwitchPlan, lookup: &Lookup, wishes: &Wishes) {
             "{} has a rule and is not looked up",
             key.prefix
         );
-        cost += 1;
+        let set = match rule {
+            RouteRule::Forward(Target::Group(group)) if flat => plan.buckets(group).unwrap(),
+            _ => Vec::new(),
+        };
+        cost += set.len().max(1);
         if let RouteRule::Forward(target) = rule {
             targets.insert(target);
         }
@@ -98,6 +103,7 @@ fn check(plan: &SwitchPlan, lookup: &Lookup, wishes: &Wishes) {
             (rule, wish) => panic!("{prefix}: {rule:?} for {wish:?}"),
         }
     }
+    let rules = cost;
     let mut hops = BTreeSet::new();
     for target in targets {
         match target {
@@ -111,7 +117,7 @@ fn check(plan: &SwitchPlan, lookup: &Lookup, wishes: &Wishes) {
             }
         }
     }
-    assert_eq!(plan.usage().0, cost + hops.len());
+    assert_eq!(plan.usage().0, if flat { rules } else { cost + hops.len() });
     assert!(
         plan.used <= plan.limits.usable(),
         "{} of {}",
@@ -122,10 +128,13 @@ fn check(plan: &SwitchPlan, lookup: &Lookup, wishes: &Wishes) {
 
 proptest! {
     #[test]
-    fn nothing_is_hidden_and_incremental_is_full(steps in steps()) {
+    fn nothing_is_hidden_and_incremental_is_full(steps in steps(), flat in any::<bool>()) {
         let mut lookup = Lookup::default();
         let mut wishes = Wishes::new();
         let mut plan = SwitchPlan::new(Limits::none());
+        if flat {
+            plan = SwitchPlan::new(Limits { layout: Layout::Flat, bucket_bits: 2, ..Limits::none() });
+        }
         for step in steps {
             match &step {
                 Step::Put(prefix, wish) => {

@@ -25,6 +25,8 @@ wait_until 20 'rules for both hosts' host_rules h0 h1
 by_hardware 'from host to host' hops_to h0 h1
 by_hardware 'and IPv6' hops_to h0 h1 6
 check 'the daemon says so' event driver-fit 'all that is needed'
+layout() { [[ $(offload sw show status --json | jq -r .offload.layout) == "$1" ]] || { offload sw show status; return 1; }; }
+check 'its rules are chained' layout chained
 
 # Without FRR: zebra 10.3 dies of representors that come back.
 section 'The eswitch goes to legacy mode, and comes back'
@@ -44,7 +46,7 @@ by_cpu 'from one to the other' hops_to h0 other
 by_cpu 'and IPv6' hops_to h0 other 6
 
 empty() { [[ $(rule_count) == 0 ]] || { rule_count; return 1; }; }
-for lacks in goto trap pedit_ttl; do
+for lacks in trap pedit_ttl; do
     section "A driver without $lacks"
     again "no_$lacks" 1
     wait_until 20 'the daemon says so' event driver-unfit
@@ -53,6 +55,57 @@ for lacks in goto trap pedit_ttl; do
     by_cpu 'the CPU forwards' hops_to h0 h1
     knob "no_$lacks" 0
 done
+
+# anew: the next daemon over the rules of the one before. Nobody tells it routes, so it is not to wait long for them.
+anew() {
+    kill_hard sw/frr-offload
+    daemon_alone $'[fpm]\nstale_time = "0s"\n'"${1:-}"
+}
+
+# no_chains: every rule of the switch is in chain 0, and none leads elsewhere.
+no_chains() { ! rules | grep -E 'chain=[1-9]|goto'; }
+for lacks in no_goto max_chains; do
+    section "A driver without goto: flat ($lacks)"
+    [[ $lacks == no_goto ]] && with=1 without=0 || with=0 without=4294967295
+    again "$lacks" "$with"
+    wait_until 20 'rules for both hosts' host_rules h0 h1
+    check 'the daemon says so' event driver-fit 'flat layout'
+    check 'in all places' layout flat
+    check 'there are no chains' no_chains
+    by_hardware 'from host to host' hops_to h0 h1
+    by_hardware 'and IPv6' hops_to h0 h1 6
+    check 'a packet whose TTL ends is answered by the router' hears h0 'Time to live exceeded' -t 1 "${ADDRESS4[h1]}"
+    # Rules stay when the daemon is killed; the next one finds them as it would write them.
+    wait_until 10 'nothing is written' rules_quiet
+    rule_texts >"$LAB/before"
+    anew
+    wait_until 20 'a new daemon has them' all_in_hw
+    check 'as they stood' rules_kept "$LAB/before"
+    # The same rules in chains, and back: the blocks are emptied between.
+    knob "$lacks" "$without"
+    anew
+    wait_until 20 'with goto they are chained' layout chained
+    wait_until 20 'rules for both hosts' host_rules h0 h1
+    by_hardware 'from host to host' hops_to h0 h1
+    knob "$lacks" "$with"
+    anew
+    wait_until 20 'and flat again' layout flat
+    wait_until 20 'rules for both hosts' host_rules h0 h1
+    wait_until 20 'without what was in chains' no_chains
+    by_hardware 'from host to host' hops_to h0 h1
+    knob "$lacks" "$without"
+done
+
+section 'Flat, as the operator wants it, with 16 priorities'
+flat=$'[offload]\nlayout = "flat"'
+knob max_prios 16
+anew "$flat"
+wait_until 20 'it knows' event driver-fit 'flat layout, the driver takes no more priorities'
+wait_until 20 'rules for both hosts' host_rules h0 h1
+wait_until 20 'without what was in chains' no_chains
+by_hardware 'from host to host' hops_to h0 h1
+by_hardware 'and IPv6' hops_to h0 h1 6
+knob max_prios 0
 
 
 section 'A driver with 16 priorities'
