@@ -1,7 +1,7 @@
 //! What a table costs in rules, and a change of it in writes: 10,000 IPv4 routes, half of them inside of others, over 8 next hops,
 //! on a switch with two ports. Counts, no times. `cargo bench --bench rules`
 //!
-//! "spread": every route leads to one of the eight; "ecmp": every route leads to all eight at equal weights.
+//! Every route leads to one of the eight, or ("ecmp") to all of them at equal weights.
 
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
 
@@ -14,7 +14,7 @@ use frr_offload::model::{
     Timestamp,
 };
 use frr_offload::plan::{
-    Env, GroupKey, HopId, HopRule, LayoutConfig, Limits, Lookup, PlannedPort, Target, Wish,
+    Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits, Lookup, PlannedPort, Target, Wish,
 };
 use frr_offload::reconcile::RuleWrite;
 use frr_offload::rib::Groups;
@@ -23,17 +23,28 @@ const ROUTES: u32 = 10_000;
 const HOPS: u8 = 8;
 
 fn main() {
-    println!(
-        "{:<40} {:>10} {:>10}",
-        "10,000 routes, 8 next hops, 2 ports", "spread", "ecmp"
-    );
-    let columns = [measure(false), measure(true)];
-    for (row, (name, first)) in columns[0].iter().enumerate() {
-        println!("{name:<40} {first:>10} {:>10}", columns[1][row].1);
+    let columns = [
+        ("chained", Layout::Chained, false),
+        ("chained, ecmp", Layout::Chained, true),
+        ("flat", Layout::Flat, false),
+        ("flat, ecmp", Layout::Flat, true),
+    ];
+    print!("{:<40}", "10,000 routes, 8 next hops, 2 ports");
+    for (name, ..) in columns {
+        print!(" {name:>14}");
+    }
+    println!();
+    let columns = columns.map(|(_, layout, ecmp)| measure(layout, ecmp));
+    for (row, (name, _)) in columns[0].iter().enumerate() {
+        print!("{name:<40}");
+        for column in &columns {
+            print!(" {:>14}", column[row].1);
+        }
+        println!();
     }
 }
 
-fn measure(ecmp: bool) -> Vec<(&'static str, usize)> {
+fn measure(layout: Layout, ecmp: bool) -> Vec<(&'static str, usize)> {
     let group = group();
     let mut wishes: HashMap<RouteKey, Wish> = HashMap::new();
     let mut lookup = Lookup::default();
@@ -66,7 +77,7 @@ fn measure(ecmp: bool) -> Vec<(&'static str, usize)> {
         first_prio: Prio::new(1).unwrap(),
         no_match_any: false,
     };
-    let mut switch = Switch::new(config, Limits::none());
+    let mut switch = Switch::new(config, Limits::none().for_layout(layout));
     let members: Vec<(HopId, u16)> = (0..HOPS).map(|n| (hop(n), 1)).collect();
     for n in 0..HOPS {
         switch.set_hop(hop(n), send(n, 0));
