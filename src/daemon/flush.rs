@@ -41,12 +41,12 @@ pub fn run(config: Config, dry_run: bool) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let mut dump = DumpSocket::open().context("can't open a netlink socket")?;
     let ours = read(&mut dump, &config)?;
-    let rules = flush_rules::find(&mut dump)?;
+    let flush_rules::Found { rules, bound } = flush_rules::find(&mut dump)?;
+    let name = |dev| {
+        let link = ours.links.iter().find(|link| link.index == dev);
+        link.map_or_else(|| format!("if{dev}"), |link| link.name.to_string())
+    };
     if dry_run {
-        let name = |dev| {
-            let link = ours.links.iter().find(|link| link.index == dev);
-            link.map_or_else(|| format!("if{dev}"), |link| link.name.to_string())
-        };
         flush_rules::print(&mut out, &rules, name)?;
         return print_commands(&mut out, &ours, &|dev| name(dev).into());
     }
@@ -56,8 +56,17 @@ pub fn run(config: Config, dry_run: bool) -> anyhow::Result<()> {
         flush_rules::remove(&rules)?;
         writeln!(out, "removed {} rules", rules.len())?;
     }
+    let has_bound = !bound.is_empty();
+    if has_bound {
+        let ports: Vec<String> = bound.into_iter().map(name).collect();
+        let ports = ports.join(", ");
+        writeln!(
+            out,
+            "left: the clsact qdiscs of {ports}, which others may have filters at (`tc qdisc del dev PORT clsact`)"
+        )?;
+    }
     if ours.routes.is_empty() && ours.objects.is_empty() && ours.neighbours.is_empty() {
-        if rules.is_empty() {
+        if rules.is_empty() && !has_bound {
             writeln!(out, "nothing of ours is in the kernel")?;
         }
         return Ok(());

@@ -1,9 +1,10 @@
 //! The part of `frr-offload flush` that removes flower rules, by their mark.
 //!
 //! Chain 0 goes first, and there the last priority, so that nothing lets packets through to what is behind it: then nothing leads to
-//! the other chains, and in which order they go is all the same. The clsact qdiscs stay: they bear no mark, and others may have
-//! filters there.
+//! the other chains, and in which order they go is all the same. The clsact qdiscs stay: a plain one bears no mark, and others may have
+//! filters at any. Those with a block of ours are told.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::Duration;
 
@@ -13,30 +14,48 @@ use crate::kernel::{DumpSocket, TC_RECEIVE_BUFFER, TcWriter};
 use crate::model::{
     Block, EtherProto, Event, IfIndex, OffloadEvent, RuleOp, RuleOpKind, RulePlace, Ticket,
 };
-use crate::plan::read_mark;
+use crate::plan::{is_our_block, read_mark};
 
 const BATCH: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Every rule that bears our mark, in the order in which they may go.
-pub fn find(dump: &mut DumpSocket) -> anyhow::Result<Vec<(RulePlace, EtherProto)>> {
+/// What is ours of tc.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Every rule that bears our mark, in the order in which they may go.
+    pub rules: Vec<(RulePlace, EtherProto)>,
+    /// Links whose clsact qdisc is bound to a block of ours.
+    pub bound: BTreeSet<IfIndex>,
+}
+
+/// Reads every block that there is.
+pub fn find(dump: &mut DumpSocket) -> anyhow::Result<Found> {
     let failed =
         |what: &'static str| move |errno| anyhow::anyhow!("can't list the {what}: {errno}");
-    let mut found = Vec::new();
+    let mut found = Found::default();
     // A kernel without tc has neither.
-    for qdisc in dump.qdiscs().map_err(failed("qdiscs")).unwrap_or_default() {
-        let block = qdisc.block.map_or(Block::Port(qdisc.dev), Block::Shared);
+    let qdiscs = dump.qdiscs().map_err(failed("qdiscs")).unwrap_or_default();
+    let bound = qdiscs
+        .iter()
+        .filter(|qdisc| qdisc.block.is_some_and(is_our_block));
+    found.bound = bound.map(|qdisc| qdisc.dev).collect();
+    let blocks = qdiscs
+        .iter()
+        .map(|qdisc| qdisc.block.map_or(Block::Port(qdisc.dev), Block::Shared));
+    for block in blocks.collect::<BTreeSet<_>>() {
         dump.rules(block, |rules| {
             let ours = rules
                 .into_iter()
                 .filter(|rule| rule.cookie.and_then(read_mark).is_some());
-            found.extend(ours.filter_map(|rule| Some((rule.place, rule.rule?.protocol))));
+            let ours = ours.filter_map(|rule| Some((rule.place, rule.rule?.protocol)));
+            found.rules.extend(ours);
             true
         })
         .map_err(failed("rules"))?;
     }
-    found.sort_unstable_by_key(|(place, _)| (place.chain, std::cmp::Reverse(place.prio), *place));
-    found.dedup();
+    found
+        .rules
+        .sort_unstable_by_key(|(place, _)| (place.chain, std::cmp::Reverse(place.prio), *place));
     Ok(found)
 }
 

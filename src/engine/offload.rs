@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! slots, foreign routes, hosts -> Lookup (what the kernel would look up)
-//! ports                        -> a Switch for each switch id, with a block for each port
+//! ports                        -> a Switch for each switch id, with a block that its ports share, or one for each port
 //! groups, neighbours           -> hops and buckets           a touched prefix -> Wish -> Switch::update -> rule writes
 //! ```
 //!
@@ -10,6 +10,7 @@
 //! source has synced and every block has been read back: what an earlier run has left keeps forwarding until then.
 //! Knows no netlink; policy is in `plan`, order in `reconcile`.
 
+mod blocks;
 mod ports;
 mod settle;
 mod wishes;
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-pub(super) use self::ports::{admits, has_own_ingress};
+pub(super) use self::blocks::Sharing;
 use self::wishes::{Facts, GroupWish, World};
 use super::Engine;
 use super::probe::{Ask, Probe, Verdict};
@@ -68,6 +69,8 @@ pub(super) struct OneSwitch {
     listed: BTreeSet<Block>,
     /// The planned ports, as last set.
     planned: Vec<PlannedPort>,
+    /// Which block its ports' rules hang in.
+    pub(super) sharing: Sharing,
     probe: Option<(Probe, Option<Ask>)>,
     /// What the driver can; in software nobody needs to be asked.
     pub(super) verdict: Option<Verdict>,
@@ -78,8 +81,8 @@ impl OneSwitch {
     fn first_to_ask(&self) -> Option<(Block, IfIndex)> {
         let ports = self.ports.ports.iter();
         ports
-            .filter(|port| admits(port) != [false, false])
-            .map(|port| (Block::Port(port.dev), port.dev))
+            .filter(|port| self.sharing.admits(port) != [false, false])
+            .filter_map(|port| Some((self.sharing.ready_block_of(port)?, port.dev)))
             .find(|(block, _)| self.listed.contains(block))
     }
 
@@ -112,6 +115,7 @@ enum Job {
     Feature(IfIndex),
     Dump(Block),
     Probe(SwitchKey),
+    Share(SwitchKey),
 }
 
 /// The state of the offload.
@@ -335,6 +339,7 @@ impl Engine {
         let mut offload = std::mem::take(&mut self.offload);
         Self::poll_port_ops(&mut offload, out);
         self.poll_probes(&mut offload, out);
+        Self::poll_sharing(&mut offload, out);
         if offload.next_counters <= self.now {
             offload.next_counters = self.now + COUNTERS;
             let few = |one: &&OneSwitch| {
@@ -359,7 +364,10 @@ impl Engine {
             offload.asked_features.clear();
         }
         let Offload {
-            switches, world, ..
+            switches,
+            world,
+            ending,
+            ..
         } = &mut offload;
         let facts = Facts {
             engine: self,
@@ -369,6 +377,8 @@ impl Engine {
         for (key, one) in switches {
             let mut of_one = Vec::new();
             let left = budget.saturating_sub(writes.len());
+            // What a port that joins can't take would be refused to all.
+            let waits = one.sharing.is_busy() && !*ending;
             one.with(&facts, |rules, env| {
                 if retry && rules.is_started() {
                     rules.retry_refused(env, self.now);
@@ -376,7 +386,9 @@ impl Engine {
                 if rules.is_started() && rules.plan().wants_refill() {
                     rules.refill(env);
                 }
-                rules.poll(self.now, left, &mut of_one);
+                if !waits {
+                    rules.poll(self.now, left, &mut of_one);
+                }
             });
             writes.extend(of_one.into_iter().map(|write| (key.clone(), write)));
         }
@@ -547,6 +559,7 @@ impl Engine {
                     probe.answer(&asked, result.map(|_| ()));
                 }
             }
+            Job::Share(switch) => self.sharing_done(&switch, result),
             Job::Dump(block) => {
                 if result.is_err() {
                     self.offload.dumping.remove(&block);
@@ -558,13 +571,14 @@ impl Engine {
 
     fn rules_listed(&mut self, block: Block, rules: Vec<ObservedRule>) {
         let switch = self.offload.switches.values_mut().find(|one| {
-            let of_it = |port: &Port| Block::Port(port.dev) == block;
+            let of_it = |port: &Port| one.sharing.listed_block_of(port) == block;
             one.ports.ports.iter().any(of_it)
         });
         let Some(one) = switch else {
             return;
         };
         one.listed.insert(block);
+        one.sharing.recounted(block);
         if one.rules.is_started() {
             let mended = one.rules.audit(block, &rules);
             if mended > 0 {

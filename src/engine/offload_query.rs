@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Engine;
-use super::offload::{OneSwitch, SwitchKey, admits, has_own_ingress};
+use super::offload::{OneSwitch, Sharing, SwitchKey};
 use super::probe::Verdict as DriverVerdict;
 use super::report::{
     ExplainStep, OffloadCounts, OffloadRuleFilter, OffloadRuleReport, OffloadState, PortReport,
@@ -13,7 +13,7 @@ use crate::config::OffloadMode;
 use crate::model::{
     Block, Family, Handle, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction, SwitchId, TableId,
 };
-use crate::plan::{HopRule, PlannedRule, RouteRule, RuleKey, Target};
+use crate::plan::{HopRule, PlannedPort, PlannedRule, RouteRule, RuleKey, Target};
 use crate::reconcile::{Failure, Item, OpClass, Remedy, RuleEntry, remedy};
 use crate::rib::SlotId;
 use crate::view::ports::{Port, Switch as SwitchPorts};
@@ -63,7 +63,7 @@ impl Engine {
         }
         let dev = dev.flatten();
         for (key, one) in &self.offload.switches {
-            for (table, _) in one.rules.tables() {
+            for (table, ports) in one.rules.tables() {
                 for (item, entry) in table.iter() {
                     let report = self.rule_report(key, table.block(), item, entry);
                     let wanted = filter
@@ -71,7 +71,7 @@ impl Engine {
                         .is_none_or(|prefix| report.prefix == Some(prefix))
                         && filter.table.is_none_or(|table| report.table == Some(table))
                         && filter.kind.is_none_or(|kind| report.kind == kind)
-                        && dev.is_none_or(|dev| concerns(table.block(), item, entry, dev));
+                        && dev.is_none_or(|dev| concerns((table.block(), ports), item, entry, dev));
                     if wanted {
                         reports.push(report);
                     }
@@ -118,8 +118,9 @@ impl Engine {
             }
             for (table, _) in one.rules.tables() {
                 for (_, entry) in table.iter() {
+                    let everywhere = one.sharing.is_everywhere(table.block(), entry.hardware);
                     counts.rules += u64::from(entry.applied.is_some());
-                    counts.in_hw += u64::from(entry.applied.is_some() && entry.hardware.in_hw);
+                    counts.in_hw += u64::from(entry.applied.is_some() && everywhere);
                     counts.refused += u64::from(entry.failure.is_some());
                 }
             }
@@ -229,16 +230,16 @@ impl Engine {
         let handle = handle
             .map(|handle| format!(" handle {handle}"))
             .unwrap_or_default();
-        let ports = blocks.len();
-        let more = match ports {
-            1 => String::new(),
-            2 => ", and at 1 more port".to_owned(),
-            n => format!(", and at {} more ports", n - 1),
+        let others = blocks.iter().filter(|other| **other != block);
+        let more = match others.map(|other| one.sharing.ports_of(*other)).sum() {
+            0 => String::new(),
+            1 => ", and at 1 more port".to_owned(),
+            n => format!(", and at {n} more ports"),
         };
         let (chain, prio) = (rule.chain, rule.prio);
         let mut then = self.explain_actions(one, block, rule);
-        if rules > ports {
-            then = format!("{} buckets, the busiest {then}", rules / ports);
+        if rules > blocks.len() {
+            then = format!("{} buckets, the busiest {then}", rules / blocks.len());
         }
         let at = self.block_label(block);
         format!(
@@ -293,7 +294,7 @@ impl Engine {
                 .ports
                 .ports
                 .iter()
-                .all(|port| admits(port) == [false, false]) =>
+                .all(|port| one.sharing.admits(port) == [false, false]) =>
             {
                 return software(not_admitted(one, key).unwrap_or(Reason::NoPort));
             }
@@ -335,9 +336,9 @@ impl Engine {
         let (mut packets, mut bytes) = (0, 0);
         let (mut settled, mut in_hardware) = (true, true);
         let failure = one.rules.failure(key);
-        for (_, entry) in one.rules.rules_of(key) {
+        for (block, entry) in one.rules.rules_of(key) {
             settled &= entry.applied.is_some() && entry.applied == entry.desired;
-            in_hardware &= entry.hardware.in_hw;
+            in_hardware &= one.sharing.is_everywhere(block, entry.hardware);
             packets += entry.counters.software_packets + entry.counters.hardware_packets;
             bytes += entry.counters.software_bytes + entry.counters.hardware_bytes;
         }
@@ -354,6 +355,9 @@ impl Engine {
             // The lab's rules run in software, as they should.
             (_, true, true) if *at == SwitchKey::Lab => (OffloadState::Software, None),
             (_, true, true) if in_hardware => (OffloadState::Hardware, None),
+            (_, true, true) if one.sharing.recounts() => {
+                (OffloadState::Pending, Some(Reason::InProgress))
+            }
             (_, true, true) => (OffloadState::Failed, Some(Reason::DriverRefused)),
         };
         RouteOffload {
@@ -378,10 +382,12 @@ impl Engine {
             .into_iter()
             .flat_map(|family| port.refusals(family))
             .collect();
-        if port.qdisc.is_some() && !has_own_ingress(port) {
+        let unshared = Sharing::default();
+        let sharing = one.map_or(&unshared, |one| &one.sharing);
+        if port.qdisc.is_some() && sharing.block_of(port).is_none() {
             reasons.push(Reason::IngressTaken);
         }
-        if admits(port) != [false, false]
+        if sharing.admits(port) != [false, false]
             && matches!(
                 one.and_then(|one| one.verdict.as_ref()),
                 Some(DriverVerdict::Unfit(_))
@@ -418,7 +424,7 @@ impl Engine {
             reasons,
             block: port.qdisc.and_then(|qdisc| qdisc.block),
             hw_tc_offload: port.tc_offload.map(|feature| feature.on),
-            verdict: one.map_or_else(|| "not used".into(), verdict_text),
+            verdict: one.map_or_else(|| "not used".into(), |one| verdict_text(one, port.dev)),
             filtered_by: filters.map(|filter| filter.name.clone()).collect(),
         }
     }
@@ -516,11 +522,19 @@ fn switch_id(at: &SwitchKey) -> Option<SwitchId> {
     }
 }
 
-/// Whether a rule hangs at a link, is for it, or sends packets out of it.
-fn concerns(block: Block, item: Item, entry: &RuleEntry, dev: IfIndex) -> bool {
+/// Whether a rule hangs at a link, is for it, or sends packets out of it. Admission says for whom it is.
+fn concerns(
+    (block, ports): (Block, &[PlannedPort]),
+    item: Item,
+    entry: &RuleEntry,
+    dev: IfIndex,
+) -> bool {
     let leads = |rule: &PlannedRule| rule.rule.actions.contains(&RuleAction::Redirect(dev));
-    block == Block::Port(dev)
-        || matches!(item, Item::Rule(RuleKey::Admit(port, _)) if port == dev)
+    let hangs = match item {
+        Item::Rule(RuleKey::Admit(port, _)) => port == dev,
+        _ => block == Block::Port(dev) || ports.iter().any(|port| port.dev == dev),
+    };
+    hangs
         || entry
             .applied
             .as_ref()
@@ -536,7 +550,7 @@ fn not_admitted(one: &OneSwitch, key: RouteKey) -> Option<Reason> {
     refusals.next()
 }
 
-fn verdict_text(one: &OneSwitch) -> Box<str> {
+fn verdict_text(one: &OneSwitch, dev: IfIndex) -> Box<str> {
     let (fit, abilities) = match &one.verdict {
         None => return "being asked what it can".into(),
         Some(DriverVerdict::Fit(abilities)) => (true, abilities),
@@ -557,6 +571,11 @@ fn verdict_text(one: &OneSwitch) -> Box<str> {
     }));
     if let Some(prios) = abilities.prios {
         parts.push(format!("{prios} priorities"));
+    }
+    if let Some(words) = one.sharing.refusal() {
+        parts.push(format!("no shared blocks ({words})"));
+    } else if let Some(words) = one.sharing.apart(dev) {
+        parts.push(format!("a block of its own ({words})"));
     }
     parts.join("; ").into()
 }

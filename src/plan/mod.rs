@@ -1,5 +1,6 @@
 //! What the kernel should have. Pure: routes' paths and resolved next hops in, desired objects and route forms out.
 
+mod blocks;
 mod ecmp;
 mod fib;
 mod forms;
@@ -8,6 +9,7 @@ mod objects;
 mod offload;
 mod tree;
 
+pub use blocks::{is_our_block, our_blocks};
 pub use ecmp::{Buckets, Member, share_out};
 pub use fib::{FibPlan, GroupKey, MAX_WEIGHT, PlanContext, scale_weights};
 pub use forms::Forms;

@@ -10,6 +10,7 @@
 //! `rp_filter` of link and `all`; IPv6 the `forwarding` of `all`, whatever the link's.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use rustc_hash::FxHashMap;
 
@@ -239,6 +240,15 @@ impl Ports {
         self.features.remove(&dev);
         self.confs.remove(&dev);
         self.qdiscs.remove(&dev);
+    }
+
+    /// How many links are bound to each shared block.
+    pub fn shared_blocks(&self) -> BTreeMap<NonZeroU32, usize> {
+        let mut bound = BTreeMap::new();
+        for block in self.qdiscs.values().filter_map(|qdisc| qdisc.block) {
+            *bound.entry(block).or_default() += 1;
+        }
+        bound
     }
 
     /// The rules of `ip rule` that matter.

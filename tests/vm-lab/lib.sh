@@ -329,6 +329,18 @@ event() { offload sw show events | grep -F " $1 " | grep -qF -- "${2:-}" || { of
 # daemon_alone [TOML]: our daemon with nobody to tell it routes, from which hosts of connected subnets remain.
 daemon_alone() { offload_start sw 'setup = "observe"'$'\n'"${1:-}"; }
 
+# block_of PORT: the shared block that its qdisc is bound to, or null.
+block_of() { offload sw show ports --json | jq -r --arg port "$1" '.[] | select(.name == $port) | .block'; }
+# sharing BLOCK PORT...: these ports and no others are bound to it, every rule of it is in hardware at each of
+# them, and there are some.
+sharing() {
+    local block=$1 bound counts
+    shift
+    bound=$(tc qdisc show | sed -n "s/^qdisc clsact .* dev \([^ ]*\) .* ingress_block $block .*/\1/p" | LC_ALL=C sort | xargs)
+    counts=$(tc filter show block "$block" | grep -o 'in_hw_count [0-9]*' | sort -u | xargs)
+    [[ $bound == "$(printf '%s\n' "$@" | LC_ALL=C sort | xargs)" && $counts == "in_hw_count $#" ]] || { echo "$bound: $counts"; return 1; }
+}
+
 # all_in_hw: the daemon says that every rule of its is in hardware, and there are some.
 all_in_hw() {
     local status

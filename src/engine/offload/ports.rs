@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! ports -> a switch for each switch id; then for each port that may admit:
-//!   hw-tc-offload on -> clsact qdisc -> rules read back -> (once a switch) probe -> planned
+//!   hw-tc-offload on -> clsact qdisc, with the shared block if it can (`blocks`) -> rules read back -> (once a switch) probe -> planned
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 
+use super::blocks::{Joined, Sharing};
 use super::wishes::Facts;
 use super::{Job, Offload, OneSwitch, SwitchKey};
 use crate::config::{LayoutMode, OffloadMode};
@@ -17,7 +18,7 @@ use crate::engine::probe::{Abilities, Ask, Probe, Verdict, truth};
 use crate::engine::report::Severity;
 use crate::engine::switch::Switch;
 use crate::model::{
-    Block, Family, IfIndex, Prio, Reason, RuleOp, RuleOpKind, Runs, SwitchId, TableId,
+    Block, IfIndex, InHardware, Prio, Reason, Refusal, RuleOp, RuleOpKind, Runs, SwitchId, TableId,
 };
 use crate::plan::{Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
 use crate::view::ports::{Port, Switch as SwitchPorts};
@@ -30,13 +31,24 @@ impl Engine {
         offload.switches.retain(|key, _| seen.contains_key(key));
         // A port that goes down, say, concerns groups and hosts; a switch or table that is new, every prefix.
         let (mut all_anew, mut regroup) = (false, false);
+        let bound = offload.ports.shared_blocks();
+        let homes = offload.switches.values();
+        let mut homes: BTreeSet<_> = homes.filter_map(|one| one.sharing.home()).collect();
         for (key, ports) in seen {
-            let one = offload.switches.entry(key).or_insert_with(|| {
+            let one = offload.switches.entry(key.clone()).or_insert_with(|| {
                 all_anew = true;
                 self.new_switch(ports.clone(), mode)
             });
+            if let SwitchKey::Id(id) = &key
+                && offload.qdiscs_listed
+            {
+                one.sharing.choose(id, &ports.ports, &bound, &homes);
+                homes.extend(one.sharing.home());
+            }
+            one.sharing.update(&ports.ports, &bound);
+            let sharing = &one.sharing;
             let stays = |block: &Block| {
-                let mut blocks = ports.ports.iter().map(|port| Block::Port(port.dev));
+                let mut blocks = ports.ports.iter().map(|port| sharing.listed_block_of(port));
                 blocks.any(|of_port| of_port == *block)
             };
             let (listed, gone) = one.listed.iter().partition(|block| stays(block));
@@ -137,6 +149,7 @@ impl Engine {
             groups: FxHashMap::default(),
             listed: BTreeSet::new(),
             planned: Vec::new(),
+            sharing: Sharing::default(),
             probe: None,
             verdict: in_software.then_some(Verdict::Fit(all)),
         }
@@ -153,20 +166,19 @@ impl Engine {
         };
         for one in switches.values_mut() {
             let able = one.families();
-            let ready =
-                |port: &&Port| one.listed.contains(&Block::Port(port.dev)) && has_own_ingress(port);
             let planned = |port: &Port| {
-                let [v4, v6] = admits(port);
+                let [v4, v6] = one.sharing.admits(port);
+                let block = one.sharing.ready_block_of(port);
                 Some(PlannedPort {
                     dev: port.dev,
                     name: port.name.clone(),
                     mac: port.mac?,
                     table: port.table,
-                    block: Block::Port(port.dev),
+                    block: block.filter(|block| one.listed.contains(block))?,
                     families: [v4 && able[0], v6 && able[1]],
                 })
             };
-            let ports = one.ports.ports.iter().filter(ready).filter_map(planned);
+            let ports = one.ports.ports.iter().filter_map(planned);
             let wanted: Vec<PlannedPort> = ports
                 .filter(|port| port.families != [false, false])
                 .collect();
@@ -191,7 +203,9 @@ impl Engine {
                     let text = format!("{driver}: not used for routes: {why}");
                     self.notables
                         .push(self.now, Severity::Warn, "driver-unfit", text);
-                } else if let Some((block, port)) = one.first_to_ask() {
+                } else if !one.sharing.has_work(&one.ports.ports)
+                    && let Some((block, port)) = one.first_to_ask()
+                {
                     let left = one.rules.left_by_probe(block);
                     let wanted = self.config.offload.layout;
                     one.probe = Some((Probe::new(block, port, wanted, left), None));
@@ -238,10 +252,7 @@ impl Engine {
 
     /// What the driver can decides how rules are written.
     fn ports_probed(&mut self, key: &SwitchKey, one: &mut OneSwitch) {
-        let name = match key {
-            SwitchKey::Id(id) => id.to_string(),
-            SwitchKey::Lab => "software".to_owned(),
-        };
+        let name = switch_name(key);
         let (abilities, fit) = match &one.verdict {
             Some(Verdict::Fit(abilities)) => (abilities, true),
             Some(Verdict::Unfit(abilities)) => (abilities, false),
@@ -299,9 +310,10 @@ impl Engine {
         }
         let mut jobs: Vec<(Job, RuleOpKind)> = Vec::new();
         for one in offload.switches.values() {
+            let shares = !matches!(one.verdict, Some(Verdict::Unfit(_)));
             for port in &one.ports.ports {
                 let dev = port.dev;
-                let admits = admits(port) != [false, false];
+                let admits = one.sharing.admits(port) != [false, false];
                 let off = port
                     .tc_offload
                     .is_some_and(|feature| !feature.on && feature.changeable);
@@ -309,16 +321,16 @@ impl Engine {
                     jobs.push((Job::Feature(dev), RuleOpKind::SwitchOnFeature { dev }));
                 }
                 match port.qdisc {
+                    None if shares && one.sharing.takes(port) => {}
                     None if admits && !offload.asked_qdiscs.contains(&dev) => {
                         jobs.push((Job::Qdisc(dev), RuleOpKind::AddQdisc { dev, block: None }));
                     }
                     None => {}
                     Some(_) => {
-                        let block = Block::Port(dev);
-                        let asked = offload
-                            .jobs
-                            .values()
-                            .any(|job| matches!(job, Job::Dump(b) if *b == block));
+                        let block = one.sharing.listed_block_of(port);
+                        let running = offload.jobs.values();
+                        let mut asked = running.chain(jobs.iter().map(|(job, _)| job));
+                        let asked = asked.any(|job| matches!(job, Job::Dump(b) if *b == block));
                         if !one.listed.contains(&block) && !asked {
                             jobs.push((Job::Dump(block), RuleOpKind::DumpRules(block)));
                         }
@@ -334,7 +346,7 @@ impl Engine {
                 Job::Qdisc(dev) => {
                     offload.asked_qdiscs.insert(dev);
                 }
-                Job::Rule(..) | Job::Dump(_) | Job::Qdiscs(_) | Job::Probe(_) => {}
+                Job::Rule(..) | Job::Dump(_) | Job::Qdiscs(_) | Job::Probe(_) | Job::Share(_) => {}
             }
             out.push(offload.op(job, kind));
         }
@@ -343,15 +355,64 @@ impl Engine {
         }
     }
 
+    /// Takes ports into the block that they share, one by one.
+    pub(super) fn poll_sharing(offload: &mut Offload, out: &mut Vec<RuleOp>) {
+        let known = offload.qdiscs_listed && !offload.ending;
+        let mut jobs = Vec::new();
+        for (key, one) in &mut offload.switches {
+            // What is asked of the driver meanwhile would be answered for the port that joins.
+            let unfit = matches!(one.verdict, Some(Verdict::Unfit(_)));
+            let may_begin = known && !unfit && one.probe.is_none();
+            if let Some(kind) = one.sharing.next(&one.ports.ports, may_begin) {
+                jobs.push((Job::Share(key.clone()), kind));
+            }
+        }
+        for (job, kind) in jobs {
+            out.push(offload.op(job, kind));
+        }
+    }
+
+    pub(super) fn sharing_done(&mut self, key: &SwitchKey, result: Result<InHardware, Refusal>) {
+        let Some(one) = self.offload.switches.get_mut(key) else {
+            return;
+        };
+        self.offload.ports_changed = true;
+        match one.sharing.answer(result) {
+            Joined::NotYet => {}
+            Joined::Proven => {
+                // What stands there is at the new port too, which is to be seen.
+                let block = one.sharing.home().map(Block::Shared);
+                let block = block.filter(|block| one.listed.contains(block));
+                if one.rules.is_started() {
+                    self.offload.wanted_dumps.extend(block);
+                }
+            }
+            Joined::Apart(dev) => {
+                let words = one.sharing.apart(dev).unwrap_or_default();
+                let text = if one.sharing.refusal().is_some() {
+                    format!("switch {}: no shared blocks: {words}", switch_name(key))
+                } else {
+                    let port = self.view.name_of(dev);
+                    format!("{port} can't share a block, and has one of its own: {words}")
+                };
+                self.notables
+                    .push(self.now, Severity::Info, "own-block", text);
+            }
+        }
+    }
+
     pub(super) fn qdisc_gone(&mut self, dev: IfIndex) {
-        let block = Block::Port(dev);
-        let ours = self
-            .offload
-            .switches
-            .values_mut()
-            .find(|one| one.listed.contains(&block));
-        if let Some(one) = ours {
-            one.rules.lose_block(block);
+        let bound = self.offload.ports.shared_blocks();
+        let ours = self.offload.switches.values_mut().find_map(|one| {
+            let port = one.ports.ports.iter().find(|port| port.dev == dev)?;
+            let block = one.sharing.listed_block_of(port);
+            one.listed.contains(&block).then_some((one, block))
+        });
+        if let Some((one, block)) = ours {
+            // While others are bound to it, a shared block keeps its rules.
+            if !matches!(block, Block::Shared(number) if bound.contains_key(&number)) {
+                one.rules.lose_block(block);
+            }
             self.offload.ports_changed = true;
             if self.view.link(dev).is_some() {
                 self.counters.mended.rules += 1;
@@ -369,15 +430,9 @@ impl Engine {
     }
 }
 
-/// The families that a port may admit packets of.
-pub(in crate::engine) fn admits(port: &Port) -> [bool; 2] {
-    // Somebody's shared block, or an `ingress` qdisc, can't have rules of ours beside.
-    let taken = port.qdisc.is_some() && !has_own_ingress(port);
-    [Family::V4, Family::V6].map(|family| !taken && port.refusals(family).is_empty())
-}
-
-/// Whether rules can hang at the port itself.
-pub(in crate::engine) fn has_own_ingress(port: &Port) -> bool {
-    port.qdisc
-        .is_some_and(|qdisc| qdisc.clsact && qdisc.block.is_none())
+fn switch_name(key: &SwitchKey) -> String {
+    match key {
+        SwitchKey::Id(id) => id.to_string(),
+        SwitchKey::Lab => "software".to_owned(),
+    }
 }

@@ -6,15 +6,12 @@ use std::net::IpAddr;
 
 use rustc_hash::FxHashSet;
 
-use super::ports::admits;
 use super::wishes::Facts;
 use super::{KEEP, Offload};
 use crate::engine::Engine;
 use crate::engine::probe::Verdict;
 use crate::engine::switch::Switch;
-use crate::model::{
-    Block, Family, ForeignKind, NeighbourKey, NeighbourState, Prefix, RouteKey, TableId,
-};
+use crate::model::{Family, ForeignKind, NeighbourKey, NeighbourState, Prefix, RouteKey, TableId};
 use crate::plan::{Except, HopId, Target, fixed_exceptions};
 use crate::view::{Belief, belief};
 
@@ -229,8 +226,8 @@ impl Engine {
                 .ports
                 .ports
                 .iter()
-                .filter(|port| port.qdisc.is_some() || admits(port) != [false, false])
-                .all(|port| one.listed.contains(&Block::Port(port.dev)));
+                .filter(|port| port.qdisc.is_some() || one.sharing.admits(port) != [false, false])
+                .all(|port| one.listed.contains(&one.sharing.listed_block_of(port)));
             let decided = match one.verdict {
                 Some(Verdict::Fit(_)) => synced && !one.planned.is_empty(),
                 // All that is found goes, whatever routes there are.

@@ -74,13 +74,13 @@ impl FoundSet {
 }
 
 impl Switch {
-    /// Notes rules that stand in a block, ours or not, before the start; whether prefixes of an earlier run are among them.
+    /// Notes all rules that stand in a block, ours or not, before the start; whether prefixes of an earlier run are among them.
     pub fn find(&mut self, block: Block, rules: Vec<ObservedRule>) -> bool {
         let of_prefix = |rule: &ObservedRule| {
             matches!(rule.cookie.and_then(read_mark), Some(Marked::Route(..)))
         };
         let adopts = rules.iter().any(of_prefix);
-        self.found.entry(block).or_default().extend(rules);
+        self.found.insert(block, rules);
         adopts
     }
 

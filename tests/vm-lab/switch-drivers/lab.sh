@@ -42,6 +42,8 @@ by_hardware 'from host to host' hops_to h0 h1
 by_hardware 'and IPv6' hops_to h0 h1 6
 
 section 'Two switches'
+check 'each has a block' sharing "$(block_of pf0vf0)" p0 pf0vf0 pf0vf1 pf0vf2 pf0vf3
+check 'of its own' sharing "$(block_of pf1vf0)" p1 pf1vf0 pf1vf1 pf1vf2 pf1vf3
 by_cpu 'from one to the other' hops_to h0 other
 by_cpu 'and IPv6' hops_to h0 other 6
 
@@ -128,7 +130,55 @@ wait_until 20 'the daemon says so' event rule-refused pf0vf1
 check 'from host to host, by whomever' hops_to h0 h1
 check 'and back' hops_to h1 h0
 check 'no rule is on it' test "$(grep -c '^pf0vf1 ' "$SWITCH/rules")" = 0
+check 'it has left the block' test "$(block_of pf0vf1)" = null
+check 'where the others have all rules' sharing "$(block_of p0)" p0 pf0vf0 pf0vf2 pf0vf3
 knob fail_port 0
+
+# ports_anew: as a driver finds them that has just been loaded.
+ports_anew() {
+    local port
+    kill_hard sw/frr-offload
+    for port in p0 p1 pf{0,1}vf{0,1,2,3}; do tc qdisc del dev "$port" clsact; done
+}
+
+section 'A driver without shared blocks'
+ports_anew
+again no_shared_block 1
+wait_until 20 'the daemon says so' event own-block 'no shared blocks: '
+wait_until 20 'rules for both hosts' host_rules h0 h1
+check 'no port shares a block' test "$(block_of p0) $(block_of pf0vf0) $(block_of pf0vf1)" = 'null null null'
+says() { offload sw show ports --json | jq -r '.[].verdict' | grep -qF "$1"; }
+check 'show ports says why' says 'no shared blocks ('
+by_hardware 'from host to host' hops_to h0 h1
+by_hardware 'and IPv6' hops_to h0 h1 6
+wait_until 20 'every rule is in hardware, says the daemon' all_in_hw
+knob no_shared_block 0
+
+section 'One port that can not share a block'
+# Bound in software without a word, it would keep all others from hardware.
+ports_anew
+again no_shared_port "$(cat /sys/class/net/pf0vf1/ifindex)"
+wait_until 20 'the daemon says so' event own-block pf0vf1
+wait_until 20 'rules for both hosts' host_rules h0 h1
+check 'it has a block of its own' test "$(block_of pf0vf1)" = null
+check 'the others share theirs' sharing "$(block_of p0)" p0 pf0vf0 pf0vf2 pf0vf3
+by_hardware 'from host to host' hops_to h0 h1
+by_hardware 'and back' hops_to h1 h0
+check 'show ports says why' says 'a block of its own ('
+# Now one that comes while rules are there: tc refuses it.
+knob no_shared_port "$(cat /sys/class/net/pf0vf0/ifindex)"
+tc qdisc del dev pf0vf0 clsact
+wait_until 20 'another, later' event own-block pf0vf0
+wait_until 20 'rules for both hosts' host_rules h0 h1
+check 'the others share theirs' sharing "$(block_of p0)" p0 pf0vf2 pf0vf3
+by_hardware 'from host to host' hops_to h0 h1
+knob no_shared_port 0
+
+section 'Flush'
+kill_hard sw/frr-offload
+left() { on sw frr-offload flush | grep 'left: the clsact qdiscs of ' | grep -q pf0vf2; }
+check 'it says what it leaves' left
+wait_until 5 'no rule is left' empty
 
 # No question finds this out: what it does to a packet only a packet tells. Such drivers are kept out by name
 # (src/engine/probe.rs, truth). This one is not known, so its lie shows: the TTL stays.
