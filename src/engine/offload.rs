@@ -434,6 +434,7 @@ impl Engine {
             .offload
             .switches
             .values()
+            .filter(|one| !one.sharing.is_busy())
             .filter_map(|one| one.rules.poll_timeout());
         rules
             .chain(retry)

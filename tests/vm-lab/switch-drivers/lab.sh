@@ -173,10 +173,17 @@ wait_until 20 'rules for both hosts' host_rules h0 h1
 check 'the others share theirs' sharing "$(block_of p0)" p0 pf0vf2 pf0vf3
 by_hardware 'from host to host' hops_to h0 h1
 knob no_shared_port 0
+# And one that takes the block, but not the rules in it.
+knob fail_port "$(cat /sys/class/net/pf0vf2/ifindex)"
+tc qdisc del dev pf0vf2 clsact
+wait_until 20 'one that takes no rule' event own-block pf0vf2
+check 'the others share theirs' sharing "$(block_of p0)" p0 pf0vf3
+by_hardware 'from host to host' hops_to h0 h1
+knob fail_port 0
 
 section 'Flush'
 kill_hard sw/frr-offload
-left() { on sw frr-offload flush | grep 'left: the clsact qdiscs of ' | grep -q pf0vf2; }
+left() { on sw frr-offload flush | grep 'left: the clsact qdiscs of ' | grep -q pf0vf3; }
 check 'it says what it leaves' left
 wait_until 5 'no rule is left' empty
 
