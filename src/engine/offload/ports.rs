@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! ports -> a switch for each switch id; then for each port that may admit:
-//!   hw-tc-offload on -> clsact qdisc, with the shared block if it can (`blocks`) -> rules read back -> (once a switch) probe -> planned
+//!   hw-tc-offload on -> clsact qdisc, with the shared block where it can (`blocks`) -> rules read back
+//!   -> (once a switch) probe -> planned
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -178,7 +178,7 @@ knob fail_port "$(cat /sys/class/net/pf0vf2/ifindex)"
 tc qdisc del dev pf0vf2 clsact
 wait_until 20 'one that takes no rule' event own-block pf0vf2
 check 'the others share theirs' sharing "$(block_of p0)" p0 pf0vf3
-by_hardware 'from host to host' hops_to h0 h1
+check 'from host to host, by whomever' hops_to h0 h1
 knob fail_port 0
 
 section 'Flush'

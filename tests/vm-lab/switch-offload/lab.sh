@@ -24,13 +24,20 @@ ipr sw neigh change "$(link_local h1 "${FAR[h1]}")" dev pf0vf1 nud stale
 by_hardware 'a neighbour that is STALE' hops_to h0 h1
 
 section 'One block for all ports'
-check 'each rule is written once' sharing "$(block_of p0)" p0 pf0vf0 pf0vf1 pf0vf2 pf0vf3
+block=$(block_of p0)
+check 'each rule is written once' sharing "$block" p0 pf0vf0 pf0vf1 pf0vf2 pf0vf3
 tc qdisc del dev pf0vf1 clsact
-wait_until 10 'a qdisc deleted: it is back in the block' sharing "$(block_of p0)" p0 pf0vf0 pf0vf1 pf0vf2 pf0vf3
+wait_until 10 'a qdisc deleted: it is back in the block' sharing "$block" p0 pf0vf0 pf0vf1 pf0vf2 pf0vf3
 check 'the daemon says so' event qdisc-stolen pf0vf1
 wait_until 10 'every rule is in hardware, says the daemon' all_in_hw
 by_hardware 'from it' hops_to h1 h0
 by_hardware 'and between others' hops_to h0 h2
+# The block goes with the last of them.
+for port in p0 pf0vf{0,1,2,3}; do tc qdisc del dev "$port" clsact; done
+wait_until 20 'all deleted: the block is back' sharing "$block" p0 pf0vf0 pf0vf1 pf0vf2 pf0vf3
+wait_until 20 'with all rules' rules_for 4
+wait_until 10 'every rule is in hardware, says the daemon' all_in_hw
+by_hardware 'they forward' hops_to h0 h1
 
 section 'What the router must see itself'
 check 'an expiring packet' hears h0 'Time to live exceeded' -t 1 -I 10.1.0.1 10.1.1.1
