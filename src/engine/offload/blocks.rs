@@ -3,14 +3,15 @@
 //! In a shared block a rule is written once for all ports. A port without ingress qdisc joins; one that has a plain clsact keeps it.
 //!
 //! ```text
-//! clsact with the block -> qdiscs listed -> a trial rule, indev and skip_sw: in hardware at every port that is bound?
+//! clsact with the block -> qdiscs listed -> a trial rule, as admission: indev, goto; in hardware at every port that is bound?
 //!                                             yes: proven, it may admit
 //!                                             no:  the qdisc goes again, a plain one comes: a block of its own
 //! ```
 //!
 //! A port whose driver refuses the block is bound in software without a word, and from then on the block refuses every rule that
 //! must be in hardware, for all ports (seen on Linux 6.12). So ports join one at a time, and while one does ([`Sharing::is_busy`])
-//! nothing else may be written. Two that can't, before two that can, speak for the driver: the others are not tried.
+//! nothing else may be written. Two that can't, before two that can, speak for the driver: the others are not tried. The flat layout
+//! has no admission that would tell ports apart, so nothing is shared there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
@@ -46,6 +47,8 @@ pub(in crate::engine) struct Sharing {
     on_trial: Vec<IfIndex>,
     /// A port joined: until the rules are read back they are known to be in hardware at the others only.
     recounts: bool,
+    /// Whoever is in the block has to leave.
+    dissolved: bool,
 }
 
 /// What an answer came to.
@@ -76,6 +79,11 @@ impl Sharing {
         }
     }
 
+    /// The layout serves blocks of one port only.
+    pub(super) const fn dissolve(&mut self) {
+        self.dissolved = true;
+    }
+
     /// The number of the block.
     pub(super) const fn home(&self) -> Option<NonZeroU32> {
         self.home
@@ -104,8 +112,9 @@ impl Sharing {
 
     /// The same, once it is known that its driver takes part.
     pub(in crate::engine) fn ready_block_of(&self, port: &Port) -> Option<Block> {
+        let joined = !self.dissolved && self.proven.contains(&port.dev);
         self.block_of(port)
-            .filter(|block| *block == Block::Port(port.dev) || self.proven.contains(&port.dev))
+            .filter(|block| *block == Block::Port(port.dev) || joined)
     }
 
     /// What is read back for a port.
@@ -166,7 +175,7 @@ impl Sharing {
 
     /// Whether a port without a qdisc waits to join; else it gets a plain one.
     pub(super) fn takes(&self, port: &Port) -> bool {
-        let can = self.home.is_some() && self.refusal().is_none();
+        let can = self.home.is_some() && !self.dissolved && self.refusal().is_none();
         can && !self.apart.contains_key(&port.dev)
     }
 
@@ -192,6 +201,9 @@ impl Sharing {
                     self.steps
                         .extend([RuleOpKind::AddQdisc { dev, block }, RuleOpKind::DumpQdiscs]);
                 }
+                First::Leave(dev) => self
+                    .steps
+                    .extend([RuleOpKind::DeleteQdisc { dev }, RuleOpKind::DumpQdiscs]),
                 First::Try(port) => self.try_ports(ports, port)?,
             }
         }
@@ -264,6 +276,10 @@ impl Sharing {
     }
 
     fn first_step<'a>(&self, ports: &'a [Port]) -> Option<First<'a>> {
+        if self.dissolved {
+            let left = ports.iter().find(|port| self.is_home(port));
+            return left.map(|port| First::Leave(port.dev));
+        }
         let on_trial = |port: &&Port| self.is_unproven(port);
         let joins = |port: &&Port| {
             port.qdisc.is_none() && self.takes(port) && self.admits(port) != [false, false]
@@ -293,7 +309,7 @@ impl Sharing {
                 dst_mac: Some(NO_SUCH),
                 ..RuleMatch::default()
             },
-            actions: [RuleAction::Drop].into(),
+            actions: [RuleAction::Goto(Chain::new(TRIAL + 1)?)].into(),
             runs: Runs::Hardware,
             cookie: probe_mark(),
         };
@@ -313,6 +329,7 @@ impl Sharing {
 
 enum First<'a> {
     Join(IfIndex),
+    Leave(IfIndex),
     Try(&'a Port),
 }
 

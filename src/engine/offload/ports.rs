@@ -135,8 +135,10 @@ impl Engine {
             ..Limits::none()
         };
         // Else the probe finds out.
+        let mut sharing = Sharing::default();
         if config.layout == LayoutMode::Flat {
             limits = limits.for_layout(Layout::Flat);
+            sharing.dissolve();
         }
         let all = Abilities {
             families: [true, true],
@@ -150,7 +152,7 @@ impl Engine {
             groups: FxHashMap::default(),
             listed: BTreeSet::new(),
             planned: Vec::new(),
-            sharing: Sharing::default(),
+            sharing,
             probe: None,
             verdict: in_software.then_some(Verdict::Fit(all)),
         }
@@ -293,6 +295,9 @@ impl Engine {
                 limits,
             );
             one.groups.clear();
+            if abilities.layout == Layout::Flat {
+                one.sharing.dissolve();
+            }
             let layout = abilities.layout.name();
             let text = format!("switch {name}: {layout} layout, the driver takes {missing}");
             self.notables

@@ -238,6 +238,17 @@ fn a_plain_qdisc_stays_and_what_is_of_others_is_left_alone() {
 }
 
 #[test]
+fn a_block_is_dissolved_port_by_port() {
+    let (mut tc, mut sharing) = (Tc::new(3), Sharing::default());
+    tc.settle(&mut sharing);
+    sharing.dissolve();
+    assert_eq!(sharing.ready_block_of(&tc.ports[0]), None);
+    tc.settle(&mut sharing);
+    assert_eq!(tc.ready(&sharing), [false; 3]);
+    assert!(tc.blocks().is_empty());
+}
+
+#[test]
 fn a_port_whose_qdisc_is_gone_joins_again() {
     let (mut tc, mut sharing) = (Tc::new(2), Sharing::default());
     tc.settle(&mut sharing);
