@@ -255,6 +255,8 @@ enum Step {
     PortMac(u8, bool),
     Local(Prefix, bool),
     Capacity(Option<usize>),
+    /// The operator says otherwise, and never more than there is room for.
+    Configured(usize),
     /// So many writes go through.
     Work(usize),
     Quiet,
@@ -301,6 +303,7 @@ fn steps(failures: bool) -> impl Strategy<Value = Steps> {
         3 => Just(Step::Quiet),
         1 => Just(Step::Restart),
         1 => Just(Step::Relayout),
+        1 => (30_usize..120).prop_map(Step::Configured),
     ];
     let wild = prop_oneof![
         4 => proptest::collection::vec(
@@ -436,6 +439,12 @@ impl Run {
                         switch.set_locals(env, (table, Family::V4), world.locals.clone());
                     }
                 });
+            }
+            Step::Configured(capacity) => {
+                let capacity = self.tc.room.map_or(*capacity, |room| room.min(*capacity));
+                self.capacity = Some(capacity);
+                let limits = limits(self.world.how, self.capacity);
+                self.with_env(|switch, env, _| switch.set_configured(env, limits));
             }
             Step::Capacity(room) => {
                 self.tc.room = *room;
@@ -732,6 +741,10 @@ fn new_switch(how: How, capacity: Option<usize>) -> Switch {
         first_prio: Prio::new(1).unwrap(),
         no_match_any: false,
     };
+    Switch::new(config, limits(how, capacity))
+}
+
+fn limits(how: How, capacity: Option<usize>) -> Limits {
     let mut limits = Limits {
         capacity,
         ..Limits::none()
@@ -739,7 +752,7 @@ fn new_switch(how: How, capacity: Option<usize>) -> Switch {
     if how == How::Merged {
         limits.classes = Limits::classes_for(5);
     }
-    Switch::new(config, limits.for_layout(how.layout()))
+    limits.for_layout(how.layout())
 }
 
 fn how() -> impl Strategy<Value = How> {

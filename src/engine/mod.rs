@@ -333,8 +333,7 @@ impl Engine {
         self.session
             .configure(config.fpm.replay_idle, config.fpm.stale_time);
         let old = std::mem::replace(&mut self.config, config);
-        // What `offload.ports` and `offload.ignore` say.
-        self.offload.ports_changed = true;
+        self.reconfigure_offload(&old.offload);
         let (was, is) = (&old.kernel, self.config.kernel.clone());
         if was.audit != is.audit {
             self.next_audit = None;

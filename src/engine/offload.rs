@@ -25,7 +25,7 @@ use super::Engine;
 use super::probe::{Ask, Probe, Verdict};
 use super::report::Severity;
 use super::switch::Switch;
-use crate::config::OffloadMode;
+use crate::config::{OffloadConfig, OffloadMode};
 use crate::model::{
     Block, IfIndex, InHardware, NeighbourKey, ObservedRule, OffloadEvent, Reason, Refusal,
     RouteKey, RuleOp, RuleOpKind, SwitchId, TableId, Ticket, Timestamp,
@@ -157,6 +157,8 @@ pub(super) struct Offload {
     kept: FxHashSet<NeighbourKey>,
     next_keep: Timestamp,
     next_counters: Timestamp,
+    /// The operator says otherwise what switches can hold.
+    limits_changed: bool,
     /// The end has come: nothing is started any more.
     pub(super) ending: bool,
 }
@@ -323,6 +325,19 @@ impl Engine {
             offload.groups_touched.clear();
         }
         self.offload = offload;
+    }
+
+    /// What can change while we run; the rest is said to need a restart.
+    pub(super) fn reconfigure_offload(&mut self, old: &OffloadConfig) {
+        let new = &self.config.offload;
+        self.offload.limits_changed |=
+            (old.capacity, old.bucket_bits) != (new.capacity, new.bucket_bits);
+        if old.hosts != new.hosts {
+            let neighbours = self.view.neighbours().map(|neighbour| neighbour.key);
+            self.offload.neighbours_touched.extend(neighbours);
+        }
+        // What `offload.ports` and `offload.ignore` say.
+        self.offload.ports_changed = true;
     }
 
     /// Hands out writes to tc, at most about `budget`.

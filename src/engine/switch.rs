@@ -261,6 +261,23 @@ impl Switch {
         }
     }
 
+    /// What the operator says. What was learned of a full table stays, unless the operator says another number.
+    pub fn set_configured(&mut self, env: &Env<'_>, limits: Limits) {
+        let now = self.plan.limits();
+        let capacity = if self.capacity == limits.capacity {
+            now.capacity
+        } else {
+            limits.capacity
+        };
+        self.capacity = limits.capacity;
+        let limits = Limits {
+            capacity,
+            overhead: now.overhead,
+            ..limits
+        };
+        self.set_limits(env, limits);
+    }
+
     /// Tries some prefixes that wait for room.
     pub fn refill(&mut self, env: &Env<'_>) {
         self.with_env(env, SwitchPlan::refill);

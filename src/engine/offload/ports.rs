@@ -84,7 +84,43 @@ impl Engine {
             offload.groups_touched.extend(self.plan.keys());
             offload.locals_changed = true;
         }
+        if std::mem::take(&mut offload.limits_changed) {
+            self.set_configured_limits(offload);
+        }
         self.set_planned_ports(offload);
+    }
+
+    /// What the operator says a switch can hold.
+    fn configured_limits(&self) -> Limits {
+        let config = &self.config.offload;
+        let limits = Limits {
+            capacity: config.capacity,
+            bucket_bits: config.bucket_bits,
+            ..Limits::none()
+        };
+        match config.layout {
+            LayoutMode::Flat => limits.for_layout(Layout::Flat),
+            // Else the probe finds out.
+            _ => limits,
+        }
+    }
+
+    fn set_configured_limits(&self, offload: &mut Offload) {
+        let Offload {
+            switches, world, ..
+        } = offload;
+        let facts = Facts {
+            engine: self,
+            world,
+        };
+        for one in switches.values_mut() {
+            // One that is still asked gets them with the answer.
+            let limits = match &one.verdict {
+                Some(Verdict::Fit(abilities)) => abilities.limit(self.configured_limits()),
+                _ => self.configured_limits(),
+            };
+            one.with(&facts, |rules, env| rules.set_configured(env, limits));
+        }
     }
 
     /// The switches that there are and that the operator wants.
@@ -129,15 +165,9 @@ impl Engine {
             first_prio: config.prio_base.unwrap_or(first),
             no_match_any: false,
         };
-        let mut limits = Limits {
-            capacity: config.capacity,
-            bucket_bits: config.bucket_bits,
-            ..Limits::none()
-        };
-        // Else the probe finds out.
+        let limits = self.configured_limits();
         let mut sharing = Sharing::default();
         if config.layout == LayoutMode::Flat {
-            limits = limits.for_layout(Layout::Flat);
             sharing.dissolve();
         }
         let all = Abilities {
