@@ -124,7 +124,15 @@ wait_until 20 'rules for both hosts' host_rules h0 h1
 by_hardware 'from host to host, IPv6' hops_to h0 h1 6
 knob no_match_v6_any 0
 
+# ports_anew: as a driver finds them that has just been loaded.
+ports_anew() {
+    local port
+    kill_hard sw/frr-offload
+    for port in p0 p1 pf{0,1}vf{0,1,2,3}; do tc qdisc del dev "$port" clsact; done
+}
+
 section 'A port that refuses every rule'
+ports_anew
 again fail_port "$(cat /sys/class/net/pf0vf1/ifindex)"
 wait_until 20 'the daemon says so' event rule-refused pf0vf1
 check 'from host to host, by whomever' hops_to h0 h1
@@ -133,13 +141,6 @@ check 'no rule is on it' test "$(grep -c '^pf0vf1 ' "$SWITCH/rules")" = 0
 check 'it has left the block' test "$(block_of pf0vf1)" = null
 check 'where the others have all rules' sharing "$(block_of p0)" p0 pf0vf0 pf0vf2 pf0vf3
 knob fail_port 0
-
-# ports_anew: as a driver finds them that has just been loaded.
-ports_anew() {
-    local port
-    kill_hard sw/frr-offload
-    for port in p0 p1 pf{0,1}vf{0,1,2,3}; do tc qdisc del dev "$port" clsact; done
-}
 
 section 'A driver without shared blocks'
 ports_anew
