@@ -31,9 +31,11 @@ demo-offload:
 
 test:
 	@scripts/setup
-	@scripts/test-rust
-	@$(MAKE) --no-print-directory labs
-	@$(MAKE) --no-print-directory test-vm
+	@code=0; \
+		scripts/test-rust || code=1; \
+		$(MAKE) --no-print-directory labs || code=1; \
+		$(MAKE) --no-print-directory test-vm || code=1; \
+		exit $$code
 
 # The labs use the debug build, with its overflow checks. FRR comes from cached root file systems,
 # which scripts/frr-tree makes.

@@ -216,6 +216,10 @@ ipr p2 addr replace 2001:db8:f::2/64 dev eth0
 follows() { vtysh r1 'show ip route 10.2.1.0/24' | grep -q 'fe80::ff:fe00:a02' && all_right; }
 wait_until 60 'its prefix goes by the new one' follows
 check 'the others by the same as ever' test "$(stand_ins | grep -v -E '^(10.2|198.51.102)')" = "$vias"
+# What zebra of p2 does with its way back meanwhile is not what this is about.
+tables() { ipr p2 route; ipr p2 nexthop; ipr r1 route; ipr r1 nexthop; }
+is_calm() { local before; before=$(tables) && sleep 1.5 && [[ $before == "$(tables)" ]]; }
+wait_until 20 'p2 and r1 have come to rest' is_calm
 check 'none is lost' everything_exact
 
 lab_passed
