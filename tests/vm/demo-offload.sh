@@ -43,8 +43,12 @@ by_hardware 'and to the uplink' hops_to h2 up
 printf '\n%ssw# ethtool -S pf0vf0%s\n' "$DIM" "$PLAIN"
 ethtool -S pf0vf0
 show frr-offload show offload --dev pf0vf0 --kind route
-printf '\n%ssw# tc -s filter show dev pf0vf0 ingress chain 2 | grep -A 8 10.1.1.0%s\n' "$DIM" "$PLAIN"
-tc -s filter show dev pf0vf0 ingress chain 2 | grep -A 8 10.1.1.0 || true
+# The ports share a block; without one the rules hang at each of them.
+read -r chain where < <(offload sw show offload 10.1.1.0/24 --json |
+    jq -r '.[0] | "\(.chain) " + if .block then "block \(.block)" else "dev \(.port) ingress" end')
+printf '\n%ssw# tc -s filter show %s chain %s | grep -A 8 10.1.1.0%s\n' "$DIM" "$where" "$chain" "$PLAIN"
+# shellcheck disable=SC2086  # words
+tc -s filter show $where chain "$chain" | grep -A 8 10.1.1.0
 check 'every rule is in hardware' all_in_hw
 printf '\n%ssw# frr-offload plan --full | grep 10.1.1.0/24%s\n' "$DIM" "$PLAIN"
 offload sw plan --full | grep -F 10.1.1.0/24
