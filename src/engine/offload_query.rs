@@ -38,15 +38,17 @@ impl RouteOffload {
         }
     }
 
-    /// With several switches the best counts: what one forwards needs no other.
-    const fn rank(&self) -> u8 {
-        match self.state {
+    /// With several switches the best counts: what one forwards needs no other. Of those that do not, the one that has the next
+    /// hop says why.
+    fn rank(&self) -> (u8, bool) {
+        let state = match self.state {
             OffloadState::Hardware => 0,
             OffloadState::Pending => 1,
             OffloadState::Failed => 2,
             OffloadState::Software => 3,
             OffloadState::Off => 4,
-        }
+        };
+        (state, self.reason == Some(Reason::OtherSwitch))
     }
 }
 
