@@ -190,6 +190,10 @@ impl Engine {
                 foreign || self.slots.find(*key).is_some() || offload.world.hosts.contains_key(key);
             offload.world.lookup.set(*key, present);
         }
+        let near = offload.world.hosts_right_below(&touched);
+        touched.extend(near);
+        touched.sort_unstable();
+        touched.dedup();
         let Offload {
             switches, world, ..
         } = offload;
