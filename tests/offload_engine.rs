@@ -351,6 +351,32 @@ fn a_longer_route_of_zebra_takes_a_host_from_its_subnet() {
 }
 
 #[test]
+fn a_table_that_comes_back_has_no_memory() {
+    let mut world = World::new("");
+    for index in [1, 2] {
+        world.enslave(index, Some(9));
+        let old = connected(MAIN, &format!("10.0.{index}.0/24"), index);
+        let new = connected(BLUE, &format!("10.0.{index}.0/24"), index);
+        world.offload(vec![
+            OffloadEvent::ForeignGone(old),
+            OffloadEvent::Foreign(new),
+        ]);
+        world.resolve(neighbour(index, &format!("10.0.{index}.2"), index as u8));
+    }
+    assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
+    // Nobody is in the VRF any more, and nobody knows that host when the ports come back.
+    for index in [1, 2] {
+        world.enslave(index, None);
+        let route = connected(BLUE, &format!("10.0.{index}.0/24"), index);
+        world.offload(vec![OffloadEvent::ForeignGone(route)]);
+    }
+    for index in [1, 2] {
+        world.enslave(index, Some(9));
+    }
+    assert_eq!(world.sends(1, "10.0.2.2"), None);
+}
+
+#[test]
 fn a_host_behind_a_smaller_mtu_is_the_kernels() {
     let mut world = World::new("");
     world.link(1, |link| link.mtu = 9000);
