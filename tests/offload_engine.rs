@@ -397,6 +397,30 @@ fn a_host_whose_subnet_is_on_two_links_is_the_kernels() {
 }
 
 #[test]
+fn a_route_by_hand_with_a_metric_below_that_of_zebra_comes_first() {
+    let mut world = World::new("setup = \"observe\"");
+    world.zebra(&[("10.9.0.0/16", Some(("10.0.2.2", 2)))]);
+    assert_eq!(world.sends(1, "10.9.0.1"), Some((dev(2), World::mac(2))));
+    let by_hand = ForeignRoute {
+        metric: 15,
+        protocol: 3,
+        kind: ForeignKind::Unicast,
+        ..connected(MAIN, "10.9.0.0/16", 3)
+    };
+    world.offload(vec![OffloadEvent::Foreign(by_hand)]);
+    assert_eq!(world.sends(1, "10.9.0.1"), None);
+    let below = ForeignRoute {
+        metric: 100,
+        ..by_hand
+    };
+    world.offload(vec![
+        OffloadEvent::Foreign(below),
+        OffloadEvent::ForeignGone(by_hand),
+    ]);
+    assert_eq!(world.sends(1, "10.9.0.1"), Some((dev(2), World::mac(2))));
+}
+
+#[test]
 fn a_host_behind_an_excluded_port_is_the_kernels() {
     let world = World::new("offload.ports = [\"*\", \"!eth2\"]");
     assert_eq!(world.sends(1, "10.0.2.2"), None);

@@ -24,6 +24,9 @@ use crate::view::mirror::Mirror;
 use crate::view::ports::{Port, Switch as SwitchPorts};
 use crate::view::{Belief, belief};
 
+/// zebra writes every route with it, whatever its protocol's says (`NL_DEFAULT_ROUTE_METRIC`).
+const ZEBRAS_METRIC: u32 = 20;
+
 /// What the kernel looks up besides the routes of our slots.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct World {
@@ -80,7 +83,7 @@ impl Facts<'_> {
             .find(key)
             .map(|id| self.engine.slots.get(id));
         if let Some(foreign) = self.world.mirror.best(key.table, key.prefix)
-            && (slot.is_none() || foreign.metric <= self.engine.config.kernel.metric)
+            && (slot.is_none() || foreign.metric <= self.metric())
         {
             return Wish::Slow(match foreign.kind {
                 ForeignKind::OnLink(_) => Reason::Connected,
@@ -114,6 +117,14 @@ impl Facts<'_> {
                 None => Wish::Slow(Reason::InProgress),
             },
             Err(reason) => Wish::Slow(reason),
+        }
+    }
+
+    /// The metric of the routes that the kernel forwards by: ours, or zebra's where that writes them.
+    fn metric(&self) -> u32 {
+        match self.engine.config.setup {
+            SetUp::Observe => ZEBRAS_METRIC,
+            SetUp::Takeover | SetUp::Beside => self.engine.config.kernel.metric,
         }
     }
 
