@@ -426,3 +426,19 @@ fn a_host_behind_an_excluded_port_is_the_kernels() {
     assert_eq!(world.sends(1, "10.0.2.2"), None);
     assert_eq!(world.sends(1, "10.0.3.2"), Some((dev(3), World::mac(3))));
 }
+
+#[test]
+fn rules_of_an_earlier_run_go_where_nothing_may_be_admitted() {
+    let mut world = World::new("");
+    assert_ne!(world.rules.len(), 0);
+    let filter = PacketFilter {
+        families: [true, true],
+        name: "a firewall".into(),
+    };
+    world.restart(vec![filter]);
+    assert_eq!(world.rules.len(), 0);
+    world.offload(vec![OffloadEvent::PacketFilters(Vec::new())]);
+    // Routes of the earlier run are waited for before anything is written.
+    world.pass(200);
+    assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
+}
