@@ -245,14 +245,6 @@ impl Engine {
         if !changed.is_empty() {
             self.offload.locals_changed = true;
             if self.offload.is_active() {
-                // Hosts inside of what came or went may be hosts now, or none any more.
-                let hosts: Vec<_> = self.offload.world.hosts.keys().copied().collect();
-                let near = hosts.into_iter().filter(|host| {
-                    changed
-                        .iter()
-                        .any(|key| key.table == host.table && key.prefix.covers(host.prefix))
-                });
-                self.offload.touched.extend(near);
                 self.offload.touched.extend(changed);
             }
         }

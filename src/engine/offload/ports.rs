@@ -19,7 +19,8 @@ use crate::engine::probe::{Abilities, Ask, Probe, Verdict, truth};
 use crate::engine::report::Severity;
 use crate::engine::switch::Switch;
 use crate::model::{
-    Block, IfIndex, InHardware, Prio, Reason, Refusal, RuleOp, RuleOpKind, Runs, SwitchId, TableId,
+    Block, IfIndex, InHardware, Prio, Reason, Refusal, RouteKey, RuleOp, RuleOpKind, Runs,
+    SwitchId, TableId,
 };
 use crate::plan::{Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
 use crate::view::ports::{Port, Switch as SwitchPorts};
@@ -65,8 +66,11 @@ impl Engine {
         let ports = offload.switches.values().flat_map(|one| &one.ports.ports);
         let tables: BTreeSet<TableId> = ports.map(|port| port.table).collect();
         if tables != offload.tables {
+            let known = std::mem::take(&mut offload.world.lookup);
+            let gone = known.keys().filter(|key| !tables.contains(&key.table));
+            let gone: Vec<RouteKey> = gone.collect();
             offload.tables = tables;
-            offload.world.lookup = Lookup::default();
+            self.forget_prefixes(offload, &gone);
             all_anew = true;
         }
         if all_anew && offload.is_active() {
@@ -120,6 +124,24 @@ impl Engine {
                 _ => self.configured_limits(),
             };
             one.with(&facts, |rules, env| rules.set_configured(env, limits));
+        }
+    }
+
+    /// Nobody follows what becomes of a table without ports, and it may come back.
+    fn forget_prefixes(&self, offload: &mut Offload, gone: &[RouteKey]) {
+        let Offload {
+            switches, world, ..
+        } = offload;
+        let facts = Facts {
+            engine: self,
+            world,
+        };
+        for one in switches.values_mut() {
+            one.with(&facts, |rules, env| {
+                for key in gone {
+                    rules.update(env, *key);
+                }
+            });
         }
     }
 

@@ -190,6 +190,10 @@ impl Engine {
                 foreign || self.slots.find(*key).is_some() || offload.world.hosts.contains_key(key);
             offload.world.lookup.set(*key, present);
         }
+        let near = offload.world.hosts_right_below(&touched);
+        touched.extend(near);
+        touched.sort_unstable();
+        touched.dedup();
         let Offload {
             switches, world, ..
         } = offload;
@@ -214,7 +218,10 @@ impl Engine {
         }
         let synced = self.has_synced();
         let Offload {
-            switches, world, ..
+            switches,
+            world,
+            devlink_listed,
+            ..
         } = offload;
         let facts = Facts {
             engine: self,
@@ -234,7 +241,15 @@ impl Engine {
                 Some(Verdict::Unfit(_)) => true,
                 None => false,
             };
-            if all_listed && decided && !one.rules.is_started() {
+            // Nor do rules of an earlier run wait for routes, or for somebody to ask the driver, where nothing may be admitted.
+            let mut ports = one.ports.ports.iter();
+            let idle =
+                *devlink_listed && ports.all(|port| one.sharing.admits(port) == [false, false]);
+            if one.rules.is_started() {
+                if idle && !synced && one.rules.is_empty() {
+                    one.rules.stop();
+                }
+            } else if all_listed && (decided || (idle && one.rules.has_found_ours())) {
                 one.with(&facts, Switch::start);
             }
         }

@@ -15,14 +15,17 @@ use rustc_hash::FxHashMap;
 
 use crate::engine::{Engine, SetUp};
 use crate::model::{
-    Family, ForeignKind, IfIndex, MacAddr, NeighbourKey, Reason, RouteKey, RouteKind,
+    Family, ForeignKind, ForeignRoute, IfIndex, MacAddr, NeighbourKey, Reason, RouteKey, RouteKind,
 };
-use crate::plan::{GroupKey, HopId, HopRule, Lookup, Target, Wish, scale_weights};
+use crate::plan::{GroupKey, HopId, HopRule, Lookup, Target, Wish, last_inside, scale_weights};
 use crate::resolve::{HopKey, HopState};
 use crate::rib::{Meaning, Path, PathTarget, SlotFlags};
 use crate::view::mirror::Mirror;
 use crate::view::ports::{Port, Switch as SwitchPorts};
 use crate::view::{Belief, belief};
+
+/// zebra writes every route with it, whatever its protocol's says (`NL_DEFAULT_ROUTE_METRIC`).
+const ZEBRAS_METRIC: u32 = 20;
 
 /// What the kernel looks up besides the routes of our slots.
 #[derive(Debug, Default)]
@@ -33,6 +36,23 @@ pub(in crate::engine) struct World {
     pub(in crate::engine) lookup: Lookup,
     /// Neighbours that are hosts, as prefixes, with the links that they are behind.
     pub(super) hosts: BTreeMap<RouteKey, BTreeSet<IfIndex>>,
+}
+
+impl World {
+    /// Hosts that are looked up right below one of these prefixes, or may have been before it went: their subnet came, went, or
+    /// has a longer prefix inside now.
+    pub(super) fn hosts_right_below(&self, keys: &[RouteKey]) -> Vec<RouteKey> {
+        let below = |key: &RouteKey| {
+            let (key, gone) = (*key, !self.lookup.contains(*key));
+            let last = RouteKey {
+                prefix: last_inside(key.prefix),
+                ..key
+            };
+            let hosts = self.hosts.range(key..=last).map(|(host, _)| *host);
+            hosts.filter(move |host| gone || self.lookup.parent(*host) == Some(key))
+        };
+        keys.iter().flat_map(below).collect()
+    }
 }
 
 /// How a group is forwarded by a switch.
@@ -63,7 +83,7 @@ impl Facts<'_> {
             .find(key)
             .map(|id| self.engine.slots.get(id));
         if let Some(foreign) = self.world.mirror.best(key.table, key.prefix)
-            && (slot.is_none() || foreign.metric <= self.engine.config.kernel.metric)
+            && (slot.is_none() || foreign.metric <= self.metric())
         {
             return Wish::Slow(match foreign.kind {
                 ForeignKind::OnLink(_) => Reason::Connected,
@@ -74,10 +94,10 @@ impl Facts<'_> {
         let with_tos = self.world.mirror.routes_of(key).any(|route| route.tos != 0);
         let Some(slot) = slot else {
             return match self.host(key) {
-                Some(hop) if ports.ports.iter().any(|port| port.dev == hop.dev) => {
-                    Wish::Forward(Target::Hop(hop))
-                }
-                Some(_) => Wish::Slow(Reason::OtherSwitch),
+                Some(hop) => match egress(ports, hop.dev) {
+                    Ok(_) => Wish::Forward(Target::Hop(hop)),
+                    Err(reason) => Wish::Slow(reason),
+                },
                 None => Wish::Slow(Reason::Connected),
             };
         };
@@ -97,6 +117,14 @@ impl Facts<'_> {
                 None => Wish::Slow(Reason::InProgress),
             },
             Err(reason) => Wish::Slow(reason),
+        }
+    }
+
+    /// The metric of the routes that the kernel forwards by: ours, or zebra's where that writes them.
+    fn metric(&self) -> u32 {
+        match self.engine.config.setup {
+            SetUp::Observe => ZEBRAS_METRIC,
+            SetUp::Takeover | SetUp::Beside => self.engine.config.kernel.metric,
         }
     }
 
@@ -126,13 +154,22 @@ impl Facts<'_> {
         let devs = self.world.hosts.get(&key)?;
         let tree = self.world.lookup.tree(key.table, key.prefix.family())?;
         let subnet = tree.parent(key.prefix)?;
-        let ForeignKind::OnLink(dev) = self.world.mirror.best(key.table, subnet)?.kind else {
+        let best = self.world.mirror.best(key.table, subnet)?;
+        let ForeignKind::OnLink(dev) = best.kind else {
             return None;
         };
         let covered = RouteKey {
             prefix: subnet,
             ..key
         };
+        // Of links with one subnet the kernel takes the first, which nothing here tells.
+        let mut routes = self.world.mirror.routes_of(covered);
+        let rivals = |route: &ForeignRoute| {
+            route.tos != 0 || (route.metric == best.metric && route.kind != best.kind)
+        };
+        if routes.any(rivals) {
+            return None;
+        }
         let ours = self.engine.slots.find(covered).is_some();
         (!ours && devs.contains(&dev)).then(|| HopId {
             family: key.prefix.family(),
@@ -165,12 +202,6 @@ impl Facts<'_> {
                 .map(|hop| hop.weight),
         );
         let announced = weights.len();
-        let ingress_mtu = switch
-            .ports
-            .iter()
-            .filter(|port| !port.excluded)
-            .map(|port| port.mtu)
-            .max();
         let (mut members, mut ids, mut why) = (Vec::new(), Vec::new(), Reason::NoNextHop);
         for (hop, weight) in planned.zip(weights) {
             let hop = match hop {
@@ -188,15 +219,10 @@ impl Facts<'_> {
                 dev: id.dev,
                 addr: id.addr,
             });
-            let Some(port) = switch.ports.iter().find(|port| port.dev == id.dev) else {
-                return (nothing(Reason::OtherSwitch), hops);
+            let port = match egress(switch, id.dev) {
+                Ok(port) => port,
+                Err(reason) => return (nothing(reason), hops),
             };
-            if port.excluded {
-                return (nothing(Reason::PortExcluded), hops);
-            }
-            if ingress_mtu.is_some_and(|mtu| port.mtu < mtu) {
-                return (nothing(Reason::EgressMtu), hops);
-            }
             let rule = self.hop_rule(port, id);
             hops.push((id, rule));
             ids.push(id);
@@ -248,5 +274,21 @@ impl Facts<'_> {
             (Some(src), Some(dst)) if port.usable => HopRule::Send { src, dst },
             _ => HopRule::Slow,
         }
+    }
+}
+
+/// The port by which a switch sends to a link, if it may: whatever comes in by another of its ports must fit.
+fn egress(switch: &SwitchPorts, dev: IfIndex) -> Result<&Port, Reason> {
+    let mut ports = switch.ports.iter();
+    let port = ports
+        .find(|port| port.dev == dev)
+        .ok_or(Reason::OtherSwitch)?;
+    let mut admitting = switch.ports.iter().filter(|port| !port.excluded);
+    if port.excluded {
+        Err(Reason::PortExcluded)
+    } else if admitting.any(|ingress| ingress.mtu > port.mtu) {
+        Err(Reason::EgressMtu)
+    } else {
+        Ok(port)
     }
 }

@@ -93,6 +93,16 @@ impl Switch {
             .collect()
     }
 
+    /// Whether rules of an earlier run wait for the start.
+    pub fn has_found_ours(&self) -> bool {
+        self.found.values().flatten().any(is_ours)
+    }
+
+    /// Nothing of ours is there, and not everything that rules follow from is known.
+    pub const fn stop(&mut self) {
+        self.started = false;
+    }
+
     /// Everything is known: takes over what an earlier run has left, and begins to write.
     pub fn start(&mut self, env: &Env<'_>) {
         if self.started {

@@ -1,0 +1,444 @@
+//! The engine around the switches: what the kernel and zebra tell becomes rules, and goes with what it came from. Ports are plain
+//! links (`skip_hw`), the kernel is the fake one, tc a map.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test may panic"
+)]
+
+mod fake;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use frr_offload::config::{self, Config, ConfigText};
+use frr_offload::engine::{Engine, Memory};
+use frr_offload::model::*;
+
+use fake::FakeKernel;
+
+struct World {
+    engine: Engine,
+    config: Config,
+    kernel: FakeKernel,
+    qdiscs: BTreeMap<IfIndex, IngressQdisc>,
+    rules: BTreeMap<RulePlace, FlowerRule>,
+    now: u64,
+}
+
+fn dev(index: u32) -> IfIndex {
+    IfIndex::new(index).unwrap()
+}
+
+fn key(table: u32, prefix: &str) -> RouteKey {
+    RouteKey {
+        table: TableId(table),
+        prefix: prefix.parse().unwrap(),
+    }
+}
+
+fn connected(table: u32, prefix: &str, index: u32) -> ForeignRoute {
+    ForeignRoute {
+        key: key(table, prefix),
+        metric: 0,
+        tos: 0,
+        protocol: 2,
+        kind: ForeignKind::OnLink(dev(index)),
+        way: index.into(),
+    }
+}
+
+fn neighbour(index: u32, addr: &str, last: u8) -> Neighbour {
+    Neighbour {
+        key: NeighbourKey {
+            dev: dev(index),
+            addr: addr.parse().unwrap(),
+        },
+        mac: Some(MacAddr([2, 0, 0, 0, 2, last])),
+        state: NeighbourState::Reachable,
+        router: false,
+        protocol: 0,
+        managed: false,
+    }
+}
+
+const MAIN: u32 = TableId::MAIN.0;
+const BLUE: u32 = 10;
+
+impl World {
+    /// Three ports, each with a connected subnet 10.0.N.0/24 and the host 10.0.N.2, and `toml` in the configuration.
+    fn new(toml: &str) -> Self {
+        let text = format!("offload.mode = \"skip_hw\"\n{toml}\n");
+        let file = ConfigText {
+            file: Arc::from(std::path::Path::new("test.toml")),
+            text,
+        };
+        let mut kernel = FakeKernel::with_links(3);
+        let mut vrf = fake::link(9, true);
+        vrf.name = "blue".into();
+        vrf.kind = Some("vrf".into());
+        vrf.vrf_table = Some(TableId(BLUE));
+        kernel.links.insert(dev(9), vrf);
+        for n in 1..=3 {
+            let host = neighbour(n, &format!("10.0.{n}.2"), n as u8);
+            kernel.neighbours.insert(host.key, host);
+        }
+        let config = config::parse(&[file]).unwrap();
+        let mut world = Self {
+            engine: Engine::new(config.clone(), Memory::default()),
+            config,
+            kernel,
+            qdiscs: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            now: 0,
+        };
+        world.begin(Vec::new());
+        world
+    }
+
+    /// Another daemon over what this one has left, where these filter.
+    fn restart(&mut self, filters: Vec<PacketFilter>) {
+        self.engine = Engine::new(self.config.clone(), Memory::default());
+        self.begin(filters);
+    }
+
+    fn begin(&mut self, filters: Vec<PacketFilter>) {
+        let listing = self.kernel.listing();
+        self.tell(Event::Kernel(listing));
+        let forwards = |family| LinkConf {
+            family,
+            forwarding: Some(true),
+            rp_filter: Some(0),
+        };
+        let subnets = (1..=3).map(|n| connected(MAIN, &format!("10.0.{n}.0/24"), n));
+        let mut events = vec![
+            OffloadEvent::Qdiscs(self.qdiscs.values().copied().collect()),
+            OffloadEvent::PacketFilters(filters),
+            OffloadEvent::Devlink {
+                instances: Vec::new(),
+                ports: Vec::new(),
+            },
+            OffloadEvent::ConfAll(forwards(Family::V6)),
+            OffloadEvent::Foreigns {
+                routes: subnets.collect(),
+                last: true,
+            },
+        ];
+        for n in 1..=3 {
+            events.push(OffloadEvent::Conf(dev(n), forwards(Family::V4)));
+        }
+        self.offload(events);
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.engine.handle(Timestamp(self.now), event);
+    }
+
+    fn offload(&mut self, events: Vec<OffloadEvent>) {
+        self.tell(Event::Offload(events));
+        self.settle();
+    }
+
+    fn source(&mut self, event: SourceEvent) {
+        self.tell(Event::Source(event));
+        self.settle();
+    }
+
+    /// zebra connects, and tells a route a word.
+    fn zebra(&mut self, routes: &[(&str, Option<(&str, u32)>)]) {
+        self.source(SourceEvent::Opened {
+            source: SourceId::Fpm,
+            session: 1,
+            peer: "zebra".into(),
+            pid: Some(0x8000_0001),
+        });
+        for (prefix, hop) in routes {
+            self.route(MAIN, prefix, *hop);
+        }
+        self.pass(10);
+    }
+
+    fn route(&mut self, table: u32, prefix: &str, hop: Option<(&str, u32)>) {
+        let path = hop.map(|(via, index)| RoutePath {
+            protocol: Protocol(186),
+            kind: RouteKind::Unicast,
+            metric: 20,
+            mtu: None,
+            prefsrc: None,
+            hops: PathHops::Inline(
+                [NextHop {
+                    via: Some(via.parse().unwrap()),
+                    dev: Some(dev(index)),
+                    weight: 1,
+                    onlink: false,
+                    encap: false,
+                }]
+                .into(),
+            ),
+        });
+        let update = RouteUpdate {
+            key: key(table, prefix),
+            path,
+            protocol: Protocol(186),
+        };
+        self.source(SourceEvent::Batch {
+            source: SourceId::Fpm,
+            session: 1,
+            frames: 1,
+            skipped: 0,
+            updates: vec![SourceUpdate::Route(update)],
+        });
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now += seconds * 1000;
+        self.settle();
+    }
+
+    fn link(&mut self, index: u32, change: impl FnOnce(&mut Link)) {
+        let link = self.kernel.links.get_mut(&dev(index)).unwrap();
+        change(link);
+        let link = link.clone();
+        self.tell(Event::Kernel(vec![KernelEvent::Link(link)]));
+        self.settle();
+    }
+
+    /// The kernel forgets its neighbours when a link changes its master.
+    fn enslave(&mut self, index: u32, master: Option<u32>) {
+        let keys: Vec<_> = self.kernel.neighbours.keys().copied().collect();
+        for key in keys.into_iter().filter(|key| key.dev == dev(index)) {
+            self.kernel.neighbours.remove(&key);
+            self.tell(Event::Kernel(vec![KernelEvent::NeighbourGone(key)]));
+        }
+        self.link(index, |link| link.master = master.map(dev));
+    }
+
+    fn resolve(&mut self, neighbour: Neighbour) {
+        self.kernel.neighbours.insert(neighbour.key, neighbour);
+        self.tell(Event::Kernel(vec![KernelEvent::Neighbour(neighbour)]));
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..1000 {
+            let now = Timestamp(self.now);
+            let events = std::mem::take(&mut self.kernel.events);
+            let mut ops = Vec::new();
+            let mut rule_ops = Vec::new();
+            let quiet = events.is_empty();
+            self.engine.handle(now, Event::Kernel(events));
+            self.engine.poll_ops(now, 64, &mut ops);
+            self.engine.poll_rule_ops(now, 64, &mut rule_ops);
+            if quiet && ops.is_empty() && rule_ops.is_empty() {
+                return;
+            }
+            for event in self.kernel.write(ops) {
+                self.engine.handle(now, event);
+            }
+            for op in rule_ops {
+                let events = self.write(op);
+                self.engine.handle(now, Event::Offload(events));
+            }
+        }
+        panic!("it never settles");
+    }
+
+    fn write(&mut self, op: RuleOp) -> Vec<OffloadEvent> {
+        let mut events = Vec::new();
+        match op.kind {
+            RuleOpKind::Put { place, rule, .. } => {
+                self.rules.insert(place, *rule);
+            }
+            RuleOpKind::Delete { place, .. } => {
+                self.rules.remove(&place);
+            }
+            RuleOpKind::AddQdisc { dev, block } => {
+                let qdisc = IngressQdisc {
+                    dev,
+                    clsact: true,
+                    block,
+                };
+                self.qdiscs.insert(dev, qdisc);
+            }
+            RuleOpKind::DeleteQdisc { dev } => {
+                self.qdiscs.remove(&dev);
+            }
+            RuleOpKind::SwitchOnFeature { .. } => {}
+            RuleOpKind::DumpQdiscs => {
+                events.push(OffloadEvent::Qdiscs(
+                    self.qdiscs.values().copied().collect(),
+                ));
+            }
+            RuleOpKind::DumpRules(block) => {
+                let of_it = self.rules.iter().filter(|(place, _)| place.block == block);
+                let observed = |(place, rule): (&RulePlace, &FlowerRule)| ObservedRule {
+                    place: *place,
+                    cookie: Some(rule.cookie),
+                    rule: Some(rule.clone()),
+                    hardware: InHardware::default(),
+                    counters: RuleCounters::default(),
+                };
+                events.push(OffloadEvent::Rules {
+                    block,
+                    rules: of_it.map(observed).collect(),
+                    last: true,
+                });
+            }
+        }
+        events.push(OffloadEvent::Outcomes(vec![RuleOutcome {
+            ticket: op.ticket,
+            result: Ok(InHardware::default()),
+        }]));
+        events
+    }
+
+    /// Where a packet that comes in by a port for the router goes: out of a port to an Ethernet address, or `None` to the kernel.
+    fn sends(&self, port: u32, dst: &str) -> Option<(IfIndex, MacAddr)> {
+        let dst = dst.parse().unwrap();
+        let std::net::IpAddr::V4(to) = dst else {
+            panic!("IPv4 only")
+        };
+        let covers = |masked: Masked| match masked {
+            Masked::V4 { addr, mask } => to.to_bits() & mask == addr,
+            Masked::V6 { .. } => false,
+        };
+        let mut chain = Chain::ENTRY;
+        loop {
+            let rule = self.rules.iter().find(|(place, rule)| {
+                let matches = &rule.matches;
+                place.block == Block::Port(dev(port))
+                    && place.chain == chain
+                    && rule.protocol == EtherProto::Ipv4
+                    && matches.dst.is_none_or(covers)
+                    && matches.src.is_none()
+                    && matches.ttl.is_none()
+            })?;
+            match rule.1.actions.as_ref() {
+                [.., RuleAction::Goto(next)] => chain = *next,
+                [
+                    RuleAction::Rewrite { dst, .. },
+                    ..,
+                    RuleAction::Redirect(out),
+                ] => {
+                    return Some((*out, *dst));
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    fn mac(last: u8) -> MacAddr {
+        MacAddr([2, 0, 0, 0, 2, last])
+    }
+}
+
+#[test]
+fn a_host_of_a_connected_subnet_is_forwarded_to() {
+    let world = World::new("");
+    assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
+    assert_eq!(world.sends(1, "10.0.2.3"), None);
+}
+
+#[test]
+fn a_longer_route_of_zebra_takes_a_host_from_its_subnet() {
+    let mut world = World::new("");
+    world.zebra(&[("10.0.2.0/25", Some(("10.0.3.2", 3)))]);
+    // As the kernel looks it up, whatever neighbours it still knows.
+    assert_ne!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
+    world.route(MAIN, "10.0.2.0/25", None);
+    assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
+}
+
+#[test]
+fn a_table_that_comes_back_has_no_memory() {
+    let mut world = World::new("");
+    for index in [1, 2] {
+        world.enslave(index, Some(9));
+        let old = connected(MAIN, &format!("10.0.{index}.0/24"), index);
+        let new = connected(BLUE, &format!("10.0.{index}.0/24"), index);
+        world.offload(vec![
+            OffloadEvent::ForeignGone(old),
+            OffloadEvent::Foreign(new),
+        ]);
+        world.resolve(neighbour(index, &format!("10.0.{index}.2"), index as u8));
+    }
+    assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
+    // Nobody is in the VRF any more, and nobody knows that host when the ports come back.
+    for index in [1, 2] {
+        world.enslave(index, None);
+        let route = connected(BLUE, &format!("10.0.{index}.0/24"), index);
+        world.offload(vec![OffloadEvent::ForeignGone(route)]);
+    }
+    for index in [1, 2] {
+        world.enslave(index, Some(9));
+    }
+    assert_eq!(world.sends(1, "10.0.2.2"), None);
+}
+
+#[test]
+fn a_host_behind_a_smaller_mtu_is_the_kernels() {
+    let mut world = World::new("");
+    world.link(1, |link| link.mtu = 9000);
+    assert_eq!(world.sends(1, "10.0.2.2"), None);
+    world.link(1, |link| link.mtu = 1500);
+    assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
+}
+
+#[test]
+fn a_host_whose_subnet_is_on_two_links_is_the_kernels() {
+    let mut world = World::new("");
+    world.resolve(neighbour(1, "10.0.2.2", 7));
+    let twice = connected(MAIN, "10.0.2.0/24", 1);
+    world.offload(vec![OffloadEvent::Foreign(twice)]);
+    assert_eq!(world.sends(3, "10.0.2.2"), None);
+    world.offload(vec![OffloadEvent::ForeignGone(twice)]);
+    assert_eq!(world.sends(3, "10.0.2.2"), Some((dev(2), World::mac(2))));
+}
+
+#[test]
+fn a_route_by_hand_with_a_metric_below_that_of_zebra_comes_first() {
+    let mut world = World::new("setup = \"observe\"");
+    world.zebra(&[("10.9.0.0/16", Some(("10.0.2.2", 2)))]);
+    assert_eq!(world.sends(1, "10.9.0.1"), Some((dev(2), World::mac(2))));
+    let by_hand = ForeignRoute {
+        metric: 15,
+        protocol: 3,
+        kind: ForeignKind::Unicast,
+        ..connected(MAIN, "10.9.0.0/16", 3)
+    };
+    world.offload(vec![OffloadEvent::Foreign(by_hand)]);
+    assert_eq!(world.sends(1, "10.9.0.1"), None);
+    let below = ForeignRoute {
+        metric: 100,
+        ..by_hand
+    };
+    world.offload(vec![
+        OffloadEvent::Foreign(below),
+        OffloadEvent::ForeignGone(by_hand),
+    ]);
+    assert_eq!(world.sends(1, "10.9.0.1"), Some((dev(2), World::mac(2))));
+}
+
+#[test]
+fn a_host_behind_an_excluded_port_is_the_kernels() {
+    let world = World::new("offload.ports = [\"*\", \"!eth2\"]");
+    assert_eq!(world.sends(1, "10.0.2.2"), None);
+    assert_eq!(world.sends(1, "10.0.3.2"), Some((dev(3), World::mac(3))));
+}
+
+#[test]
+fn rules_of_an_earlier_run_go_where_nothing_may_be_admitted() {
+    let mut world = World::new("");
+    assert_ne!(world.rules.len(), 0);
+    let filter = PacketFilter {
+        families: [true, true],
+        name: "a firewall".into(),
+    };
+    world.restart(vec![filter]);
+    assert_eq!(world.rules.len(), 0);
+    world.offload(vec![OffloadEvent::PacketFilters(Vec::new())]);
+    // Routes of the earlier run are waited for before anything is written.
+    world.pass(200);
+    assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
+}
