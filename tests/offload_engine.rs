@@ -442,3 +442,14 @@ fn rules_of_an_earlier_run_go_where_nothing_may_be_admitted() {
     world.pass(200);
     assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
 }
+
+#[test]
+fn a_glob_that_matches_no_port_is_told_with_those_that_there_are() {
+    let mut world = World::new("offload.ports = [\"eth1\", \"swp*\"]");
+    world.link(1, |link| link.mtu = 9000);
+    let told = world.engine.events(0);
+    let mut told = told.iter().filter(|event| event.kind == "ports-unmatched");
+    let text = "`offload.ports`: \"swp*\" matches nothing; there are eth1, eth2, eth3";
+    assert_eq!(&*told.next().unwrap().text, text);
+    assert!(told.next().is_none());
+}

@@ -73,6 +73,20 @@ fn memory(state_file: &Path, links: &[Link]) -> Memory {
     }
 }
 
+/// What an earlier run has left in hardware would forward for ever by what was known then.
+fn remove_rules() -> anyhow::Result<()> {
+    let mut dump = DumpSocket::open().context("can't open a netlink socket")?;
+    let rules = flush_rules::find(&mut dump)?.rules;
+    if !rules.is_empty() {
+        flush_rules::remove(&rules)?;
+        info!(
+            rules = rules.len(),
+            "removed the rules of an earlier run: the offload is off"
+        );
+    }
+    Ok(())
+}
+
 /// Reads the configuration again, for SIGHUP.
 pub type ReadConfig = Box<dyn Fn() -> Result<Config, Faults>>;
 
@@ -95,6 +109,12 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
     }
     let _lock = lock::NamespaceLock::take()?;
     let socket = AdminSocket::bind(&config.admin.socket)?;
+
+    if config.offload.mode == OffloadMode::Off
+        && let Err(error) = remove_rules()
+    {
+        warn!(%error, "rules of an earlier run may be left: `frr-offload flush` removes them");
+    }
 
     let links = DumpSocket::open()
         .context("can't open a netlink socket")?

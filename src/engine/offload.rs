@@ -151,6 +151,8 @@ pub(super) struct Offload {
     wanted_dumps: BTreeSet<Block>,
     next_retry: Timestamp,
     refresh_mirror_at: Option<Timestamp>,
+    /// What was said of globs that match no port.
+    unmatched: BTreeSet<String>,
     /// The last refusal of a rule, for people.
     last_refusal: Option<String>,
     /// Neighbours that are kept fresh because hardware forwards to them, and the kernel sees none of it.

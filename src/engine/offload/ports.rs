@@ -23,12 +23,13 @@ use crate::model::{
     SwitchId, TableId,
 };
 use crate::plan::{Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
-use crate::view::ports::{Port, Switch as SwitchPorts};
+use crate::view::ports::{Port, Ports, Switch as SwitchPorts};
 
 impl Engine {
     /// Makes switches of the ports that there are, and tells each which ports may admit.
     pub(super) fn replan_ports(&mut self, offload: &mut Offload, mode: OffloadMode) {
         let seen = self.seen_switches(offload, mode);
+        self.note_unmatched(offload, &seen);
         // Of a switch without ports nothing is left that could be deleted: the qdiscs went with the links.
         offload.switches.retain(|key, _| seen.contains_key(key));
         // A port that goes down, say, concerns groups and hosts; a switch or table that is new, every prefix.
@@ -170,6 +171,19 @@ impl Engine {
             .filter(|(id, switch)| named(switch, id))
             .map(|(id, switch)| (SwitchKey::Id(id), switch))
             .collect()
+    }
+
+    /// A glob of `offload.ports` that matches nothing is a slip of the pen, once there are ports.
+    fn note_unmatched(&mut self, offload: &mut Offload, seen: &BTreeMap<SwitchKey, SwitchPorts>) {
+        let seen: Vec<SwitchPorts> = seen.values().cloned().collect();
+        let unmatched = Ports::unmatched(&seen, &self.config.offload.ports);
+        let named = unmatched.iter().filter(|glob| !glob.ports.is_empty());
+        let texts: BTreeSet<String> = named.map(ToString::to_string).collect();
+        for text in texts.difference(&offload.unmatched) {
+            self.notables
+                .push(self.now, Severity::Warn, "ports-unmatched", text.clone());
+        }
+        offload.unmatched = texts;
     }
 
     fn new_switch(&self, ports: SwitchPorts, mode: OffloadMode) -> OneSwitch {

@@ -67,6 +67,28 @@ check 'the daemon says so' event qdisc-stolen pf0vf1
 by_hardware 'and they forward' hops_to h1 h0
 check 'the filter of somebody else is there' left_alone
 
+section 'Rules of an earlier run that may forward no more'
+no_rules() { local left; left=$(rule_texts | grep -c ' cookie 6672726f') || true; [[ $left == 0 ]] || { echo "$left"; return 1; }; }
+never 'until now there are rules' no_rules
+kill_hard sw/frr-offload
+on sw nft 'add table inet lab { chain forward { type filter hook forward priority 0; policy drop; }; }'
+offload_revive sw
+wait_until 20 'a firewall came meanwhile: they are gone' no_rules
+never 'nothing comes through it' hops_to h0 h1
+on sw nft delete table inet lab
+wait_until 30 'it is gone: a rule for each network' rules_for 2
+wait_until 20 'the rules stay as they are' rules_quiet
+by_hardware 'and they forward' hops_to h0 h1
+conf=$(cat "$LAB/sw/frr-offload.toml")
+kill_hard sw/frr-offload
+offload_start sw "$conf"$'\n''offload.mode = "off"'
+check 'the offload is off: they are gone' no_rules
+wait_until 20 'the replay is over' synced sw
+by_cpu 'the kernel forwards' hops_to h0 h1
+offload_stop sw
+offload_start sw "$conf"
+wait_until 30 'it is on again: a rule for each network' rules_for 2
+
 section 'The eswitch goes to legacy mode, and its ports with it'
 devlink dev eswitch set platform/eswitch-sim.0 mode legacy
 check 'no rule is left' test "$(rule_count)" = "$(grep -c '^p\(1\|f1\)' "$SWITCH/rules")"
