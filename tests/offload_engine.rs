@@ -453,3 +453,22 @@ fn a_glob_that_matches_no_port_is_told_with_those_that_there_are() {
     assert_eq!(&*told.next().unwrap().text, text);
     assert!(told.next().is_none());
 }
+
+#[test]
+fn a_table_that_fills_is_told_at_each_mark_once() {
+    let mut world = World::new("offload.capacity = 100");
+    world.zebra(&[]);
+    let marks = |world: &World| {
+        let told = world.engine.events(0);
+        let filling = told.iter().filter(|event| event.kind == "table-filling");
+        filling.count()
+    };
+    let mut told = vec![marks(&world)];
+    for n in 0..100 {
+        let prefix = format!("10.1.{n}.0/24");
+        world.route(MAIN, &prefix, Some(("10.0.2.2", 2)));
+        told.push(marks(&world));
+    }
+    assert_eq!((told[0], told[100]), (0, 2));
+    assert!(told.contains(&1));
+}

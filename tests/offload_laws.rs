@@ -849,6 +849,29 @@ fn what_the_driver_said_is_kept() {
     assert_eq!(errno(&mut run, main("11.0.0.0/8")), None);
 }
 
+/// Law 7: what a lost next hop costs does not depend on how many routes lead there.
+#[test]
+fn a_lost_hop_is_few_writes_whatever_leads_there() {
+    let lost = |routes: u32| {
+        let mut run = Run::new(How::Chained, None);
+        for n in 0..routes {
+            let addr = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + (n << 8)));
+            let key = RouteKey {
+                table: TableId::MAIN,
+                prefix: Prefix::new(addr, 24).unwrap(),
+            };
+            run.step(&Step::Route(key, Wish::Forward(Target::Group(group(1)))));
+        }
+        run.quiet();
+        let before = run.tc.writes;
+        run.step(&Step::HopLost(1));
+        run.step(&Step::Members(1, vec![(2, 1)]));
+        run.quiet();
+        run.tc.writes - before
+    };
+    assert_eq!(lost(1), lost(12));
+}
+
 proptest! {
     #[test]
     fn every_step_is_safe_and_the_end_is_as_wished(

@@ -50,6 +50,10 @@ const KEEP: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long the kernel may take to remove what a link takes along, before its own routes are listed again.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// How full a table is when that is told, in percent, and how much less before it is told again.
+const FULL: [usize; 2] = [80, 95];
+const FULL_SWAY: usize = 5;
+
 /// What identifies a switch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SwitchKey {
@@ -74,6 +78,8 @@ pub(super) struct OneSwitch {
     probe: Option<(Probe, Option<Ask>)>,
     /// What the driver can; in software nobody needs to be asked.
     pub(super) verdict: Option<Verdict>,
+    /// How full its table was, in percent, when that was last told.
+    told_full: usize,
 }
 
 impl OneSwitch {
@@ -401,6 +407,7 @@ impl Engine {
             });
             writes.extend(of_one.into_iter().map(|write| (key.clone(), write)));
         }
+        self.note_full_tables(&mut offload);
         for (switch, write) in writes {
             let RuleWrite {
                 index,
@@ -432,6 +439,28 @@ impl Engine {
             }
         }
         self.offload = offload;
+    }
+
+    fn note_full_tables(&mut self, offload: &mut Offload) {
+        for (key, one) in &mut offload.switches {
+            let (used, Some(capacity)) = one.rules.plan().usage() else {
+                continue;
+            };
+            let marks = FULL.into_iter();
+            let reached = marks.filter(|mark| used * 100 >= capacity * mark).max();
+            let reached = reached.unwrap_or(0);
+            if reached > one.told_full {
+                let on = ports::switch_name(key);
+                let text = format!("switch {on}: {used} of {capacity} rules are in use");
+                self.notables
+                    .push(self.now, Severity::Warn, "table-filling", text);
+            }
+            // One that sways about a mark is told of once.
+            let fell = (used * 100) < capacity * one.told_full.saturating_sub(FULL_SWAY);
+            if reached > one.told_full || fell {
+                one.told_full = reached;
+            }
+        }
     }
 
     /// When [`Self::poll_rule_ops`] should be called again though nothing happens.

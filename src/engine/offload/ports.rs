@@ -221,6 +221,7 @@ impl Engine {
             sharing,
             probe: None,
             verdict: in_software.then_some(Verdict::Fit(all)),
+            told_full: 0,
         }
     }
 
@@ -502,7 +503,7 @@ impl Engine {
     }
 }
 
-fn switch_name(key: &SwitchKey) -> String {
+pub(super) fn switch_name(key: &SwitchKey) -> String {
     match key {
         SwitchKey::Id(id) => id.to_string(),
         SwitchKey::Lab => "software".to_owned(),
