@@ -12,7 +12,7 @@ mod fake;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use frr_offload::config::{self, Config, ConfigText};
+use frr_offload::config::{self, Config, ConfigText, OffloadMode};
 use frr_offload::engine::{Engine, Memory};
 use frr_offload::model::*;
 
@@ -25,6 +25,8 @@ struct World {
     qdiscs: BTreeMap<IfIndex, IngressQdisc>,
     rules: BTreeMap<RulePlace, FlowerRule>,
     now: u64,
+    /// Rules are refused because their port is going.
+    goes: bool,
 }
 
 fn dev(index: u32) -> IfIndex {
@@ -69,12 +71,22 @@ const BLUE: u32 = 10;
 impl World {
     /// Three ports, each with a connected subnet 10.0.N.0/24 and the host 10.0.N.2, and `toml` in the configuration.
     fn new(toml: &str) -> Self {
-        let text = format!("offload.mode = \"skip_hw\"\n{toml}\n");
+        let text = if toml.contains("mode =") {
+            toml.to_owned()
+        } else {
+            format!("offload.mode = \"skip_hw\"\n{toml}\n")
+        };
         let file = ConfigText {
             file: Arc::from(std::path::Path::new("test.toml")),
             text,
         };
+        let config = config::parse(&[file]).unwrap();
         let mut kernel = FakeKernel::with_links(3);
+        if config.offload.mode != OffloadMode::SkipHw {
+            for link in kernel.links.values_mut() {
+                link.switch = Some(SwitchId([7].into()));
+            }
+        }
         let mut vrf = fake::link(9, true);
         vrf.name = "blue".into();
         vrf.kind = Some("vrf".into());
@@ -84,7 +96,6 @@ impl World {
             let host = neighbour(n, &format!("10.0.{n}.2"), n as u8);
             kernel.neighbours.insert(host.key, host);
         }
-        let config = config::parse(&[file]).unwrap();
         let mut world = Self {
             engine: Engine::new(config.clone(), Memory::default()),
             config,
@@ -92,6 +103,7 @@ impl World {
             qdiscs: BTreeMap::new(),
             rules: BTreeMap::new(),
             now: 0,
+            goes: false,
         };
         world.begin(Vec::new());
         world
@@ -101,6 +113,15 @@ impl World {
     fn restart(&mut self, filters: Vec<PacketFilter>) {
         self.engine = Engine::new(self.config.clone(), Memory::default());
         self.begin(filters);
+    }
+
+    fn reload(&mut self, toml: &str) {
+        let file = ConfigText {
+            file: Arc::from(std::path::Path::new("test.toml")),
+            text: toml.to_owned(),
+        };
+        self.engine.reconfigure(config::parse(&[file]).unwrap());
+        self.settle();
     }
 
     fn begin(&mut self, filters: Vec<PacketFilter>) {
@@ -246,7 +267,17 @@ impl World {
 
     fn write(&mut self, op: RuleOp) -> Vec<OffloadEvent> {
         let mut events = Vec::new();
+        let mut result = Ok(InHardware {
+            in_hw: true,
+            count: self.qdiscs.len() as u32,
+        });
         match op.kind {
+            RuleOpKind::Put { .. } if self.goes => {
+                result = Err(Refusal {
+                    errno: Errno(19),
+                    text: None,
+                });
+            }
             RuleOpKind::Put { place, rule, .. } => {
                 self.rules.insert(place, *rule);
             }
@@ -288,7 +319,7 @@ impl World {
         }
         events.push(OffloadEvent::Outcomes(vec![RuleOutcome {
             ticket: op.ticket,
-            result: Ok(InHardware::default()),
+            result,
         }]));
         events
     }
@@ -303,14 +334,18 @@ impl World {
             Masked::V4 { addr, mask } => to.to_bits() & mask == addr,
             Masked::V6 { .. } => false,
         };
+        let qdisc = self.qdiscs.get(&dev(port))?;
+        let block = qdisc.block.map_or(Block::Port(dev(port)), Block::Shared);
+        let name = format!("eth{port}");
         let mut chain = Chain::ENTRY;
         loop {
             let rule = self.rules.iter().find(|(place, rule)| {
                 let matches = &rule.matches;
-                place.block == Block::Port(dev(port))
+                place.block == block
                     && place.chain == chain
                     && rule.protocol == EtherProto::Ipv4
                     && matches.dst.is_none_or(covers)
+                    && matches.indev.as_deref().is_none_or(|indev| *indev == *name)
                     && matches.src.is_none()
                     && matches.ttl.is_none()
             })?;
@@ -471,4 +506,26 @@ fn a_table_that_fills_is_told_at_each_mark_once() {
     }
     assert_eq!((told[0], told[100]), (0, 2));
     assert!(told.contains(&1));
+}
+
+#[test]
+fn a_port_that_goes_while_the_driver_is_asked_says_nothing_about_the_driver() {
+    let mut world = World::new("offload = { mode = \"auto\", ports = [] }");
+    let verdict = |world: &World| world.engine.ports()[0].verdict.clone();
+    world.goes = true;
+    world.reload("offload.mode = \"auto\"");
+    assert!(
+        verdict(&world).starts_with("no routes"),
+        "{}",
+        verdict(&world)
+    );
+    world.goes = false;
+    world.kernel.links.remove(&dev(3));
+    world.qdiscs.remove(&dev(3));
+    world.tell(Event::Kernel(vec![KernelEvent::LinkGone(dev(3))]));
+    world.offload(vec![OffloadEvent::QdiscGone(dev(3))]);
+    world.pass(200);
+    world.pass(1);
+    assert!(verdict(&world).starts_with("routes"), "{}", verdict(&world));
+    assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
 }

@@ -54,6 +54,8 @@ const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
 const FULL: [usize; 2] = [80, 95];
 const FULL_SWAY: usize = 5;
 
+const ENODEV: i32 = 19;
+
 /// What identifies a switch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SwitchKey {
@@ -101,6 +103,18 @@ impl OneSwitch {
             wish: &wish,
         };
         act(&mut self.rules, &env)
+    }
+
+    /// Whether a port went while the driver was asked there: that says nothing about the driver.
+    fn was_cut_off(&self, ports: &SwitchPorts) -> bool {
+        let stays = |dev| ports.ports.iter().any(|port| port.dev == dev);
+        let lost = self.ports.ports.iter().any(|port| !stays(port.dev));
+        let unfit = match &self.verdict {
+            Some(Verdict::Unfit(abilities)) => &abilities.missing[..],
+            Some(Verdict::Fit(_)) | None => &[],
+        };
+        let mut refusals = unfit.iter().map(|(_, refusal)| refusal);
+        lost && self.rules.is_empty() && refusals.any(|refusal| refusal.errno.0 == ENODEV)
     }
 
     /// The families that the driver can route.

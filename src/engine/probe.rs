@@ -171,6 +171,11 @@ impl Probe {
         self.block
     }
 
+    /// The port that its rules redirect to.
+    pub const fn port(&self) -> IfIndex {
+        self.port
+    }
+
     /// What to do next; each answer goes to [`Self::answer`] before the next is asked for.
     pub fn ask(&mut self) -> Ask {
         // Priorities are counted together; everything else is removed at once, also before the first of them.

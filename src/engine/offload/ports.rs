@@ -60,6 +60,10 @@ impl Engine {
                 one.rules.forget_block(block);
             }
             if one.ports != ports {
+                if one.was_cut_off(&ports) {
+                    one.verdict = None;
+                    one.rules.stop();
+                }
                 one.ports = ports;
                 regroup = true;
             }
@@ -296,6 +300,11 @@ impl Engine {
                     place: *place,
                     protocol: *protocol,
                 },
+                // Its port is gone: others are asked.
+                Ask::Done(_) if !one.ports.ports.iter().any(|p| p.dev == probe.port()) => {
+                    one.probe = None;
+                    continue;
+                }
                 Ask::Done(verdict) => {
                     one.verdict = Some(verdict.clone());
                     one.probe = None;
