@@ -392,22 +392,14 @@ impl Engine {
             offload.asked_qdiscs.clear();
             offload.asked_features.clear();
         }
-        let Offload {
-            switches,
-            world,
-            ending,
-            ..
-        } = &mut offload;
-        let facts = Facts {
-            engine: self,
-            world,
-        };
+        let ending = offload.ending;
+        let (facts, switches) = offload.split(self);
         let mut writes: Vec<(SwitchKey, RuleWrite)> = Vec::new();
         for (key, one) in switches {
             let mut of_one = Vec::new();
             let left = budget.saturating_sub(writes.len());
             // What a port that joins can't take would be refused to all.
-            let waits = one.sharing.is_busy() && !*ending;
+            let waits = one.sharing.is_busy() && !ending;
             one.with(&facts, |rules, env| {
                 if retry && rules.is_started() {
                     rules.retry_refused(env, self.now);
@@ -551,12 +543,9 @@ impl Engine {
         match job {
             Job::Rule(switch, block, index, revision) => {
                 let mut offload = std::mem::take(&mut self.offload);
-                let facts = Facts {
-                    engine: self,
-                    world: &offload.world,
-                };
+                let (facts, switches) = offload.split(self);
                 let now = self.now;
-                let refused = offload.switches.get_mut(&switch).and_then(|one| {
+                let refused = switches.get_mut(&switch).and_then(|one| {
                     one.with(&facts, |rules, env| {
                         rules.complete(env, block, (index, revision), result, now)
                     })
@@ -656,6 +645,18 @@ impl Engine {
 }
 
 impl Offload {
+    /// What wishes follow from, and the switches that they are for.
+    fn split<'a>(
+        &'a mut self,
+        engine: &'a Engine,
+    ) -> (Facts<'a>, &'a mut BTreeMap<SwitchKey, OneSwitch>) {
+        let facts = Facts {
+            engine,
+            world: &self.world,
+        };
+        (facts, &mut self.switches)
+    }
+
     fn op(&mut self, job: Job, kind: RuleOpKind) -> RuleOp {
         self.next_job = self.next_job.wrapping_add(1);
         let index = self.next_job;

@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::FxHashMap;
 
 use super::blocks::{Joined, Sharing};
-use super::wishes::Facts;
 use super::{Job, Offload, OneSwitch, SwitchKey};
 use crate::config::{LayoutMode, OffloadMode};
 use crate::engine::Engine;
@@ -75,7 +74,8 @@ impl Engine {
             let gone = known.keys().filter(|key| !tables.contains(&key.table));
             let gone: Vec<RouteKey> = gone.collect();
             offload.tables = tables;
-            self.forget_prefixes(offload, &gone);
+            // Nobody follows what becomes of a table without ports, and it may come back.
+            self.update_prefixes(offload, &gone);
             all_anew = true;
         }
         if all_anew && offload.is_active() {
@@ -115,13 +115,7 @@ impl Engine {
     }
 
     fn set_configured_limits(&self, offload: &mut Offload) {
-        let Offload {
-            switches, world, ..
-        } = offload;
-        let facts = Facts {
-            engine: self,
-            world,
-        };
+        let (facts, switches) = offload.split(self);
         for one in switches.values_mut() {
             // One that is still asked gets them with the answer.
             let limits = match &one.verdict {
@@ -129,24 +123,6 @@ impl Engine {
                 _ => self.configured_limits(),
             };
             one.with(&facts, |rules, env| rules.set_configured(env, limits));
-        }
-    }
-
-    /// Nobody follows what becomes of a table without ports, and it may come back.
-    fn forget_prefixes(&self, offload: &mut Offload, gone: &[RouteKey]) {
-        let Offload {
-            switches, world, ..
-        } = offload;
-        let facts = Facts {
-            engine: self,
-            world,
-        };
-        for one in switches.values_mut() {
-            one.with(&facts, |rules, env| {
-                for key in gone {
-                    rules.update(env, *key);
-                }
-            });
         }
     }
 
@@ -231,13 +207,7 @@ impl Engine {
 
     /// Ports whose block is ready and that may admit.
     fn set_planned_ports(&self, offload: &mut Offload) {
-        let Offload {
-            switches, world, ..
-        } = offload;
-        let facts = Facts {
-            engine: self,
-            world,
-        };
+        let (facts, switches) = offload.split(self);
         for one in switches.values_mut() {
             let able = one.families();
             let planned = |port: &Port| {

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 
 use rustc_hash::FxHashSet;
 
-use super::wishes::Facts;
 use super::{KEEP, Offload};
 use crate::engine::Engine;
 use crate::engine::probe::Verdict;
@@ -50,13 +49,7 @@ impl Engine {
                     dev: key.dev,
                     addr: key.addr,
                 };
-                let Offload {
-                    switches, world, ..
-                } = &mut *offload;
-                let facts = Facts {
-                    engine: self,
-                    world,
-                };
+                let (facts, switches) = offload.split(self);
                 for one in switches.values_mut() {
                     let port = one.ports.ports.iter().find(|port| port.dev == key.dev);
                     if let Some(port) = port {
@@ -98,13 +91,7 @@ impl Engine {
             }
             let mut users = Vec::new();
             let mut moved = false;
-            let Offload {
-                switches, world, ..
-            } = &mut *offload;
-            let facts = Facts {
-                engine: self,
-                world,
-            };
+            let (facts, switches) = offload.split(self);
             for one in switches.values_mut() {
                 let (wish, hops) = facts.group_wish(&one.ports, group, &mut users);
                 for (hop, rule) in hops {
@@ -158,13 +145,7 @@ impl Engine {
                 }
             }
         }
-        let Offload {
-            switches, world, ..
-        } = offload;
-        let facts = Facts {
-            engine: self,
-            world,
-        };
+        let (facts, switches) = offload.split(self);
         for one in switches.values_mut() {
             one.with(&facts, |rules, env| {
                 for (table, set) in &locals {
@@ -194,16 +175,15 @@ impl Engine {
         touched.extend(near);
         touched.sort_unstable();
         touched.dedup();
-        let Offload {
-            switches, world, ..
-        } = offload;
-        let facts = Facts {
-            engine: self,
-            world,
-        };
+        self.update_prefixes(offload, &touched);
+    }
+
+    /// Lets every switch look at these again.
+    pub(super) fn update_prefixes(&self, offload: &mut Offload, keys: &[RouteKey]) {
+        let (facts, switches) = offload.split(self);
         for one in switches.values_mut() {
             one.with(&facts, |rules, env| {
-                for key in &touched {
+                for key in keys {
                     rules.update(env, *key);
                 }
             });
@@ -217,16 +197,8 @@ impl Engine {
             return;
         }
         let synced = self.has_synced();
-        let Offload {
-            switches,
-            world,
-            devlink_listed,
-            ..
-        } = offload;
-        let facts = Facts {
-            engine: self,
-            world,
-        };
+        let devlink_listed = offload.devlink_listed;
+        let (facts, switches) = offload.split(self);
         for one in switches.values_mut() {
             // Blocks of ports that admit nothing too: an earlier run may have left rules there.
             let all_listed = one
@@ -244,7 +216,7 @@ impl Engine {
             // Nor do rules of an earlier run wait for routes, or for somebody to ask the driver, where nothing may be admitted.
             let mut ports = one.ports.ports.iter();
             let idle =
-                *devlink_listed && ports.all(|port| one.sharing.admits(port) == [false, false]);
+                devlink_listed && ports.all(|port| one.sharing.admits(port) == [false, false]);
             if one.rules.is_started() {
                 if idle && !synced && one.rules.is_empty() {
                     one.rules.stop();
