@@ -142,10 +142,11 @@ CONF
 }
 
 # switch_frr: FRR on all of them. The router has all of FRR, the hosts no more than BGP needs: each
-# daemon costs a second or two in the VM.
+# daemon costs a second or two in the VM. mgmtd is needed: without it zebra 10.3 tries a hundred times a second, for
+# ever, to tell it of the first interface that changes (docs/evidence.md).
 switch_frr() {
     local name ports=() arguments=()
-    printf '%s\n' bgpd=yes mgmtd=no staticd=no 'zebra_options="-A 127.0.0.1 -s 90000000"' 'bgpd_options="-A 127.0.0.1"' >"$LAB/daemons.host"
+    printf '%s\n' bgpd=yes staticd=no 'mgmtd_options="-A 127.0.0.1"' 'zebra_options="-A 127.0.0.1 -s 90000000"' 'bgpd_options="-A 127.0.0.1"' >"$LAB/daemons.host"
     for name in "${HOSTS[@]}"; do
         ports+=("${PORT[$name]}")
         bgp_conf "$name" "${HOST_AS[$name]}" "${FAR[$name]}" | sed '/^fpm /d' >"$LAB/$name.conf"
