@@ -22,8 +22,9 @@ use std::time::Duration;
 
 use frr_offload::engine::switch::Switch;
 use frr_offload::model::{
-    Block, Chain, Cookie, EtherProto, Family, FlowerRule, Handle, IfIndex, MacAddr, NextHop, NhgId,
-    Prefix, Prio, Reason, RouteKey, RuleAction, RuleMatch, Runs, TableId, Timestamp,
+    Block, Chain, Cookie, EtherProto, Family, FlowerRule, Handle, IfIndex, MacAddr, Masked,
+    NextHop, NhgId, Prefix, Prio, Reason, RouteKey, RuleAction, RuleMatch, Runs, TableId,
+    Timestamp,
 };
 use frr_offload::plan::{
     Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits, Lookup, PlannedPort, RouteRule,
@@ -32,15 +33,21 @@ use frr_offload::plan::{
 use frr_offload::reconcile::{RuleWrite, RuleWriteKind};
 use frr_offload::rib::Groups;
 use proptest::prelude::*;
-use tc::{FakeTc, Fate, Packet};
+use tc::{EBUSY, FakeTc, Fate, Packet};
 
 const PORTS: u8 = 3;
 const TABLES: [TableId; 2] = [TableId::MAIN, TableId(100)];
-const EBUSY: i32 = 16;
 const EOPNOTSUPP: i32 = 95;
 
 fn dev(n: u8) -> IfIndex {
     IfIndex::new(u32::from(n) + 10).unwrap()
+}
+
+fn main(prefix: &str) -> RouteKey {
+    RouteKey {
+        table: TableId::MAIN,
+        prefix: prefix.parse().unwrap(),
+    }
 }
 
 fn port_mac(n: u8) -> MacAddr {
@@ -513,31 +520,35 @@ impl Run {
                 }
                 return;
             }
-            // They are on their way together; the answers come one by one.
-            let results: Vec<_> = writes
-                .iter()
-                .map(|write| {
-                    let result = self.tc.write(write);
-                    self.check_packets(&story(write, result.is_ok()));
-                    result
-                })
-                .collect();
-            for (write, result) in writes.iter().zip(results) {
-                let now = self.now;
-                self.with_env(|switch, env, _| {
-                    switch.complete(
-                        env,
-                        write.place.block,
-                        (write.index, write.revision),
-                        result,
-                        now,
-                    )
-                });
-            }
+            self.carry_out(&writes);
             budget = budget.saturating_sub(writes.len());
             if budget == 0 {
                 return;
             }
+        }
+    }
+
+    /// They are on their way together; the answers come one by one.
+    fn carry_out(&mut self, writes: &[RuleWrite]) {
+        let results: Vec<_> = writes
+            .iter()
+            .map(|write| {
+                let result = self.tc.write(write);
+                self.check_packets(&story(write, result.is_ok()));
+                result
+            })
+            .collect();
+        for (write, result) in writes.iter().zip(results) {
+            let now = self.now;
+            self.with_env(|switch, env, _| {
+                switch.complete(
+                    env,
+                    write.place.block,
+                    (write.index, write.revision),
+                    result,
+                    now,
+                )
+            });
         }
     }
 
@@ -809,10 +820,6 @@ fn rules_of_others_are_left_alone_and_kept_clear_of() {
 /// Who asks why a prefix is not in hardware is told what the driver said, until it is tried again.
 #[test]
 fn what_the_driver_said_is_kept() {
-    let main = |text: &str| RouteKey {
-        table: TableId::MAIN,
-        prefix: text.parse().unwrap(),
-    };
     let to = |n| Wish::Forward(Target::Hop(hop(n)));
     let errno = |run: &mut Run, key| {
         run.with_env(|switch, env, _| switch.refusal(env, key).map(|refusal| refusal.errno.0))
@@ -847,6 +854,164 @@ fn what_the_driver_said_is_kept() {
     assert_eq!(errno(&mut run, main("11.0.0.0/8")), Some(EBUSY));
     run.quiet();
     assert_eq!(errno(&mut run, main("11.0.0.0/8")), None);
+}
+
+/// One port, and these routes in hardware.
+fn one_port(how: How, routes: &[(&str, Target)]) -> Run {
+    let mut run = Run::new(how, None);
+    for port in 1..PORTS {
+        run.step(&Step::PortTable(port, None));
+    }
+    for (prefix, target) in routes {
+        run.step(&Step::Route(main(prefix), Wish::Forward(*target)));
+    }
+    run.quiet();
+    run
+}
+
+/// The gate of a prefix: one exception that is refused keeps every prefix out that forwards, those that are there notwithstanding.
+#[test]
+fn no_prefix_goes_in_before_the_last_exception_of_its_table() {
+    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Hop(hop(1)))]);
+    run.step(&Step::Local("10.0.0.0/24".parse().unwrap(), true));
+    run.quiet();
+    run.step(&Step::BlockLost(0));
+    run.tc.busy = Some(|rule| rule.matches.dst == Some(Masked::v4(0x0a00_0000, 0xffff_ff00)));
+    run.work(1000);
+    assert!(run.tc.writes > 0);
+    run.tc.busy = None;
+    run.quiet();
+}
+
+/// The gate of a removal, where prefixes share a priority: the next shorter one is as it should be, the one above it, which may be met
+/// first, is not.
+#[test]
+fn a_prefix_stays_until_all_that_share_the_next_priority_are_right() {
+    let routes = [
+        ("0.0.0.0/0", Target::Hop(hop(1))),
+        ("10.1.0.0/16", Target::Hop(hop(2))),
+    ];
+    let mut run = one_port(How::Merged, &routes);
+    let to = Wish::Forward(Target::Hop(hop(3)));
+    run.step(&Step::Route(main("10.0.0.0/8"), to));
+    run.step(&Step::Gone(main("10.1.0.0/16")));
+    // The new one goes in, the one that it shuts out stays for now.
+    run.tc.failures = vec![Some(EBUSY), None];
+    run.work(1000);
+    run.quiet();
+}
+
+/// The gate of a removal: what is wished inside of a prefix that goes would otherwise be for the next shorter one.
+#[test]
+fn a_prefix_stays_while_one_inside_of_it_is_missing() {
+    let routes = [
+        ("10.0.0.0/8", Target::Hop(hop(1))),
+        ("10.1.0.0/16", Target::Hop(hop(2))),
+    ];
+    let mut run = one_port(How::Chained, &routes);
+    let to = Wish::Forward(Target::Hop(hop(3)));
+    run.step(&Step::Route(main("10.1.1.0/24"), to));
+    run.step(&Step::Gone(main("10.1.0.0/16")));
+    run.tc.busy = Some(|rule| rule.matches.dst == Some(Masked::v4(0x0a01_0100, 0xffff_ff00)));
+    run.work(1000);
+    run.tc.busy = None;
+    run.quiet();
+}
+
+/// The gate of an exception: the one that takes the place of another may be for the same packets.
+#[test]
+fn an_exception_stays_until_the_others_are_there() {
+    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Hop(hop(1)))]);
+    run.step(&Step::Local("10.0.0.0/24".parse().unwrap(), true));
+    run.quiet();
+    run.step(&Step::Local("10.0.0.0/25".parse().unwrap(), true));
+    run.step(&Step::Local("10.0.0.0/24".parse().unwrap(), false));
+    run.tc.busy = Some(|rule| rule.matches.dst == Some(Masked::v4(0x0a00_0000, 0xffff_ff80)));
+    run.work(1000);
+    run.tc.busy = None;
+    run.quiet();
+}
+
+/// Works off what there is to do, where all packets to 10.0.0.0/8 stay in hardware. To hand them to the kernel would be safe, but a
+/// change is no reason for it.
+fn without_a_gap(run: &mut Run, busy: fn(&FlowerRule) -> bool) {
+    run.tc.busy = Some(busy);
+    for _ in 0..100 {
+        run.work(1);
+        let routed = |packet: &Packet| packet.dst >> 24 == 10 && packet.ttl > 1;
+        for (port, packet) in run.packets().filter(|(_, packet)| routed(packet)) {
+            if port == 0 {
+                let fate = run.tc.fate(Block::Port(dev(0)), "p0", packet, false);
+                assert!(matches!(fate, Fate::Send { .. }), "{packet:x?}: {fate:?}");
+            }
+        }
+    }
+    run.tc.busy = None;
+    run.quiet();
+}
+
+/// The gate of a bucket that goes.
+#[test]
+fn a_set_of_buckets_stays_until_the_next_one_is_whole() {
+    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Group(group(1)))]);
+    run.step(&Step::Members(1, vec![(1, 1), (2, 1), (3, 1)]));
+    // The first of the larger set. Sources that are not routed have masks from the other end.
+    without_a_gap(&mut run, |rule| {
+        matches!(
+            rule.matches.src,
+            Some(Masked::V4 {
+                addr: 0,
+                mask: 3..=0xff
+            })
+        )
+    });
+}
+
+/// Whatever rewrites to the address of that hop.
+fn leads_to_hop_3(rule: &FlowerRule) -> bool {
+    let to = |action: &RuleAction| matches!(action, RuleAction::Rewrite { dst, .. } if *dst == MacAddr([2, 1, 0, 0, 0, 3]));
+    rule.actions.iter().any(to)
+}
+
+/// The gate of a bucket that comes.
+#[test]
+fn a_bucket_waits_for_the_hop_that_it_leads_to() {
+    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Group(group(1)))]);
+    run.step(&Step::Members(1, vec![(1, 1), (3, 1)]));
+    without_a_gap(&mut run, leads_to_hop_3);
+}
+
+/// The gate of a prefix, once more.
+#[test]
+fn a_prefix_waits_for_the_hop_that_it_leads_to() {
+    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Hop(hop(1)))]);
+    let to = Wish::Forward(Target::Hop(hop(3)));
+    run.step(&Step::Route(main("10.0.0.0/8"), to));
+    without_a_gap(&mut run, leads_to_hop_3);
+}
+
+/// The gate of what is replaced: a rule whose removal is on its way replaces nothing.
+#[test]
+fn a_set_stays_while_the_rule_that_takes_its_place_is_being_removed() {
+    let routes = [
+        ("10.0.0.0/8", Target::Hop(hop(1))),
+        ("10.1.0.0/16", Target::Hop(hop(2))),
+    ];
+    let mut run = one_port(How::Flat, &routes);
+    let key = main("10.1.0.0/16");
+    run.step(&Step::Route(key, Wish::Forward(Target::Group(group(1)))));
+    let buckets = 2;
+    run.work(buckets);
+    let mut removal = Vec::new();
+    run.switch.poll(run.now, 8, &mut removal);
+    assert!(matches!(&removal[..], [one] if matches!(one.kind, RuleWriteKind::Delete(_))));
+    // Back again, before that has come back.
+    run.step(&Step::Route(key, Wish::Forward(Target::Hop(hop(2)))));
+    let mut early = Vec::new();
+    run.switch.poll(run.now, 8, &mut early);
+    assert_eq!(early, []);
+    run.carry_out(&removal);
+    run.quiet();
 }
 
 /// Law 7: what a lost next hop costs does not depend on how many routes lead there.

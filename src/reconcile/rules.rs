@@ -579,3 +579,6 @@ impl RuleTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
