@@ -1014,6 +1014,25 @@ fn a_set_stays_while_the_rule_that_takes_its_place_is_being_removed() {
     run.quiet();
 }
 
+/// A port that forwards IPv6 alone has no exceptions of IPv4, nor prefixes that would wait for them.
+#[test]
+fn a_block_has_prefixes_of_the_families_that_its_ports_forward() {
+    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Hop(hop(1)))]);
+    run.with_env(|switch, env, world| {
+        let mut ports = world.planned_ports();
+        ports.push(PlannedPort {
+            dev: dev(1),
+            name: "p1".into(),
+            mac: port_mac(1),
+            table: TableId::MAIN,
+            block: Block::Port(dev(1)),
+            families: [false, true],
+        });
+        switch.set_ports(env, ports);
+    });
+    run.quiet();
+}
+
 /// Law 7: what a lost next hop costs does not depend on how many routes lead there.
 #[test]
 fn a_lost_hop_is_few_writes_whatever_leads_there() {

@@ -57,8 +57,10 @@ impl BlockState {
         }
     }
 
-    fn has_table(&self, table: TableId) -> bool {
-        self.ports.iter().any(|port| port.table == table)
+    /// Whether packets of that family that come in here are looked up in that table.
+    fn has_table(&self, table: TableId, family: Family) -> bool {
+        let serves = |port: &PlannedPort| port.table == table && port.families[family as usize];
+        self.ports.iter().any(serves)
     }
 
     fn tables(&self) -> BTreeSet<(TableId, Family)> {

@@ -136,7 +136,10 @@ impl Switch {
             },
             Item::Stray(..) => false,
         };
-        let blocks = self.blocks.values().filter(|state| state.has_table(table));
+        let blocks = self
+            .blocks
+            .values()
+            .filter(|state| state.has_table(table, family));
         let mut failing = blocks.flat_map(|state| state.table.failing());
         failing
             .find(|(item, _)| needs(*item))

@@ -167,11 +167,11 @@ impl Switch {
         };
         let wanted = match key {
             _ if state.empties => false,
-            RuleKey::Route(route) | RuleKey::Share(route, ..) => state.has_table(route.table),
-            // Where these do not all fit, no packet may go beyond chain 0: everything is the kernel's.
-            RuleKey::Except(table, family, _) => {
-                !crowded && state.tables().contains(&(table, family))
+            RuleKey::Route(route) | RuleKey::Share(route, ..) => {
+                state.has_table(route.table, route.prefix.family())
             }
+            // Where these do not all fit, no packet may go beyond chain 0: everything is the kernel's.
+            RuleKey::Except(table, family, _) => !crowded && state.has_table(table, family),
             RuleKey::Entry(_) | RuleKey::Admit(..) => !crowded && !state.ports.is_empty(),
             RuleKey::Hop(_) | RuleKey::Bucket(..) => !state.ports.is_empty(),
         };
