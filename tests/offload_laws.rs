@@ -2,7 +2,8 @@
 //! every single write each packet gets the treatment of a table that was wished since all was quiet, or goes to the kernel.
 //!
 //! Law 1: `Run::check_packets`. Law 2: in `plan::offload::tests`. Law 3: `a restart writes nothing`. Law 4: the fake has exactly the
-//! room that was promised and never runs out. Law 6: with failures everything still becomes as wished.
+//! room that was promised and never runs out. Law 6: with failures everything still becomes as wished. `gates` has the order of writes
+//! step by step.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +12,8 @@
     reason = "a test may panic"
 )]
 
+#[path = "offload_laws/gates.rs"]
+mod gates;
 #[path = "fake/tc.rs"]
 mod tc;
 
@@ -266,6 +269,8 @@ enum Step {
     Configured(usize),
     /// So many writes go through.
     Work(usize),
+    /// So many are handed out, and carried out after whatever comes next.
+    HandOut(usize),
     Quiet,
     /// A restart with the other layout, where blocks are not shared.
     Relayout,
@@ -307,6 +312,7 @@ fn steps(failures: bool) -> impl Strategy<Value = Steps> {
         1 => (0..PORTS, any::<bool>()).prop_map(|(p, mac)| Step::PortMac(p, mac)),
         2 => (key(), any::<bool>()).prop_map(|(k, on)| Step::Local(k.prefix, on)),
         12 => (1_usize..12).prop_map(Step::Work),
+        8 => (1_usize..6).prop_map(Step::HandOut),
         3 => Just(Step::Quiet),
         1 => Just(Step::Restart),
         1 => Just(Step::Relayout),
@@ -336,6 +342,8 @@ struct Run {
     switch: Switch,
     tc: FakeTc,
     now: Timestamp,
+    /// Handed out and not carried out yet.
+    on_way: Vec<RuleWrite>,
     capacity: Option<usize>,
     /// Packets are not looked at.
     mending: bool,
@@ -358,6 +366,7 @@ impl Run {
                 ..FakeTc::default()
             },
             now: Timestamp(0),
+            on_way: Vec::new(),
             capacity,
             mending: false,
             relayout: false,
@@ -457,6 +466,11 @@ impl Run {
                 self.tc.room = *room;
             }
             Step::Work(writes) => self.work(*writes),
+            Step::HandOut(most) => {
+                let mut writes = Vec::new();
+                self.switch.poll(self.now, *most, &mut writes);
+                self.on_way.append(&mut writes);
+            }
             Step::Quiet => self.quiet(),
             Step::Fail(failures) => {
                 self.failed = true;
@@ -477,9 +491,11 @@ impl Run {
             Step::BlockLost(n) => {
                 let block = self.world.block(*n);
                 self.tc.blocks.remove(&block);
+                self.on_way.retain(|write| write.place.block != block);
                 self.switch.lose_block(block);
             }
             Step::RuleLost(n) => {
+                self.arrive();
                 let places: Vec<_> = self
                     .tc
                     .blocks
@@ -506,6 +522,7 @@ impl Run {
 
     /// Hands out and carries out writes, each checked.
     fn work(&mut self, mut budget: usize) {
+        self.arrive();
         loop {
             let mut writes = Vec::new();
             self.with_env(|switch, env, _| {
@@ -526,6 +543,12 @@ impl Run {
                 return;
             }
         }
+    }
+
+    /// What is on its way is carried out.
+    fn arrive(&mut self) {
+        let writes = std::mem::take(&mut self.on_way);
+        self.carry_out(&writes);
     }
 
     /// They are on their way together; the answers come one by one.
@@ -585,6 +608,7 @@ impl Run {
 
     /// The daemon is killed in the middle of whatever, and started again.
     fn restart(&mut self) {
+        self.arrive();
         // What was learned of a full table is forgotten by a restart.
         let settled = self.switch.is_settled() && self.switch.plan().limits().capacity.is_none();
         self.switch = new_switch(self.world.how, self.capacity);
@@ -854,183 +878,6 @@ fn what_the_driver_said_is_kept() {
     assert_eq!(errno(&mut run, main("11.0.0.0/8")), Some(EBUSY));
     run.quiet();
     assert_eq!(errno(&mut run, main("11.0.0.0/8")), None);
-}
-
-/// One port, and these routes in hardware.
-fn one_port(how: How, routes: &[(&str, Target)]) -> Run {
-    let mut run = Run::new(how, None);
-    for port in 1..PORTS {
-        run.step(&Step::PortTable(port, None));
-    }
-    for (prefix, target) in routes {
-        run.step(&Step::Route(main(prefix), Wish::Forward(*target)));
-    }
-    run.quiet();
-    run
-}
-
-/// The gate of a prefix: one exception that is refused keeps every prefix out that forwards, those that are there notwithstanding.
-#[test]
-fn no_prefix_goes_in_before_the_last_exception_of_its_table() {
-    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Hop(hop(1)))]);
-    run.step(&Step::Local("10.0.0.0/24".parse().unwrap(), true));
-    run.quiet();
-    run.step(&Step::BlockLost(0));
-    run.tc.busy = Some(|rule| rule.matches.dst == Some(Masked::v4(0x0a00_0000, 0xffff_ff00)));
-    run.work(1000);
-    assert!(run.tc.writes > 0);
-    run.tc.busy = None;
-    run.quiet();
-}
-
-/// The gate of a removal, where prefixes share a priority: the next shorter one is as it should be, the one above it, which may be met
-/// first, is not.
-#[test]
-fn a_prefix_stays_until_all_that_share_the_next_priority_are_right() {
-    let routes = [
-        ("0.0.0.0/0", Target::Hop(hop(1))),
-        ("10.1.0.0/16", Target::Hop(hop(2))),
-    ];
-    let mut run = one_port(How::Merged, &routes);
-    let to = Wish::Forward(Target::Hop(hop(3)));
-    run.step(&Step::Route(main("10.0.0.0/8"), to));
-    run.step(&Step::Gone(main("10.1.0.0/16")));
-    // The new one goes in, the one that it shuts out stays for now.
-    run.tc.failures = vec![Some(EBUSY), None];
-    run.work(1000);
-    run.quiet();
-}
-
-/// The gate of a removal: what is wished inside of a prefix that goes would otherwise be for the next shorter one.
-#[test]
-fn a_prefix_stays_while_one_inside_of_it_is_missing() {
-    let routes = [
-        ("10.0.0.0/8", Target::Hop(hop(1))),
-        ("10.1.0.0/16", Target::Hop(hop(2))),
-    ];
-    let mut run = one_port(How::Chained, &routes);
-    let to = Wish::Forward(Target::Hop(hop(3)));
-    run.step(&Step::Route(main("10.1.1.0/24"), to));
-    run.step(&Step::Gone(main("10.1.0.0/16")));
-    run.tc.busy = Some(|rule| rule.matches.dst == Some(Masked::v4(0x0a01_0100, 0xffff_ff00)));
-    run.work(1000);
-    run.tc.busy = None;
-    run.quiet();
-}
-
-/// The gate of an exception: the one that takes the place of another may be for the same packets.
-#[test]
-fn an_exception_stays_until_the_others_are_there() {
-    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Hop(hop(1)))]);
-    run.step(&Step::Local("10.0.0.0/24".parse().unwrap(), true));
-    run.quiet();
-    run.step(&Step::Local("10.0.0.0/25".parse().unwrap(), true));
-    run.step(&Step::Local("10.0.0.0/24".parse().unwrap(), false));
-    run.tc.busy = Some(|rule| rule.matches.dst == Some(Masked::v4(0x0a00_0000, 0xffff_ff80)));
-    run.work(1000);
-    run.tc.busy = None;
-    run.quiet();
-}
-
-/// Works off what there is to do, where all packets to 10.0.0.0/8 stay in hardware. To hand them to the kernel would be safe, but a
-/// change is no reason for it.
-fn without_a_gap(run: &mut Run, busy: fn(&FlowerRule) -> bool) {
-    run.tc.busy = Some(busy);
-    for _ in 0..100 {
-        run.work(1);
-        let routed = |packet: &Packet| packet.dst >> 24 == 10 && packet.ttl > 1;
-        for (port, packet) in run.packets().filter(|(_, packet)| routed(packet)) {
-            if port == 0 {
-                let fate = run.tc.fate(Block::Port(dev(0)), "p0", packet, false);
-                assert!(matches!(fate, Fate::Send { .. }), "{packet:x?}: {fate:?}");
-            }
-        }
-    }
-    run.tc.busy = None;
-    run.quiet();
-}
-
-/// The gate of a bucket that goes.
-#[test]
-fn a_set_of_buckets_stays_until_the_next_one_is_whole() {
-    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Group(group(1)))]);
-    run.step(&Step::Members(1, vec![(1, 1), (2, 1), (3, 1)]));
-    // The first of the larger set. Sources that are not routed have masks from the other end.
-    without_a_gap(&mut run, |rule| {
-        matches!(
-            rule.matches.src,
-            Some(Masked::V4 {
-                addr: 0,
-                mask: 3..=0xff
-            })
-        )
-    });
-}
-
-/// Whatever rewrites to the address of that hop.
-fn leads_to_hop_3(rule: &FlowerRule) -> bool {
-    let to = |action: &RuleAction| matches!(action, RuleAction::Rewrite { dst, .. } if *dst == MacAddr([2, 1, 0, 0, 0, 3]));
-    rule.actions.iter().any(to)
-}
-
-/// The gate of a bucket that comes.
-#[test]
-fn a_bucket_waits_for_the_hop_that_it_leads_to() {
-    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Group(group(1)))]);
-    run.step(&Step::Members(1, vec![(1, 1), (3, 1)]));
-    without_a_gap(&mut run, leads_to_hop_3);
-}
-
-/// The gate of a prefix, once more.
-#[test]
-fn a_prefix_waits_for_the_hop_that_it_leads_to() {
-    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Hop(hop(1)))]);
-    let to = Wish::Forward(Target::Hop(hop(3)));
-    run.step(&Step::Route(main("10.0.0.0/8"), to));
-    without_a_gap(&mut run, leads_to_hop_3);
-}
-
-/// The gate of what is replaced: a rule whose removal is on its way replaces nothing.
-#[test]
-fn a_set_stays_while_the_rule_that_takes_its_place_is_being_removed() {
-    let routes = [
-        ("10.0.0.0/8", Target::Hop(hop(1))),
-        ("10.1.0.0/16", Target::Hop(hop(2))),
-    ];
-    let mut run = one_port(How::Flat, &routes);
-    let key = main("10.1.0.0/16");
-    run.step(&Step::Route(key, Wish::Forward(Target::Group(group(1)))));
-    let buckets = 2;
-    run.work(buckets);
-    let mut removal = Vec::new();
-    run.switch.poll(run.now, 8, &mut removal);
-    assert!(matches!(&removal[..], [one] if matches!(one.kind, RuleWriteKind::Delete(_))));
-    // Back again, before that has come back.
-    run.step(&Step::Route(key, Wish::Forward(Target::Hop(hop(2)))));
-    let mut early = Vec::new();
-    run.switch.poll(run.now, 8, &mut early);
-    assert_eq!(early, []);
-    run.carry_out(&removal);
-    run.quiet();
-}
-
-/// A port that forwards IPv6 alone has no exceptions of IPv4, nor prefixes that would wait for them.
-#[test]
-fn a_block_has_prefixes_of_the_families_that_its_ports_forward() {
-    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Hop(hop(1)))]);
-    run.with_env(|switch, env, world| {
-        let mut ports = world.planned_ports();
-        ports.push(PlannedPort {
-            dev: dev(1),
-            name: "p1".into(),
-            mac: port_mac(1),
-            table: TableId::MAIN,
-            block: Block::Port(dev(1)),
-            families: [false, true],
-        });
-        switch.set_ports(env, ports);
-    });
-    run.quiet();
 }
 
 /// Law 7: what a lost next hop costs does not depend on how many routes lead there.

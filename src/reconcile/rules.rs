@@ -108,8 +108,13 @@ impl RuleEntry {
         self.sent.is_none() && self.desired == self.applied
     }
 
+    /// Whether it is there, and no removal is on its way.
+    fn stands(&self) -> bool {
+        self.applied.is_some() && self.sent != Some(None)
+    }
+
     fn is_missing(&self) -> bool {
-        self.desired.is_some() && self.applied.is_none()
+        self.desired.is_some() && !self.stands()
     }
 
     fn is_empty(&self) -> bool {

@@ -1,11 +1,12 @@
 //! The gates: whether a rule may be written, or removed, as things stand in the block. The table in the parent module's head says
 //! what each kind of rule waits for.
 //!
-//! Each only reads, and asks what is *applied*: what is on its way may still be refused, so nothing rests on it. A closed gate is no
-//! failure; the write stays dirty and is tried again when something else came back.
+//! Each only reads. Nothing rests on what is on its way: a rule that comes may still be refused, one that goes is as good as gone,
+//! though it be wished again meanwhile. A closed gate is no failure; the write stays dirty and is tried again when something else
+//! came back.
 
 use super::books::whole;
-use super::{Item, RuleTable};
+use super::{Item, RuleEntry, RuleTable};
 use crate::model::{Chain, Prefix, RouteKey, RuleAction};
 use crate::plan::{ChainUse, Chains, Except, PlannedRule, RuleKey, last_inside};
 
@@ -75,9 +76,9 @@ impl RuleTable {
 
     /// Whether everything that is wished in a chain stands there.
     fn is_ready(&self, chain: Chain, chains: &Chains) -> bool {
-        let applied = |key| self.get(key).is_some_and(|entry| entry.applied.is_some());
+        let stands = |key| self.get(key).is_some_and(RuleEntry::stands);
         match chains.use_of(chain) {
-            Some(ChainUse::Hop(hop)) => applied(RuleKey::Hop(hop)),
+            Some(ChainUse::Hop(hop)) => stands(RuleKey::Hop(hop)),
             Some(ChainUse::Group(group)) => self
                 .buckets
                 .get(&group)
@@ -90,8 +91,7 @@ impl RuleTable {
     fn has_exceptions(&self, route: RouteKey) -> bool {
         let table = (route.table, route.prefix.family());
         let expiring = self.get(RuleKey::Except(table.0, table.1, Except::Expiring));
-        expiring.is_some_and(|entry| entry.applied.is_some())
-            && !self.missing_exceptions.contains_key(&table)
+        expiring.is_some_and(RuleEntry::stands) && !self.missing_exceptions.contains_key(&table)
     }
 
     fn misses_inside(&self, route: RouteKey) -> bool {
@@ -114,7 +114,7 @@ impl RuleTable {
             .filter(|entry| goes && entry.desired.is_some())
             .peekable();
         wished.peek()?;
-        Some(wished.all(|entry| entry.applied.is_some() && entry.sent != Some(None)))
+        Some(wished.all(RuleEntry::stands))
     }
 
     /// Whether the next shorter prefix that has, or should have, a rule is as it should be, and those still shorter that share its

@@ -1,5 +1,5 @@
 //! What no history of a whole switch comes to, as the engine wishes exceptions wherever it wishes prefixes. With packets and a fake of
-//! tc the gates are tested in `tests/offload_laws.rs`.
+//! tc the gates are tested in `tests/offload_laws/gates.rs`.
 
 use super::*;
 use crate::model::{Cookie, Family, FlowerRule, IfIndex, RuleAction, RuleMatch, Runs, TableId};
