@@ -2,7 +2,8 @@
 //! every single write each packet gets the treatment of a table that was wished since all was quiet, or goes to the kernel.
 //!
 //! Law 1: `Run::check_packets`. Law 2: in `plan::offload::tests`. Law 3: `a restart writes nothing`. Law 4: the fake has exactly the
-//! room that was promised and never runs out. Law 6: with failures everything still becomes as wished.
+//! room that was promised and never runs out. Law 6: with failures everything still becomes as wished. `gates` has the order of writes
+//! step by step.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +12,8 @@
     reason = "a test may panic"
 )]
 
+#[path = "offload_laws/gates.rs"]
+mod gates;
 #[path = "fake/tc.rs"]
 mod tc;
 
@@ -22,8 +25,9 @@ use std::time::Duration;
 
 use frr_offload::engine::switch::Switch;
 use frr_offload::model::{
-    Block, Chain, Cookie, EtherProto, Family, FlowerRule, Handle, IfIndex, MacAddr, NextHop, NhgId,
-    Prefix, Prio, Reason, RouteKey, RuleAction, RuleMatch, Runs, TableId, Timestamp,
+    Block, Chain, Cookie, EtherProto, Family, FlowerRule, Handle, IfIndex, MacAddr, Masked,
+    NextHop, NhgId, Prefix, Prio, Reason, RouteKey, RuleAction, RuleMatch, Runs, TableId,
+    Timestamp,
 };
 use frr_offload::plan::{
     Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits, Lookup, PlannedPort, RouteRule,
@@ -32,15 +36,21 @@ use frr_offload::plan::{
 use frr_offload::reconcile::{RuleWrite, RuleWriteKind};
 use frr_offload::rib::Groups;
 use proptest::prelude::*;
-use tc::{FakeTc, Fate, Packet};
+use tc::{EBUSY, FakeTc, Fate, Packet};
 
 const PORTS: u8 = 3;
 const TABLES: [TableId; 2] = [TableId::MAIN, TableId(100)];
-const EBUSY: i32 = 16;
 const EOPNOTSUPP: i32 = 95;
 
 fn dev(n: u8) -> IfIndex {
     IfIndex::new(u32::from(n) + 10).unwrap()
+}
+
+fn main(prefix: &str) -> RouteKey {
+    RouteKey {
+        table: TableId::MAIN,
+        prefix: prefix.parse().unwrap(),
+    }
 }
 
 fn port_mac(n: u8) -> MacAddr {
@@ -259,6 +269,8 @@ enum Step {
     Configured(usize),
     /// So many writes go through.
     Work(usize),
+    /// So many are handed out, and carried out after whatever comes next.
+    HandOut(usize),
     Quiet,
     /// A restart with the other layout, where blocks are not shared.
     Relayout,
@@ -300,6 +312,7 @@ fn steps(failures: bool) -> impl Strategy<Value = Steps> {
         1 => (0..PORTS, any::<bool>()).prop_map(|(p, mac)| Step::PortMac(p, mac)),
         2 => (key(), any::<bool>()).prop_map(|(k, on)| Step::Local(k.prefix, on)),
         12 => (1_usize..12).prop_map(Step::Work),
+        8 => (1_usize..6).prop_map(Step::HandOut),
         3 => Just(Step::Quiet),
         1 => Just(Step::Restart),
         1 => Just(Step::Relayout),
@@ -329,6 +342,8 @@ struct Run {
     switch: Switch,
     tc: FakeTc,
     now: Timestamp,
+    /// Handed out and not carried out yet.
+    on_way: Vec<RuleWrite>,
     capacity: Option<usize>,
     /// Packets are not looked at.
     mending: bool,
@@ -351,6 +366,7 @@ impl Run {
                 ..FakeTc::default()
             },
             now: Timestamp(0),
+            on_way: Vec::new(),
             capacity,
             mending: false,
             relayout: false,
@@ -450,6 +466,11 @@ impl Run {
                 self.tc.room = *room;
             }
             Step::Work(writes) => self.work(*writes),
+            Step::HandOut(most) => {
+                let mut writes = Vec::new();
+                self.switch.poll(self.now, *most, &mut writes);
+                self.on_way.append(&mut writes);
+            }
             Step::Quiet => self.quiet(),
             Step::Fail(failures) => {
                 self.failed = true;
@@ -470,9 +491,11 @@ impl Run {
             Step::BlockLost(n) => {
                 let block = self.world.block(*n);
                 self.tc.blocks.remove(&block);
+                self.on_way.retain(|write| write.place.block != block);
                 self.switch.lose_block(block);
             }
             Step::RuleLost(n) => {
+                self.arrive();
                 let places: Vec<_> = self
                     .tc
                     .blocks
@@ -499,6 +522,7 @@ impl Run {
 
     /// Hands out and carries out writes, each checked.
     fn work(&mut self, mut budget: usize) {
+        self.arrive();
         loop {
             let mut writes = Vec::new();
             self.with_env(|switch, env, _| {
@@ -513,31 +537,41 @@ impl Run {
                 }
                 return;
             }
-            // They are on their way together; the answers come one by one.
-            let results: Vec<_> = writes
-                .iter()
-                .map(|write| {
-                    let result = self.tc.write(write);
-                    self.check_packets(&story(write, result.is_ok()));
-                    result
-                })
-                .collect();
-            for (write, result) in writes.iter().zip(results) {
-                let now = self.now;
-                self.with_env(|switch, env, _| {
-                    switch.complete(
-                        env,
-                        write.place.block,
-                        (write.index, write.revision),
-                        result,
-                        now,
-                    )
-                });
-            }
+            self.carry_out(&writes);
             budget = budget.saturating_sub(writes.len());
             if budget == 0 {
                 return;
             }
+        }
+    }
+
+    /// What is on its way is carried out.
+    fn arrive(&mut self) {
+        let writes = std::mem::take(&mut self.on_way);
+        self.carry_out(&writes);
+    }
+
+    /// They are on their way together; the answers come one by one.
+    fn carry_out(&mut self, writes: &[RuleWrite]) {
+        let results: Vec<_> = writes
+            .iter()
+            .map(|write| {
+                let result = self.tc.write(write);
+                self.check_packets(&story(write, result.is_ok()));
+                result
+            })
+            .collect();
+        for (write, result) in writes.iter().zip(results) {
+            let now = self.now;
+            self.with_env(|switch, env, _| {
+                switch.complete(
+                    env,
+                    write.place.block,
+                    (write.index, write.revision),
+                    result,
+                    now,
+                )
+            });
         }
     }
 
@@ -574,6 +608,7 @@ impl Run {
 
     /// The daemon is killed in the middle of whatever, and started again.
     fn restart(&mut self) {
+        self.arrive();
         // What was learned of a full table is forgotten by a restart.
         let settled = self.switch.is_settled() && self.switch.plan().limits().capacity.is_none();
         self.switch = new_switch(self.world.how, self.capacity);
@@ -809,10 +844,6 @@ fn rules_of_others_are_left_alone_and_kept_clear_of() {
 /// Who asks why a prefix is not in hardware is told what the driver said, until it is tried again.
 #[test]
 fn what_the_driver_said_is_kept() {
-    let main = |text: &str| RouteKey {
-        table: TableId::MAIN,
-        prefix: text.parse().unwrap(),
-    };
     let to = |n| Wish::Forward(Target::Hop(hop(n)));
     let errno = |run: &mut Run, key| {
         run.with_env(|switch, env, _| switch.refusal(env, key).map(|refusal| refusal.errno.0))

@@ -13,6 +13,7 @@ use serde::Serialize;
 use thiserror::Error;
 use tonic::Streaming;
 
+pub use self::check::{check, report_faults};
 use super::args::{ExplainArgs, ReplayArgs, Show};
 use super::client::{self, ClientError};
 use super::decode::{self, Answer, DecodeError, DecodeOptions};
@@ -24,8 +25,9 @@ use super::proto::{
 use super::render;
 use super::replay::{self, ReplayError, ReplayOptions, ReplayReport, ReplayStream};
 use super::table::{Row, Screen, Table};
-use crate::config::{Config, Fault, OffloadConfig};
 use crate::model::{IfIndex, TableId};
+
+mod check;
 
 /// Rows of a table that are sized together.
 const ROWS_A_CHUNK: usize = 1000;
@@ -461,171 +463,6 @@ pub fn replay(
         "the daemon did not close its side: perhaps not everything was read"
     )?;
     Ok(Exit::BadNews)
-}
-
-/// The answer of `check` in JSON.
-#[derive(Debug, Serialize)]
-struct CheckReport {
-    ok: bool,
-    files: Vec<String>,
-    faults: Vec<FaultReport>,
-}
-
-#[derive(Debug, Serialize)]
-struct FaultReport {
-    file: String,
-    line: Option<usize>,
-    key: Option<String>,
-    fault: String,
-    allowed: Option<String>,
-}
-
-impl From<&Fault> for FaultReport {
-    fn from(fault: &Fault) -> Self {
-        let Fault {
-            file,
-            line,
-            key,
-            kind,
-        } = fault;
-        Self {
-            file: file.display().to_string(),
-            line: *line,
-            key: key.clone(),
-            fault: kind.to_string(),
-            allowed: kind.allowed().map(str::to_owned),
-        }
-    }
-}
-
-/// `check`: what was read, from where, and every fault.
-pub fn check(
-    config: &Config,
-    files: &[&Path],
-    faults: &[Fault],
-    json: bool,
-) -> Result<Exit, CommandError> {
-    let mut screen = stdout();
-    let files: Vec<String> = files
-        .iter()
-        .map(|file| file.display().to_string())
-        .collect();
-    if json {
-        let faults: Vec<FaultReport> = faults.iter().map(FaultReport::from).collect();
-        let ok = faults.is_empty();
-        document(&mut screen, &CheckReport { ok, files, faults })?;
-    } else if faults.is_empty() {
-        let from = if files.is_empty() {
-            "no file, all defaults".to_owned()
-        } else {
-            files.join(", ")
-        };
-        writeln!(screen.out, "ok: {from}")?;
-        summarise(&mut screen.out, config)?;
-    } else {
-        report_faults(faults)?;
-    }
-    screen.out.flush()?;
-    Ok(if faults.is_empty() {
-        Exit::Fine
-    } else {
-        Exit::Usage
-    })
-}
-
-/// Every fault on standard error, a line each.
-pub fn report_faults(faults: &[Fault]) -> io::Result<()> {
-    let mut err = io::stderr().lock();
-    for fault in faults {
-        writeln!(err, "{fault}")?;
-    }
-    let count = render::plural(faults.len() as u64, "fault");
-    writeln!(err, "{count} in the configuration")
-}
-
-fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
-    let Config {
-        setup,
-        fpm,
-        kernel,
-        offload,
-        admin,
-        log,
-    } = config;
-    let listen: Vec<String> = fpm.listen.iter().map(ToString::to_string).collect();
-    let mut tables: Vec<String> = fpm
-        .table_map
-        .iter()
-        .map(|(from, to)| format!("table {from} is written to {to}"))
-        .collect();
-    if tables.is_empty() {
-        tables.push("tables are written as zebra names them".to_owned());
-    }
-    writeln!(out, "  setup    {}", setup.name())?;
-    writeln!(
-        out,
-        "  fpm      {}; {}",
-        listen.join(", "),
-        tables.join(", ")
-    )?;
-    writeln!(
-        out,
-        "           replay over after {:?} of silence, stale routes kept {:?}",
-        fpm.replay_idle, fpm.stale_time
-    )?;
-    writeln!(
-        out,
-        "  kernel   metric {}, IPv4 via IPv6 as {}, next-hop objects {}",
-        kernel.metric,
-        kernel.ipv4_via_ipv6.name(),
-        kernel.nexthop_objects.name()
-    )?;
-    writeln!(
-        out,
-        "           multipath hash {}, nexthop_compat_mode {}, audit every {:?}, at the end {}",
-        kernel.multipath_hash.name(),
-        kernel.nexthop_compat_mode.name(),
-        kernel.audit,
-        kernel.on_exit.name()
-    )?;
-    summarise_offload(out, offload)?;
-    writeln!(out, "  admin    {}", admin.socket.display())?;
-    writeln!(out, "  log      {}", log.filter)
-}
-
-fn summarise_offload(out: &mut impl Write, offload: &OffloadConfig) -> io::Result<()> {
-    let OffloadConfig {
-        mode,
-        switches,
-        ports,
-        ignore,
-        capacity,
-        layout,
-        prio_base,
-        hosts,
-        bucket_bits,
-    } = offload;
-    let or_auto = |value: Option<String>| value.unwrap_or_else(|| "auto".to_owned());
-    let switches = Some(switches.join(", ")).filter(|switches| !switches.is_empty());
-    writeln!(
-        out,
-        "  offload  {}, switches {}, ports {ports}",
-        mode.name(),
-        or_auto(switches)
-    )?;
-    if !ignore.is_empty() {
-        let codes: Vec<_> = ignore.iter().map(|reason| reason.code()).collect();
-        writeln!(out, "           ignored: {}", codes.join(", "))?;
-    }
-    writeln!(
-        out,
-        "           layout {}, capacity {}, first priority {}, hosts {}, ECMP in up to {}",
-        layout.name(),
-        or_auto(capacity.map(|rules| rules.to_string())),
-        or_auto(prio_base.map(|prio| prio.to_string())),
-        if *hosts { "yes" } else { "no" },
-        render::plural(1 << bucket_bits, "bucket")
-    )
 }
 
 /// A JSON document of one object.

@@ -3,6 +3,7 @@
 //! The kernel removes much without a word: a link that goes down (or loses its carrier) takes its next-hop objects,
 //! permanent neighbours and IPv4 routes along, a group's last member takes the group and all its routes. So a lost
 //! link is treated as the loss of all that, and dumps, which the writer does in order with its writes, correct us.
+//! Next-hop objects are in `objects`.
 
 use std::net::IpAddr;
 
@@ -12,18 +13,17 @@ use super::report::Severity;
 use super::{Engine, ObjectSpec};
 use crate::model::{
     DumpKind, FormId, IfIndex, KernelEvent, KernelHop, KernelNhId, KernelTarget, MacAddr,
-    Neighbour, NeighbourKey, ObservedContent, ObservedNextHop, ObservedRoute, Protocol,
+    Neighbour, NeighbourKey, ObservedRoute, Protocol,
 };
-use crate::plan::ObjectKey;
 use crate::reconcile::Entry;
 use crate::resolve::is_pool_address;
 use crate::rib::SlotFlags;
 use crate::view::ViewChange;
 
+mod objects;
+
 /// How long the kernel may take to remove what a link takes along.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
-
-type Members = Box<[(KernelNhId, u16)]>;
 
 impl Engine {
     pub(super) fn apply_kernel(&mut self, events: Vec<KernelEvent>) {
@@ -61,17 +61,13 @@ impl Engine {
                     self.invalidate_dumps();
                     self.object_dump.wanted = true;
                     self.route_dump.wanted = true;
-                    self.notables.push(
-                        self.now,
-                        Severity::Warn,
+                    self.warn(
                         "netlink-overrun",
                         "the kernel dropped notifications; everything is read back",
                     );
                 }
                 KernelEvent::DumpFailed(kind, errno) => {
-                    self.notables.push(
-                        self.now,
-                        Severity::Warn,
+                    self.warn(
                         "dump-failed",
                         format!("reading back {kind:?} failed: {errno}; it is tried again"),
                     );
@@ -95,9 +91,7 @@ impl Engine {
             .count();
         if neighbours > 0 {
             self.counters.mended.neighbours += neighbours as u64;
-            self.notables.push(
-                self.now,
-                Severity::Warn,
+            self.warn(
                 "neighbours-mended",
                 format!(
                     "neighbours that our routes need and others had deleted or changed are written again: {neighbours}"
@@ -106,15 +100,17 @@ impl Engine {
         }
         let mended = self.counters.mended.routes - before;
         if mended > 0 {
-            self.notables.push(
-                self.now,
-                Severity::Warn,
+            self.warn(
                 "routes-mended",
                 format!(
                     "routes of ours that others had deleted or changed are written again: {mended}"
                 ),
             );
         }
+    }
+
+    fn warn(&mut self, kind: &'static str, text: impl Into<Box<str>>) {
+        self.notables.push(self.now, Severity::Warn, kind, text);
     }
 
     /// Somebody wrote over a route of ours, or beside it with its metric.
@@ -276,9 +272,7 @@ impl Engine {
         };
         if self.own_macs.insert(key) {
             let name = self.view.name_of(key.dev);
-            self.notables.push(
-                self.now,
-                Severity::Warn,
+            self.warn(
                 "own-mac",
                 format!(
                     "{} has the Ethernet address of {name} itself, {mac}: behind a switch it can't be reached",
@@ -346,68 +340,6 @@ impl Engine {
         self.object_dump.invalid = true;
     }
 
-    /// The kernel (or somebody) removed objects: so it did with the groups that are empty now, and with all routes that
-    /// led to either. Their ids are burnt.
-    pub(super) fn lose_objects(&mut self, lost: Vec<KernelNhId>) {
-        if lost.is_empty() {
-            return;
-        }
-        let mut work = lost;
-        let mut gone = FxHashSet::default();
-        while let Some(id) = work.pop() {
-            if !gone.insert(id) {
-                continue;
-            }
-            for (group, members) in self.groups_with(id) {
-                let rest: Box<[_]> = members
-                    .iter()
-                    .filter(|(m, _)| !gone.contains(m))
-                    .copied()
-                    .collect();
-                if rest.is_empty() {
-                    work.push(group);
-                } else {
-                    self.object_table
-                        .observe(group, Some(ObjectSpec::Group(rest)));
-                }
-            }
-            if let Some(key) = self.objects.lose(id) {
-                match key {
-                    // Not as a change of the hop: that would forget how often it was refused.
-                    ObjectKey::Hop(hop) => {
-                        let users: Vec<_> = self.plan.users_of(hop).collect();
-                        self.replan.extend(users);
-                    }
-                    ObjectKey::Group(group, family) => {
-                        self.replan.insert((group, family));
-                    }
-                }
-            }
-            self.object_table.forget(id);
-        }
-        let forms: FxHashSet<FormId> = self
-            .forms
-            .iter()
-            .filter(
-                |(_, route)| matches!(route.target, KernelTarget::Object(id) if gone.contains(&id)),
-            )
-            .map(|(form, _)| form)
-            .collect();
-        self.lose_routes(&forms);
-    }
-
-    fn groups_with(&self, member: KernelNhId) -> Vec<(KernelNhId, Members)> {
-        self.object_table
-            .iter()
-            .filter_map(|(id, entry)| match entry.applied.as_ref() {
-                Some(ObjectSpec::Group(members)) if members.iter().any(|(m, _)| *m == member) => {
-                    Some((id, members.clone()))
-                }
-                _ => None,
-            })
-            .collect()
-    }
-
     /// All routes of these forms are gone from the kernel.
     fn lose_routes(&mut self, forms: &FxHashSet<FormId>) {
         if forms.is_empty() {
@@ -427,132 +359,6 @@ impl Engine {
             self.forms.release(form);
             self.mark(id);
         }
-    }
-
-    fn object_changed(&mut self, object: &ObservedNextHop) {
-        let Some(id) = KernelNhId::new(object.id) else {
-            return;
-        };
-        self.objects.reserve_up_to(id);
-        let Some(entry) = self.object_table.get(id) else {
-            return;
-        };
-        // Notifications lag behind our own writes: a difference is only a reason to look.
-        if entry.sent.is_none() && entry.applied != spec_of(object) {
-            self.object_dump.wanted = true;
-        }
-    }
-
-    fn object_gone(&mut self, id: u32) {
-        let Some(id) = KernelNhId::new(id) else {
-            return;
-        };
-        self.objects.withdraw_offer(id);
-        let Some(entry) = self.object_table.get(id) else {
-            return;
-        };
-        let removed_by_us = entry.sent == Some(None);
-        if removed_by_us || (entry.applied.is_none() && entry.sent.is_none()) {
-            return;
-        }
-        // Also one that is not wanted any more matters: a group that still had it may be gone with it.
-        if entry.desired.is_some() {
-            self.counters.mended.objects += 1;
-            self.notables.push(
-                self.now,
-                Severity::Warn,
-                "object-lost",
-                format!(
-                    "next-hop object {} was removed by somebody; it is made again",
-                    id.get()
-                ),
-            );
-        }
-        self.lose_objects(vec![id]);
-    }
-
-    fn objects_listed(&mut self, objects: &[ObservedNextHop]) {
-        if !self.known.objects {
-            self.known.objects = true;
-            for object in objects {
-                if let Some(id) = KernelNhId::new(object.id) {
-                    self.objects.reserve_up_to(id);
-                    if object.protocol == Protocol::REDIRECT.0 {
-                        match spec_of(object) {
-                            Some(spec) => {
-                                self.object_table.observe(id, Some(spec.clone()));
-                                self.objects.offer(id, spec);
-                            }
-                            None => self.objects.reserve_up_to(id),
-                        }
-                    }
-                }
-            }
-            return;
-        }
-        if !self.object_dump.running {
-            // The monitor's own list after an overrun is not in order with our writes.
-            self.object_dump.wanted = true;
-            return;
-        }
-        self.object_dump.running = false;
-        if self.object_dump.invalid {
-            self.object_dump.wanted = true;
-            return;
-        }
-        self.object_dump.done += 1;
-        let listed: rustc_hash::FxHashMap<KernelNhId, &ObservedNextHop> = objects
-            .iter()
-            .filter_map(|o| Some((KernelNhId::new(o.id)?, o)))
-            .collect();
-        let mut lost = Vec::new();
-        let mut differ = Vec::new();
-        for (id, entry) in self.object_table.iter() {
-            if entry.sent.is_some() {
-                continue;
-            }
-            let Some(applied) = &entry.applied else {
-                continue;
-            };
-            match listed.get(&id) {
-                None => lost.push(id),
-                Some(object) => {
-                    let there = spec_of(object);
-                    if there.as_ref() != Some(applied) {
-                        let same_kind = matches!(
-                            (&there, applied),
-                            (Some(ObjectSpec::Hop(_)), ObjectSpec::Hop(_))
-                                | (Some(ObjectSpec::Group(_)), ObjectSpec::Group(_))
-                        );
-                        if same_kind && object.protocol == Protocol::REDIRECT.0 {
-                            differ.push((id, there));
-                        } else {
-                            // Foreign content under an id of ours: the id is lost (docs/evidence.md, "Next-hop objects").
-                            lost.push(id);
-                        }
-                    }
-                }
-            }
-        }
-        let mended = lost.len() + differ.len();
-        for (id, there) in differ {
-            self.object_table.observe(id, there);
-        }
-        for (&id, object) in &listed {
-            if object.protocol == Protocol::REDIRECT.0 && self.object_table.get(id).is_none() {
-                self.object_table.observe(id, spec_of(object));
-            }
-        }
-        if mended > 0 {
-            self.counters.mended.objects += mended as u64;
-            self.notables.push(
-                self.now,
-                Severity::Warn,
-                "objects-mended",
-                format!("next-hop objects that were not as written are made again: {mended}"),
-            );
-        }
-        self.lose_objects(lost);
     }
 
     fn routes_listed(&mut self, routes: Vec<ObservedRoute>, last: bool) {
@@ -664,15 +470,6 @@ impl Engine {
         self.mark(id);
     }
 
-    /// Removes objects of an earlier run that nobody took up, once nothing is held any more.
-    pub(super) fn prune_objects(&mut self) {
-        if !self.session.holding() {
-            for id in self.objects.withdraw_offers() {
-                self.object_table.touch(id);
-            }
-        }
-    }
-
     pub(super) fn form_has_gateway(&self, form: FormId) -> bool {
         match &self.forms.get(form).target {
             KernelTarget::None => false,
@@ -701,19 +498,5 @@ impl Engine {
             }
         }
         (ids, hops)
-    }
-}
-
-fn spec_of(object: &ObservedNextHop) -> Option<ObjectSpec> {
-    match object.content.as_ref()? {
-        ObservedContent::Hop(hop) => Some(ObjectSpec::Hop(*hop)),
-        ObservedContent::Group(members) => {
-            // A group with a member outside our range is not one that we wrote.
-            let members: Option<Box<[_]>> = members
-                .iter()
-                .map(|&(id, weight)| Some((KernelNhId::new(id)?, weight)))
-                .collect();
-            members.map(ObjectSpec::Group)
-        }
     }
 }

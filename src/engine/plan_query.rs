@@ -141,14 +141,16 @@ impl Engine {
             return None;
         }
         let (lines, done) = match stage {
+            Stage::PutRoutes | Stage::DeleteRoutes => self.plan_routes(walk, budget, stage),
+            Stage::PutRules | Stage::DeleteRules => self.plan_rules(walk, budget, stage),
+            // Neighbours and next-hop objects are there for routes of ours.
+            _ if !self.writes_routes() => (Vec::new(), true),
             Stage::PutNeighbours | Stage::DeleteNeighbours => {
                 self.plan_neighbours(walk, budget, stage)
             }
             Stage::PutHops | Stage::PutGroups | Stage::DeleteGroups | Stage::DeleteHops => {
                 self.plan_objects(walk, budget, stage)
             }
-            Stage::PutRoutes | Stage::DeleteRoutes => self.plan_routes(walk, budget, stage),
-            Stage::PutRules | Stage::DeleteRules => self.plan_rules(walk, budget, stage),
         };
         walk.stage += usize::from(done);
         Some(lines)
@@ -160,9 +162,6 @@ impl Engine {
         budget: usize,
         stage: Stage,
     ) -> (Vec<PlanLine>, bool) {
-        if !self.writes_routes() {
-            return (Vec::new(), true);
-        }
         let name_of = |dev| self.view.name_of(dev);
         let in_use = self.kept_gateways(walk, stage);
         walk.page(self.neighbour_table.iter(), budget, |walk, entry, out| {
@@ -190,9 +189,6 @@ impl Engine {
         budget: usize,
         stage: Stage,
     ) -> (Vec<PlanLine>, bool) {
-        if !self.writes_routes() {
-            return (Vec::new(), true);
-        }
         let name_of = |dev| self.view.name_of(dev);
         let in_use = self.kept_objects(walk, stage);
         walk.page(self.object_table.iter(), budget, |walk, entry, out| {

@@ -8,21 +8,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use self::refusals::filtered;
 use crate::model::{
-    Block, Chain, EtherProto, Family, InHardware, MacAddr, ObservedRule, Prefix, Reason, Refusal,
-    RouteKey, TableId, Timestamp,
+    Block, Chain, Family, InHardware, MacAddr, ObservedRule, Prefix, Reason, Refusal, RouteKey,
+    TableId, Timestamp,
 };
 use crate::plan::{
-    ChainUse, Chains, Changed, Env, Except, GroupKey, HopId, HopRule, Layout, LayoutConfig,
-    LayoutContext, Limits, PlannedPort, RouteRule, RuleKey, SwitchPlan, Target, Wish,
-    fixed_exceptions, keys_of,
+    ChainUse, Chains, Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits, PlannedPort,
+    RuleKey, SwitchPlan, Target,
 };
-use crate::reconcile::{Failure, Item, Remedy, RuleEntry, RuleTable, RuleWrite};
+use crate::reconcile::{Item, Remedy, RuleEntry, RuleTable, RuleWrite};
 
 /// The chains of ours begin here.
 const FIRST_CHAIN: u32 = 1;
 
 mod adopt;
+mod refusals;
+mod wants;
 
 #[derive(Debug)]
 struct BlockState {
@@ -55,8 +57,10 @@ impl BlockState {
         }
     }
 
-    fn has_table(&self, table: TableId) -> bool {
-        self.ports.iter().any(|port| port.table == table)
+    /// Whether packets of that family that come in here are looked up in that table.
+    fn has_table(&self, table: TableId, family: Family) -> bool {
+        let serves = |port: &PlannedPort| port.table == table && port.families[family as usize];
+        self.ports.iter().any(serves)
     }
 
     fn tables(&self) -> BTreeSet<(TableId, Family)> {
@@ -393,137 +397,6 @@ impl Switch {
         })
     }
 
-    /// What the driver refused may be tried again, and a table that was full be a little larger.
-    pub fn retry_refused(&mut self, env: &Env<'_>, now: Timestamp) {
-        let most = self.capacity.unwrap_or(usize::MAX);
-        if let Some(learned) = self
-            .plan
-            .limits()
-            .capacity
-            .filter(|learned| *learned < most)
-            && self
-                .blocks
-                .values()
-                .all(|state| !state.table.waits_to_retry(now))
-            && (self.plan.waits() || self.blocks.values().any(|state| state.table.has_dirty()))
-        {
-            let mut limits = Limits {
-                capacity: Some(most.min(learned + (learned / 10).max(1))),
-                ..self.plan.limits().clone()
-            };
-            if limits.is_crowded() {
-                // Step by step nothing would be learned.
-                limits.capacity = Some(most.min(2 * (limits.overhead + 1)));
-            }
-            self.set_limits(env, limits);
-        }
-        let targets = std::mem::take(&mut self.refused_targets);
-        self.refused_routes.clear();
-        let mut keys: Vec<_> = self.plan.refused().map(|(key, _)| key).collect();
-        for key in &keys {
-            self.with_env(env, |plan, env| plan.set_refused(env, *key, None));
-        }
-        if !targets.is_empty() {
-            keys = env.lookup.keys().collect();
-            for key in keys {
-                let wish = (env.wish)(key);
-                if let Wish::Forward(target) = wish
-                    && targets.contains_key(&target)
-                {
-                    self.update(env, key);
-                }
-            }
-        }
-    }
-
-    fn refuse(&mut self, env: &Env<'_>, item: Item, refusal: &Refusal) {
-        match item {
-            Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => {
-                self.refused_routes.insert(key, refusal.clone());
-                // Without its guard a prefix can't be in either.
-                if self.plan.rule(key) == Some(RouteRule::Guard)
-                    && let Some(parent) = env.lookup.parent(key)
-                {
-                    self.refused_routes.insert(parent, refusal.clone());
-                }
-                let reason = Some(Reason::DriverRefused);
-                self.with_env(env, |plan, env| plan.set_refused(env, key, reason));
-            }
-            Item::Rule(RuleKey::Hop(hop)) => {
-                let groups: Vec<_> = self.sets.keys().copied().collect();
-                self.refuse_target(env, Target::Hop(hop), refusal);
-                for group in groups {
-                    if self
-                        .plan
-                        .buckets(group)
-                        .is_some_and(|hops| hops.contains(&hop))
-                    {
-                        self.refuse_target(env, Target::Group(group), refusal);
-                    }
-                }
-            }
-            Item::Rule(RuleKey::Bucket(group, ..)) => {
-                self.refuse_target(env, Target::Group(group), refusal);
-            }
-            // Nothing goes in without these; they are tried again.
-            Item::Rule(RuleKey::Entry(_) | RuleKey::Admit(..) | RuleKey::Except(..))
-            | Item::Stray(..) => {}
-        }
-    }
-
-    fn refuse_target(&mut self, env: &Env<'_>, target: Target, refusal: &Refusal) {
-        self.refused_targets.insert(target, refusal.clone());
-        let users: Vec<_> = self
-            .plan
-            .rules()
-            .filter(|(_, rule)| *rule == RouteRule::Forward(target))
-            .map(|(key, _)| key)
-            .collect();
-        for key in users {
-            self.update(env, key);
-        }
-    }
-
-    /// What the driver said that keeps a prefix out, or keeps it from being as it should.
-    pub fn refusal(&self, env: &Env<'_>, key: RouteKey) -> Option<&Refusal> {
-        let of_target = |target| self.refused_targets.get(&target);
-        let known = self
-            .refused_routes
-            .get(&key)
-            .or_else(|| match (env.wish)(key) {
-                Wish::Forward(target) => of_target(target),
-                Wish::Discard | Wish::Slow(_) => None,
-            });
-        known.or_else(|| self.failure(key).map(|failure| &failure.refusal))
-    }
-
-    /// The last refusal of a rule that a prefix needs and that is tried again.
-    pub fn failure(&self, key: RouteKey) -> Option<&Failure> {
-        let (table, family) = (key.table, key.prefix.family());
-        let target = match self.plan.rule(key) {
-            Some(RouteRule::Forward(target)) => Some(target),
-            _ => None,
-        };
-        let needs = |item: Item| match item {
-            Item::Rule(RuleKey::Route(route) | RuleKey::Share(route, ..)) => route == key,
-            Item::Rule(RuleKey::Except(of, version, _)) => (of, version) == (table, family),
-            Item::Rule(RuleKey::Admit(_, version)) => version == family,
-            Item::Rule(RuleKey::Entry(protocol)) => protocol == EtherProto::of(family),
-            Item::Rule(RuleKey::Bucket(group, ..)) => target == Some(Target::Group(group)),
-            Item::Rule(RuleKey::Hop(hop)) => match target {
-                Some(Target::Hop(of)) => of == hop,
-                Some(Target::Group(group)) => self.plan.members(group).any(|of| of == hop),
-                None => false,
-            },
-            Item::Stray(..) => false,
-        };
-        let blocks = self.blocks.values().filter(|state| state.has_table(table));
-        let mut failing = blocks.flat_map(|state| state.table.failing());
-        failing
-            .find(|(item, _)| needs(*item))
-            .map(|(_, failure)| failure)
-    }
-
     fn with_env(&mut self, env: &Env<'_>, act: impl FnOnce(&mut SwitchPlan, &Env<'_>)) {
         let refused = &self.refused_targets;
         let wish = |key| filtered(refused, (env.wish)(key));
@@ -534,280 +407,6 @@ impl Switch {
                 wish: &wish,
             },
         );
-    }
-
-    /// Looks at every rule again.
-    fn rewant(&mut self) {
-        if !self.started {
-            return;
-        }
-        let mut keys: Vec<Changed> = self
-            .plan
-            .rules()
-            .map(|(key, _)| Changed::Route(key))
-            .collect();
-        let hops = self.plan.hops_in_use().map(Changed::Hop);
-        let groups = self.plan.groups_in_use().map(Changed::Group);
-        keys.extend(hops.chain(groups));
-        for state in self.blocks.values() {
-            for (item, _) in state.table.iter() {
-                match item {
-                    Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => {
-                        keys.push(Changed::Route(key));
-                    }
-                    Item::Rule(RuleKey::Bucket(group, ..)) => keys.push(Changed::Group(group)),
-                    Item::Rule(RuleKey::Hop(hop)) => keys.push(Changed::Hop(hop)),
-                    Item::Rule(RuleKey::Entry(_) | RuleKey::Admit(..) | RuleKey::Except(..))
-                    | Item::Stray(..) => {}
-                }
-            }
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        for key in keys {
-            self.want_changed(key);
-        }
-        for block in 0..self.blocks.len() {
-            self.want_exceptions(block);
-            self.want_admission(block);
-        }
-    }
-
-    fn take_changes(&mut self) {
-        let mut changed: Vec<Changed> = self.plan.take_changed().into_iter().collect();
-        if self.layout() == Layout::Flat {
-            self.add_users(&mut changed);
-        }
-        // A hop before the groups that lead to it, these before the prefixes: chains are given out in the order of need.
-        changed.sort_unstable_by(|a, b| b.cmp(a));
-        for change in changed {
-            self.want_changed(change);
-        }
-    }
-
-    /// In the flat layout a change of hops and groups is one of the prefixes that lead there.
-    fn add_users(&self, changed: &mut Vec<Changed>) {
-        let of: FxHashSet<Changed> = changed.iter().copied().collect();
-        changed.retain(|change| matches!(change, Changed::Route(_)));
-        if changed.len() == of.len() {
-            return;
-        }
-        let concerned = |group: GroupKey| {
-            let mut members = self.plan.members(group).map(Changed::Hop);
-            of.contains(&Changed::Group(group)) || members.any(|hop| of.contains(&hop))
-        };
-        let groups: FxHashSet<GroupKey> = self
-            .plan
-            .groups_in_use()
-            .filter(|group| concerned(*group))
-            .collect();
-        let leads = |rule: RouteRule| match rule {
-            RouteRule::Forward(Target::Hop(hop)) => of.contains(&Changed::Hop(hop)),
-            RouteRule::Forward(Target::Group(group)) => groups.contains(&group),
-            RouteRule::Discard | RouteRule::Guard => false,
-        };
-        let users = self.plan.rules().filter(|(_, rule)| leads(*rule));
-        changed.extend(users.map(|(key, _)| Changed::Route(key)));
-        changed.sort_unstable();
-        changed.dedup();
-    }
-
-    fn want_changed(&mut self, change: Changed) {
-        match change {
-            Changed::Hop(_) | Changed::Group(_) if self.layout() == Layout::Flat => {}
-            Changed::Hop(hop) => self.want_everywhere(RuleKey::Hop(hop)),
-            Changed::Route(key) => {
-                for at in 0..self.blocks.len() {
-                    self.want_route(at, key);
-                }
-            }
-            Changed::Group(group) => {
-                self.part_from_found(group);
-                // Without a live member it is one rule that hands everything to the kernel.
-                let bits = self
-                    .plan
-                    .buckets(group)
-                    .map(|hops| hops.len().max(1).trailing_zeros() as u8);
-                let before = match bits {
-                    Some(bits) => self.sets.insert(group, bits),
-                    None => self.sets.remove(&group),
-                };
-                for bits in [before, bits].into_iter().flatten() {
-                    for n in 0..1_u16 << bits {
-                        self.want_everywhere(RuleKey::Bucket(group, bits, n));
-                    }
-                }
-            }
-        }
-    }
-
-    fn want_route(&mut self, at: usize, route: RouteKey) {
-        if self.layout() == Layout::Chained {
-            return self.want_in(at, RuleKey::Route(route));
-        }
-        let wished = keys_of(&self.plan, route);
-        let state = self.blocks.values().nth(at);
-        let there = state
-            .into_iter()
-            .flat_map(|state| state.table.rules_of(route));
-        let stale: Vec<RuleKey> = there
-            .map(|(key, _)| key)
-            .filter(|key| !wished.contains(key))
-            .collect();
-        for key in wished.into_iter().chain(stale) {
-            self.want_in(at, key);
-        }
-    }
-
-    /// What had to go before anything else could come is gone.
-    fn refill_emptied(&mut self) {
-        let mut emptied = false;
-        for state in self.blocks.values_mut() {
-            if state.empties && state.table.iter().next().is_none() {
-                state.empties = false;
-                emptied = true;
-            }
-        }
-        if emptied {
-            self.rewant();
-        }
-    }
-
-    fn want_everywhere(&mut self, key: RuleKey) {
-        for at in 0..self.blocks.len() {
-            self.want_in(at, key);
-        }
-    }
-
-    fn want_in(&mut self, at: usize, key: RuleKey) {
-        let crowded = self.plan.limits().is_crowded();
-        let Some(state) = self.blocks.values_mut().nth(at) else {
-            return;
-        };
-        let wanted = match key {
-            _ if state.empties => false,
-            RuleKey::Route(route) | RuleKey::Share(route, ..) => state.has_table(route.table),
-            // Where these do not all fit, no packet may go beyond chain 0: everything is the kernel's.
-            RuleKey::Except(table, family, _) => {
-                !crowded && state.tables().contains(&(table, family))
-            }
-            RuleKey::Entry(_) | RuleKey::Admit(..) => !crowded && !state.ports.is_empty(),
-            RuleKey::Hop(_) | RuleKey::Bucket(..) => !state.ports.is_empty(),
-        };
-        let mut context = LayoutContext {
-            config: &self.config,
-            plan: &self.plan,
-            ports: &state.ports,
-            chains: &mut self.chains,
-        };
-        let rule = if wanted { context.render(key) } else { None };
-        state.table.want(key, rule);
-    }
-
-    fn want_exceptions(&mut self, at: usize) {
-        let Some(state) = self.blocks.values().nth(at) else {
-            return;
-        };
-        let mut wished: BTreeSet<RuleKey> = BTreeSet::new();
-        for (table, family) in state.tables() {
-            wished.extend(
-                self.exceptions(table, family)
-                    .map(|except| RuleKey::Except(table, family, except)),
-            );
-        }
-        let stale: Vec<RuleKey> = state
-            .table
-            .iter()
-            .filter_map(|(item, _)| rule_key(item))
-            .filter(|key| matches!(key, RuleKey::Except(..)) && !wished.contains(key))
-            .collect();
-        for key in wished {
-            self.want_in(at, key);
-        }
-        if let Some(state) = self.blocks.values_mut().nth(at) {
-            for key in stale {
-                state.table.want(key, None);
-            }
-        }
-    }
-
-    fn want_admission(&mut self, at: usize) {
-        let Some(state) = self.blocks.values().nth(at) else {
-            return;
-        };
-        let mut wished: BTreeSet<RuleKey> = BTreeSet::new();
-        for port in &state.ports {
-            for family in [Family::V4, Family::V6] {
-                if port.families[family as usize] {
-                    wished.insert(RuleKey::Admit(port.dev, family));
-                    wished.insert(RuleKey::Entry(EtherProto::of(family)));
-                }
-            }
-        }
-        let stale: Vec<RuleKey> = state
-            .table
-            .iter()
-            .filter_map(|(item, _)| rule_key(item))
-            .filter(|key| {
-                matches!(key, RuleKey::Admit(..) | RuleKey::Entry(_)) && !wished.contains(key)
-            })
-            .collect();
-        for key in wished {
-            self.want_in(at, key);
-        }
-        if let Some(state) = self.blocks.values_mut().nth(at) {
-            for key in stale {
-                state.table.want(key, None);
-            }
-        }
-    }
-
-    /// What is never routed in hardware in a table.
-    fn exceptions(&self, table: TableId, family: Family) -> impl Iterator<Item = Except> {
-        let locals = self
-            .locals
-            .get(&(table, family))
-            .cloned()
-            .unwrap_or_default();
-        // Own addresses as a source are a spoof or a loop; the kernel drops them.
-        let own: Vec<_> = locals
-            .iter()
-            .filter(|prefix| prefix.len() == family.max_len())
-            .map(|prefix| Except::From(*prefix))
-            .collect();
-        let all: BTreeSet<Except> = fixed_exceptions(family)
-            .chain(locals.into_iter().map(Except::To))
-            .chain(own)
-            .collect();
-        all.into_iter()
-    }
-
-    /// Admission and exceptions count against the capacity, too.
-    fn count_overhead(&mut self, env: &Env<'_>) {
-        let of = |state: &BlockState| {
-            let exceptions: usize = state
-                .tables()
-                .into_iter()
-                .map(|(table, family)| self.exceptions(table, family).count())
-                .sum();
-            let admission: usize = state
-                .ports
-                .iter()
-                .map(|port| port.families.iter().filter(|has| **has).count())
-                .sum();
-            match self.layout() {
-                Layout::Chained => exceptions + admission + 2,
-                Layout::Flat => exceptions,
-            }
-        };
-        let overhead = self.blocks.values().map(of).max().unwrap_or(0);
-        if overhead != self.plan.limits().overhead {
-            let limits = Limits {
-                overhead,
-                ..self.plan.limits().clone()
-            };
-            self.set_limits(env, limits);
-        }
     }
 
     fn release_chain(&mut self, key: RuleKey) {
@@ -823,14 +422,6 @@ impl Switch {
         {
             self.chains.release(of);
         }
-    }
-}
-
-/// A target that the driver refused is none.
-fn filtered(refused: &FxHashMap<Target, Refusal>, wish: Wish) -> Wish {
-    match wish {
-        Wish::Forward(target) if refused.contains_key(&target) => Wish::Slow(Reason::DriverRefused),
-        wish => wish,
     }
 }
 

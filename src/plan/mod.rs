@@ -5,6 +5,8 @@ mod ecmp;
 mod fib;
 mod forms;
 mod layout;
+mod limits;
+mod lookup;
 mod objects;
 mod offload;
 mod tree;
@@ -17,8 +19,8 @@ pub use layout::{
     ChainUse, Chains, Except, Layout, LayoutConfig, LayoutContext, Marked, PlannedPort,
     PlannedRule, RuleKey, fixed_exceptions, keys_of, probe_mark, read_mark,
 };
+pub use limits::Limits;
+pub use lookup::{Env, Lookup};
 pub use objects::{DesiredObjects, ObjectKey, ObjectSpec};
-pub use offload::{
-    Changed, Env, HopId, HopRule, Limits, Lookup, RouteRule, SwitchPlan, Target, Wish,
-};
+pub use offload::{Changed, HopId, HopRule, RouteRule, SwitchPlan, Target, Wish};
 pub use tree::{PrefixTree, last_inside};

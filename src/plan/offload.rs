@@ -13,18 +13,20 @@
 //!
 //! So a guard is needed exactly below an admitted parent, which one look at the tree decides; no route has to know of more than
 //! its parent and its children. Guards, groups and hops count against the capacity; in the flat layout a prefix has the rules of its
-//! group itself. What is in stays in; what waits is tried in the
-//! order of [`Rank`]: longer prefixes first, because they need no guards. Incremental and full plan are the same from the same
-//! memory, which is the set of admitted prefixes (law 2). Knows no tc: `layout` makes rules of this.
+//! group itself. What is in stays in; what waits is tried in the order of [`Rank`]: longer prefixes first, because they need no
+//! guards. Incremental and full plan are the same from the same memory, which is the set of admitted prefixes (law 2). What these
+//! lead to is counted in `hops`. Knows no tc: `layout` makes rules of this.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::tree::{PrefixTree, last_inside};
-use super::{Buckets, GroupKey, Layout, Member, share_out};
+use self::hops::{Group, Hop};
+use super::{Env, GroupKey, Limits, last_inside};
 use crate::model::{Family, IfIndex, MacAddr, Prefix, Reason, RouteKey, TableId};
+
+mod hops;
 
 /// What identifies a hop in hardware: a neighbour, and the family of the packets (TTL or hop limit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,192 +112,11 @@ pub enum Changed {
     Hop(HopId),
 }
 
-/// Every prefix that the kernel would look up, by table and family. Shared by all switches.
-#[derive(Debug, Default)]
-pub struct Lookup {
-    trees: FxHashMap<(TableId, Family), PrefixTree>,
-}
-
-impl Lookup {
-    /// The tree of a table and family.
-    pub fn tree(&self, table: TableId, family: Family) -> Option<&PrefixTree> {
-        self.trees.get(&(table, family))
-    }
-
-    /// Adds or removes a prefix; whether that changed anything.
-    pub fn set(&mut self, key: RouteKey, present: bool) -> bool {
-        let at = (key.table, key.prefix.family());
-        if present {
-            return self.trees.entry(at).or_default().insert(key.prefix);
-        }
-        self.trees
-            .get_mut(&at)
-            .is_some_and(|tree| tree.remove(key.prefix))
-    }
-
-    /// Whether the kernel would look it up.
-    pub fn contains(&self, key: RouteKey) -> bool {
-        self.tree(key.table, key.prefix.family())
-            .is_some_and(|tree| tree.contains(key.prefix))
-    }
-
-    /// Everything in a table.
-    pub fn keys(&self) -> impl Iterator<Item = RouteKey> + '_ {
-        self.trees.iter().flat_map(|(&(table, _), tree)| {
-            tree.iter().map(move |prefix| RouteKey { table, prefix })
-        })
-    }
-
-    /// The next shorter one that has it inside.
-    pub fn parent(&self, key: RouteKey) -> Option<RouteKey> {
-        let prefix = self
-            .tree(key.table, key.prefix.family())?
-            .parent(key.prefix)?;
-        Some(RouteKey { prefix, ..key })
-    }
-
-    fn children(&self, key: RouteKey) -> impl Iterator<Item = RouteKey> + '_ {
-        self.tree(key.table, key.prefix.family())
-            .into_iter()
-            .flat_map(move |tree| tree.children(key.prefix))
-            .map(move |prefix| RouteKey { prefix, ..key })
-    }
-}
-
-/// What planning reads.
-pub struct Env<'a> {
-    /// The prefixes.
-    pub lookup: &'a Lookup,
-    /// What hardware should do with one of them.
-    pub wish: &'a dyn Fn(RouteKey) -> Wish,
-}
-
-impl std::fmt::Debug for Env<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Env")
-            .field("lookup", &self.lookup)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a switch can hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Rules of ours, all blocks together counted once; `None`: not known.
-    pub capacity: Option<usize>,
-    /// What [`SwitchPlan`] does not see: admission, exceptions.
-    pub overhead: usize,
-    /// The most bits of a group.
-    pub bucket_bits: u8,
-    /// How rules are made, which decides what a prefix costs.
-    pub layout: Layout,
-    /// For each family and prefix length which priority it shares; by length, ascending. Prefixes of one class must not overlap.
-    pub classes: [Box<[u8]>; 2],
-}
-
-impl Limits {
-    /// A priority for each length and no known capacity.
-    pub fn none() -> Self {
-        Self {
-            capacity: None,
-            overhead: 0,
-            bucket_bits: super::ecmp::MAX_BITS,
-            layout: Layout::Chained,
-            classes: [(0..=32).collect(), (0..=128).collect()],
-        }
-    }
-
-    /// The same for a layout.
-    #[must_use]
-    pub fn for_layout(self, layout: Layout) -> Self {
-        let bucket_bits = match layout {
-            Layout::Chained => self.bucket_bits,
-            Layout::Flat => self.bucket_bits.min(FLAT_BITS),
-        };
-        Self {
-            bucket_bits,
-            layout,
-            ..self
-        }
-    }
-
-    /// Classes for so many priorities in a chain, the first of which is that of the exceptions.
-    pub fn classes_for(prios: u16) -> [Box<[u8]>; 2] {
-        let classes = u32::from(prios.saturating_sub(1).max(1));
-        [Family::V4, Family::V6].map(|family| {
-            let lengths = u32::from(family.max_len()) + 1;
-            let class = |len| (len * classes.min(lengths) / lengths) as u8;
-            (0..lengths).map(class).collect()
-        })
-    }
-
-    /// Rules that are kept free, for replacing (which holds old and new for a moment) and for new bucket sets.
-    fn headroom(&self) -> usize {
-        let least = match self.layout {
-            Layout::Chained => 2,
-            // Each prefix has a set of its own, one of which changes at a time.
-            Layout::Flat => 2.max(1 << self.bucket_bits),
-        };
-        self.capacity
-            .map_or(0, |capacity| (capacity / 50).clamp(2, 64).max(least))
-    }
-
-    fn usable(&self) -> usize {
-        self.capacity.map_or(usize::MAX, |capacity| {
-            capacity
-                .saturating_sub(self.headroom())
-                .saturating_sub(self.overhead)
-        })
-    }
-
-    /// How often the rules of a group stand in a block: once, or with each prefix that leads there.
-    const fn sets_of(&self, group: &Group) -> usize {
-        match self.layout {
-            Layout::Chained => 1,
-            Layout::Flat => group.users,
-        }
-    }
-
-    /// Whether not even what every port needs has a place.
-    pub fn is_crowded(&self) -> bool {
-        self.capacity
-            .is_some_and(|capacity| capacity < self.overhead + self.headroom())
-    }
-
-    /// The class of a prefix.
-    pub fn class(&self, prefix: Prefix) -> u8 {
-        self.class_of(prefix.family(), prefix.len())
-    }
-
-    /// The class of a length.
-    pub fn class_of(&self, family: Family, len: u8) -> u8 {
-        let classes = &self.classes[family as usize];
-        classes.get(len as usize).copied().unwrap_or(len)
-    }
-}
-
-/// The most bits of a group in the flat layout, where each of its prefixes has all its buckets.
-const FLAT_BITS: u8 = 2;
-
 /// The order in which prefixes are tried: longer first. The last one that is in is the first to go.
 type Rank = (Reverse<u8>, RouteKey);
 
 const fn rank(key: RouteKey) -> Rank {
     (Reverse(key.prefix.len()), key)
-}
-
-#[derive(Debug, Default)]
-struct Group {
-    /// Live members.
-    members: Box<[(HopId, u16)]>,
-    buckets: Buckets,
-    users: usize,
-}
-
-#[derive(Debug)]
-struct Hop {
-    rule: HopRule,
-    users: usize,
 }
 
 /// Where the refill goes on.
@@ -366,48 +187,6 @@ impl SwitchPlan {
         })
     }
 
-    /// The buckets of a group that is in use, as hops; empty when none of its members is live.
-    pub fn buckets(&self, group: GroupKey) -> Option<Vec<HopId>> {
-        let group = self.groups.get(&group).filter(|group| group.users > 0)?;
-        let by_hash: FxHashMap<u64, HopId> = group
-            .members
-            .iter()
-            .map(|(hop, _)| (hop.digest(), *hop))
-            .collect();
-        Some(
-            group
-                .buckets
-                .owners()
-                .iter()
-                .map(|hash| by_hash[hash])
-                .collect(),
-        )
-    }
-
-    /// What a hop that is in use does.
-    pub fn hop(&self, hop: HopId) -> Option<HopRule> {
-        self.hops
-            .get(&hop)
-            .filter(|hop| hop.users > 0)
-            .map(|hop| hop.rule)
-    }
-
-    /// The hops that something leads to.
-    pub fn hops_in_use(&self) -> impl Iterator<Item = HopId> + '_ {
-        self.hops
-            .iter()
-            .filter(|(_, hop)| hop.users > 0)
-            .map(|(id, _)| *id)
-    }
-
-    /// The groups that something leads to.
-    pub fn groups_in_use(&self) -> impl Iterator<Item = GroupKey> + '_ {
-        self.groups
-            .iter()
-            .filter(|(_, group)| group.users > 0)
-            .map(|(key, _)| *key)
-    }
-
     /// Rules in use, and what may be used.
     pub fn usage(&self) -> (usize, Option<usize>) {
         (self.used + self.limits.overhead, self.limits.capacity)
@@ -447,76 +226,6 @@ impl SwitchPlan {
     /// Whether a prefix waits for room.
     pub fn waits(&self) -> bool {
         !self.waiting.is_empty()
-    }
-
-    /// Sets what a hop does.
-    pub fn set_hop(&mut self, id: HopId, rule: HopRule) {
-        let hop = self.hops.entry(id).or_insert(Hop { rule, users: 0 });
-        if hop.rule != rule {
-            hop.rule = rule;
-            self.changed.insert(Changed::Hop(id));
-        }
-    }
-
-    /// Forgets hops and groups that nothing uses.
-    pub fn forget_unused(&mut self) {
-        self.hops.retain(|_, hop| hop.users > 0);
-        self.groups.retain(|_, group| group.users > 0);
-    }
-
-    /// Sets the live members of a group, with weights from 1.
-    pub fn set_group(&mut self, env: &Env<'_>, key: GroupKey, members: &[(HopId, u16)]) {
-        let bits = self.limits.bucket_bits;
-        let group = self.groups.entry(key).or_default();
-        let hashed: Vec<Member> = members
-            .iter()
-            .map(|(hop, weight)| (hop.digest(), *weight))
-            .collect();
-        let buckets = share_out(&group.buckets, &hashed, bits);
-        let (before, after) = (group.cost(), buckets.owners().len().max(1));
-        let old = std::mem::replace(&mut group.members, members.into());
-        if group.buckets == buckets && old == group.members {
-            return;
-        }
-        group.buckets = buckets;
-        if group.users > 0 {
-            let times = self.limits.sets_of(group);
-            self.used = self.used - times * before + times * after;
-            for (hop, _) in members {
-                self.hold_hop(*hop);
-            }
-            for (hop, _) in old {
-                self.release_hop(hop);
-            }
-            self.changed.insert(Changed::Group(key));
-            self.fit(env);
-        }
-        self.hope();
-    }
-
-    /// Who had the buckets of a group in an earlier run, by [`HopId::digest`]: what can stay, stays.
-    pub fn adopt_buckets(&mut self, env: &Env<'_>, key: GroupKey, owners: &[u64]) {
-        let Some(group) = self.groups.get_mut(&key) else {
-            return;
-        };
-        let before = group.cost();
-        group.buckets = Buckets::of(owners.into());
-        let after = group.cost();
-        if group.users > 0 {
-            let times = self.limits.sets_of(group);
-            self.used = self.used - times * before + times * after;
-        }
-        let members = group.members.clone();
-        self.set_group(env, key, &members);
-        self.fit(env);
-    }
-
-    /// The live members of a group that is in use.
-    pub fn members(&self, group: GroupKey) -> impl Iterator<Item = HopId> + '_ {
-        let group = self.groups.get(&group).filter(|group| group.users > 0);
-        group
-            .into_iter()
-            .flat_map(|group| group.members.iter().map(|(hop, _)| *hop))
     }
 
     /// A prefix appeared, vanished, or something about its wish may have changed.
@@ -568,14 +277,7 @@ impl SwitchPlan {
             self.used = self.count();
         }
         if regroup {
-            let groups: Vec<_> = self
-                .groups
-                .iter()
-                .map(|(key, g)| (*key, g.members.clone()))
-                .collect();
-            for (key, members) in groups {
-                self.set_group(env, key, &members);
-            }
+            self.share_out_again(env);
         }
         if reclass {
             self.rebuild(env);
@@ -602,29 +304,6 @@ impl SwitchPlan {
         self.hope();
         while self.wants_refill() {
             self.refill(env);
-        }
-    }
-
-    /// What is in use, counted anew.
-    fn count(&self) -> usize {
-        let rules = self.rules().map(|(_, rule)| self.cost(rule));
-        let shared = match self.limits.layout {
-            Layout::Chained => {
-                let groups = self.groups.values().filter(|group| group.users > 0);
-                groups.map(Group::cost).sum::<usize>() + self.hops_in_use().count()
-            }
-            Layout::Flat => 0,
-        };
-        rules.sum::<usize>() + shared
-    }
-
-    /// Rules that a prefix has for itself.
-    fn cost(&self, rule: RouteRule) -> usize {
-        match (self.limits.layout, rule) {
-            (Layout::Flat, RouteRule::Forward(Target::Group(group))) => {
-                self.groups.get(&group).map_or(1, Group::cost)
-            }
-            _ => 1,
         }
     }
 
@@ -865,102 +544,6 @@ impl SwitchPlan {
         if rule.is_none() || self.used < used {
             self.want_refill();
         }
-    }
-
-    fn cost_of_new_user(&self, target: Target) -> usize {
-        if self.limits.layout == Layout::Flat {
-            return 0;
-        }
-        let hop_cost = |hop: HopId| usize::from(self.hops.get(&hop).is_none_or(|h| h.users == 0));
-        match target {
-            Target::Hop(hop) => hop_cost(hop),
-            Target::Group(key) => match self.groups.get(&key) {
-                Some(group) if group.users == 0 => {
-                    group.cost()
-                        + group
-                            .members
-                            .iter()
-                            .map(|(hop, _)| hop_cost(*hop))
-                            .sum::<usize>()
-                }
-                Some(_) => 0,
-                None => Group::default().cost(),
-            },
-        }
-    }
-
-    fn hold(&mut self, target: Target) {
-        match target {
-            Target::Hop(hop) => self.hold_hop(hop),
-            Target::Group(key) => {
-                let group = self.groups.entry(key).or_default();
-                group.users += 1;
-                if group.users == 1 {
-                    if self.limits.layout == Layout::Chained {
-                        self.used += group.cost();
-                    }
-                    let members = group.members.clone();
-                    for (hop, _) in members {
-                        self.hold_hop(hop);
-                    }
-                    self.changed.insert(Changed::Group(key));
-                    self.hope();
-                }
-            }
-        }
-    }
-
-    fn release(&mut self, target: Target) {
-        match target {
-            Target::Hop(hop) => self.release_hop(hop),
-            Target::Group(key) => {
-                let Some(group) = self.groups.get_mut(&key) else {
-                    unreachable!("a group that is released was held")
-                };
-                group.users -= 1;
-                if group.users == 0 {
-                    if self.limits.layout == Layout::Chained {
-                        self.used -= group.cost();
-                    }
-                    let members = group.members.clone();
-                    for (hop, _) in members {
-                        self.release_hop(hop);
-                    }
-                    self.changed.insert(Changed::Group(key));
-                }
-            }
-        }
-    }
-
-    fn hold_hop(&mut self, id: HopId) {
-        let hop = self.hops.entry(id).or_insert(Hop {
-            rule: HopRule::Slow,
-            users: 0,
-        });
-        hop.users += 1;
-        if hop.users == 1 {
-            self.used += usize::from(self.limits.layout == Layout::Chained);
-            self.changed.insert(Changed::Hop(id));
-            self.hope();
-        }
-    }
-
-    fn release_hop(&mut self, id: HopId) {
-        let Some(hop) = self.hops.get_mut(&id) else {
-            unreachable!("a hop that is released was held")
-        };
-        hop.users -= 1;
-        if hop.users == 0 {
-            self.used -= usize::from(self.limits.layout == Layout::Chained);
-            self.changed.insert(Changed::Hop(id));
-        }
-    }
-}
-
-impl Group {
-    /// Its rules: a bucket each, or one that hands everything to the kernel.
-    fn cost(&self) -> usize {
-        self.buckets.owners().len().max(1)
     }
 }
 

@@ -15,11 +15,9 @@
 //! takes the place of another set (or of one rule) that goes as soon as the new one is there. Strays of chain 0 go from the last
 //! priority to the first, so that none lets packets through to those behind it.
 //!
-//! A table that is full in the middle of a change (a replacement needs a free slot, a new bucket set stands beside the old one) is
-//! relieved by taking out the shortest prefix, whose packets go to the kernel then, until the rest is done.
-//!
 //! So rules appear from long to short prefixes and vanish from short to long. Known capacity is kept at every moment, what is on its
-//! way included (law 4); a replacement counts twice while it is. Knows what rules are for ([`RuleKey`]) and nothing of tc.
+//! way included (law 4); a replacement counts twice while it is; `room` relieves a table that is full. Knows what rules are for
+//! ([`RuleKey`]) and nothing of tc.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -27,13 +25,18 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use self::books::{RouteAt, TableKey, whole};
 use super::Failure;
 use super::remedy::{OpClass, Remedy, remedy};
 use crate::model::{
-    Block, Chain, EtherProto, Family, Handle, InHardware, Prefix, Prio, Refusal, RouteKey,
-    RuleAction, RuleCounters, RulePlace, TableId, Timestamp,
+    Block, Chain, EtherProto, Handle, InHardware, Prio, Refusal, RouteKey, RuleCounters, RulePlace,
+    Timestamp,
 };
-use crate::plan::{ChainUse, Chains, Except, GroupKey, PlannedRule, RuleKey, last_inside};
+use crate::plan::{Chains, GroupKey, PlannedRule, RuleKey};
+
+mod books;
+mod gates;
+mod room;
 
 /// What stands, or should stand, in the block. A rule that bears our mark but that nothing here has made is a stray.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,8 +108,13 @@ impl RuleEntry {
         self.sent.is_none() && self.desired == self.applied
     }
 
+    /// Whether it is there, and no removal is on its way.
+    fn stands(&self) -> bool {
+        self.applied.is_some() && self.sent != Some(None)
+    }
+
     fn is_missing(&self) -> bool {
-        self.desired.is_some() && self.applied.is_none()
+        self.desired.is_some() && !self.stands()
     }
 
     fn is_empty(&self) -> bool {
@@ -128,26 +136,6 @@ impl RuleEntry {
         let sent = self.sent.as_ref().and_then(Option::as_ref);
         self.applied.iter().chain(sent)
     }
-}
-
-type TableKey = (TableId, Family);
-
-/// A rule of a prefix: which, and of how many bits which bucket.
-type RouteAt = (Prefix, u8, u16);
-
-const fn route_at(key: RuleKey) -> Option<(TableKey, RouteAt)> {
-    let (route, bits, n) = match key {
-        RuleKey::Route(route) => (route, 0, 0),
-        RuleKey::Share(route, bits, n) => (route, bits, n),
-        _ => return None,
-    };
-    let table = (route.table, route.prefix.family());
-    Some((table, (route.prefix, bits, n)))
-}
-
-/// All rules of the prefixes from one to another.
-const fn whole(from: Prefix, to: Prefix) -> std::ops::RangeInclusive<RouteAt> {
-    (from, 0, 0)..=(to, u8::MAX, u16::MAX)
 }
 
 /// The order in which writes are tried: what others rest on first, long prefixes before short.
@@ -491,64 +479,6 @@ impl RuleTable {
         }
     }
 
-    /// Whether something is still wished that there was no room for.
-    fn has_refused_for_room(&self) -> bool {
-        let wished = |item: &Item| {
-            self.find(*item).is_some_and(|entry| {
-                let full = |failure: &Failure| {
-                    remedy(OpClass::RuleCreate, failure.refusal.errno) == Remedy::Full
-                };
-                !entry.is_settled() && entry.failure.as_ref().is_some_and(full)
-            })
-        };
-        self.tight && self.failing.iter().any(wished)
-    }
-
-    /// As soon as there is room, before anything else takes it.
-    fn try_refused_again(&mut self) {
-        self.tight = false;
-        for item in &self.failing {
-            let entry = self
-                .index
-                .get(item)
-                .map(|at| &mut self.entries[*at as usize]);
-            if let Some(Some((_, entry))) = entry
-                && let Some(failure) = &mut entry.failure
-            {
-                failure.due = Timestamp(0);
-                self.dirty.insert(order(*item));
-            }
-        }
-    }
-
-    /// Takes out the shortest prefix: nothing shorter can capture its packets. What was refused for want of room is tried at once,
-    /// or the next to come would take the room.
-    fn relieve(&mut self) -> Option<RuleWrite> {
-        self.try_refused_again();
-        let applied = |at: &u32| self.states(*at).applied.is_some();
-        let shortest = self
-            .routes
-            .values()
-            .flatten()
-            .filter(|(_, at)| applied(at))
-            .map(|(key, at)| ((key.0.len(), *key), *at))
-            .min();
-        let Some((_, at)) = shortest else {
-            // No prefix is in. Whom admission leaves out, the kernel has.
-            let admits =
-                |item: &&Item| matches!(item, Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)));
-            let at = *self
-                .failing
-                .iter()
-                .find(admits)
-                .and_then(|item| self.index.get(item))?;
-            return applied(&at).then(|| self.send(at, None)).flatten();
-        };
-        let (item, _) = self.entries[at as usize].as_ref()?;
-        self.held_back.insert(*item);
-        self.send(at, None)
-    }
-
     /// A write came back. `None` when it belongs to something that was forgotten or lost.
     pub fn complete(
         &mut self,
@@ -605,138 +535,6 @@ impl RuleTable {
         Some(RuleCompleted { item, refused })
     }
 
-    fn may_put(&self, item: Item, rule: &PlannedRule, chains: &Chains) -> bool {
-        let Item::Rule(key) = item else {
-            return false;
-        };
-        let target = match rule.rule.actions.last() {
-            Some(RuleAction::Goto(chain)) => Some(*chain),
-            _ => None,
-        };
-        match key {
-            RuleKey::Hop(_) | RuleKey::Except(..) | RuleKey::Admit(..) | RuleKey::Entry(_) => true,
-            RuleKey::Bucket(..) => target.is_none_or(|chain| self.is_ready(chain, chains)),
-            RuleKey::Route(route) | RuleKey::Share(route, ..) => {
-                let guard = matches!(
-                    rule.rule.actions.last(),
-                    Some(RuleAction::Trap | RuleAction::Pass)
-                );
-                guard
-                    || (target.is_none_or(|chain| self.is_ready(chain, chains))
-                        && self.has_exceptions(route)
-                        && !self.misses_inside(route))
-            }
-        }
-    }
-
-    fn may_delete(&self, item: Item, chains: &Chains) -> bool {
-        let leads_nowhere = |item| {
-            let chain = self
-                .find(item)
-                .and_then(|entry| entry.applied.as_ref())
-                .map(|rule| rule.chain);
-            chain.is_none_or(|chain| !self.leading_to.contains_key(&chain))
-        };
-        match item {
-            Item::Stray(Chain::ENTRY, prio, _) => {
-                self.strays.last().is_none_or(|(last, _)| *last <= prio)
-            }
-            // In a chain that is in use again it only doubles what stands there.
-            Item::Stray(chain, ..) => leads_nowhere(item) || self.is_ready(chain, chains),
-            Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)) => true,
-            Item::Rule(RuleKey::Hop(_)) => leads_nowhere(item),
-            Item::Rule(RuleKey::Bucket(group, ..)) => match self.buckets.get(&group) {
-                Some((wished, 0)) if *wished > 0 => true,
-                _ => leads_nowhere(item),
-            },
-            Item::Rule(RuleKey::Except(table, family, _)) => {
-                let stays = self
-                    .get(RuleKey::Except(table, family, Except::Expiring))
-                    .is_some_and(|entry| entry.desired.is_some());
-                if stays {
-                    // What takes its place may cover the same addresses.
-                    !self.missing_exceptions.contains_key(&(table, family))
-                } else {
-                    !self.routes.contains_key(&(table, family))
-                }
-            }
-            Item::Rule(RuleKey::Route(route) | RuleKey::Share(route, ..)) => {
-                let is_right = |settled| settled && !self.misses_inside(route);
-                self.is_replaced(item, route)
-                    .unwrap_or_else(|| self.settled_above(route).is_none_or(is_right))
-            }
-        }
-    }
-
-    /// Whether everything that is wished in a chain stands there.
-    fn is_ready(&self, chain: Chain, chains: &Chains) -> bool {
-        let applied = |key| self.get(key).is_some_and(|entry| entry.applied.is_some());
-        match chains.use_of(chain) {
-            Some(ChainUse::Hop(hop)) => applied(RuleKey::Hop(hop)),
-            Some(ChainUse::Group(group)) => self
-                .buckets
-                .get(&group)
-                .is_some_and(|(wished, missing)| *wished > 0 && *missing == 0),
-            Some(ChainUse::Admission | ChainUse::Table(..)) => true,
-            Some(ChainUse::Stray(_) | ChainUse::Foreign(_)) | None => false,
-        }
-    }
-
-    fn has_exceptions(&self, route: RouteKey) -> bool {
-        let table = (route.table, route.prefix.family());
-        let expiring = self.get(RuleKey::Except(table.0, table.1, Except::Expiring));
-        expiring.is_some_and(|entry| entry.applied.is_some())
-            && !self.missing_exceptions.contains_key(&table)
-    }
-
-    fn misses_inside(&self, route: RouteKey) -> bool {
-        let prefix = route.prefix;
-        self.missing_routes
-            .get(&(route.table, prefix.family()))
-            .is_some_and(|missing| {
-                missing
-                    .range(whole(prefix, last_inside(prefix)))
-                    .any(|(inner, ..)| *inner != prefix)
-            })
-    }
-
-    /// Whether the rules that take the place of one that is wished no more are all there; `None` if there should be none.
-    fn is_replaced(&self, item: Item, route: RouteKey) -> Option<bool> {
-        let goes = self.find(item).is_some_and(|entry| entry.desired.is_none());
-        let mut wished = self
-            .rules_of(route)
-            .map(|(_, entry)| entry)
-            .filter(|entry| goes && entry.desired.is_some())
-            .peekable();
-        wished.peek()?;
-        Some(wished.all(|entry| entry.applied.is_some() && entry.sent != Some(None)))
-    }
-
-    /// Whether the next shorter prefix that has, or should have, a rule is as it should be, and those still shorter that share its
-    /// priority, any of which may be met first; `None` if there is none.
-    fn settled_above(&self, route: RouteKey) -> Option<bool> {
-        let routes = self.routes.get(&(route.table, route.prefix.family()))?;
-        let mut next = None;
-        for len in (0..route.prefix.len()).rev() {
-            let prefix = Prefix::masked(route.prefix.addr(), len).ok()?;
-            for (_, at) in routes.range(whole(prefix, prefix)) {
-                let entry = self.states(*at);
-                let prio = entry
-                    .present()
-                    .chain(&entry.desired)
-                    .next()
-                    .map(|rule| rule.prio);
-                if *next.get_or_insert(prio) != prio {
-                    return Some(true);
-                }
-                if !entry.is_settled() {
-                    return Some(false);
-                }
-            }
-        }
-        next.map(|_| true)
-    }
-
     fn send(&mut self, at: u32, write: Option<Arc<PlannedRule>>) -> Option<RuleWrite> {
         let handle = match self.states(at).handle {
             Some(handle) => handle,
@@ -785,148 +583,7 @@ impl RuleTable {
             }
         }
     }
-
-    fn states(&self, at: u32) -> &RuleEntry {
-        match &self.entries[at as usize] {
-            Some((_, entry)) => entry,
-            None => unreachable!("the index names used entries only"),
-        }
-    }
-
-    fn entry(&mut self, item: Item) -> u32 {
-        if let Some(&at) = self.index.get(&item) {
-            return at;
-        }
-        let fresh = Some((item, RuleEntry::default()));
-        let at = if let Some(at) = self.free.pop() {
-            self.entries[at as usize] = fresh;
-            at
-        } else {
-            self.entries.push(fresh);
-            self.entries.len() as u32 - 1
-        };
-        self.index.insert(item, at);
-        at
-    }
-
-    fn forget(&mut self, at: u32) {
-        if let Some((item, entry)) = self.entries[at as usize].take() {
-            self.index.remove(&item);
-            if let Some(handle) = entry.handle {
-                self.handles.remove(&(handle, at));
-            }
-            self.free.push(at);
-        }
-    }
-
-    /// Changes an entry and keeps the books.
-    fn change(&mut self, at: u32, change: impl FnOnce(&mut RuleEntry)) {
-        self.book(at, false);
-        if let Some((_, entry)) = &mut self.entries[at as usize] {
-            let before = entry.handle;
-            change(entry);
-            if before != entry.handle {
-                if let Some(before) = before {
-                    self.handles.remove(&(before, at));
-                }
-                self.handles.extend(entry.handle.map(|handle| (handle, at)));
-            }
-        }
-        self.book(at, true);
-    }
-
-    fn book(&mut self, at: u32, enter: bool) {
-        let Some((item, entry)) = &self.entries[at as usize] else {
-            return;
-        };
-        let item = *item;
-        let count = |map: &mut FxHashMap<Chain, usize>, chain| book_one(map, chain, enter);
-        for rule in entry.present() {
-            if let Some(RuleAction::Goto(chain)) = rule.rule.actions.last() {
-                count(&mut self.leading_to, *chain);
-            }
-            if enter {
-                self.held += 1;
-            } else {
-                self.held -= 1;
-            }
-        }
-        for rule in entry.present().chain(&entry.desired) {
-            count(&mut self.standing_in, rule.chain);
-        }
-        if entry.sent.is_some() {
-            if enter {
-                self.in_flight += 1;
-            } else {
-                self.in_flight -= 1;
-            }
-        }
-        let (missing, empty, wished) = (
-            entry.is_missing(),
-            entry.is_empty(),
-            entry.desired.is_some(),
-        );
-        if let Item::Rule(key) = item
-            && let Some((table, key)) = route_at(key)
-        {
-            if !empty {
-                let routes = self.routes.entry(table).or_default();
-                if enter {
-                    routes.insert(key, at);
-                } else {
-                    routes.remove(&key);
-                    if routes.is_empty() {
-                        self.routes.remove(&table);
-                    }
-                }
-            }
-            if missing {
-                let set = self.missing_routes.entry(table).or_default();
-                if enter {
-                    set.insert(key);
-                } else {
-                    set.remove(&key);
-                }
-            }
-        }
-        match item {
-            Item::Stray(Chain::ENTRY, prio, handle) => {
-                if empty || !enter {
-                    self.strays.remove(&(prio, handle));
-                } else {
-                    self.strays.insert((prio, handle));
-                }
-            }
-            Item::Rule(RuleKey::Except(table, family, _)) if missing => {
-                book_one(&mut self.missing_exceptions, (table, family), enter);
-            }
-            Item::Rule(RuleKey::Bucket(group, ..)) if wished => {
-                let counts = self.buckets.entry(group).or_default();
-                if enter {
-                    counts.0 += 1;
-                    counts.1 += usize::from(missing);
-                } else {
-                    counts.0 -= 1;
-                    counts.1 -= usize::from(missing);
-                    if counts.0 == 0 {
-                        self.buckets.remove(&group);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
-fn book_one<K: std::hash::Hash + Eq>(map: &mut FxHashMap<K, usize>, key: K, enter: bool) {
-    if enter {
-        *map.entry(key).or_default() += 1;
-        return;
-    }
-    if let std::collections::hash_map::Entry::Occupied(mut count) = map.entry(key) {
-        *count.get_mut() -= 1;
-        if *count.get() == 0 {
-            count.remove();
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use frr_offload::model::{
 use frr_offload::reconcile::{RuleWrite, RuleWriteKind};
 
 pub const ENOENT: i32 = 2;
+pub const EBUSY: i32 = 16;
 pub const EEXIST: i32 = 17;
 pub const ENOSPC: i32 = 28;
 
@@ -43,6 +44,8 @@ pub struct FakeTc {
     pub room: Option<usize>,
     /// The next writes fail with these.
     pub failures: Vec<Option<i32>>,
+    /// Rules that can't be written for now.
+    pub busy: Option<fn(&FlowerRule) -> bool>,
     pub writes: usize,
     /// The table was found full.
     pub refusals: usize,
@@ -66,6 +69,9 @@ impl FakeTc {
         match &write.kind {
             RuleWriteKind::Put { rule, replace } => {
                 assert_eq!((rule.chain, rule.prio), (place.chain, place.prio));
+                if self.busy.is_some_and(|busy| busy(&rule.rule)) {
+                    return refuse(EBUSY);
+                }
                 match (rules.contains_key(&at), replace) {
                     (true, false) => return refuse(EEXIST),
                     (false, true) => return refuse(ENOENT),

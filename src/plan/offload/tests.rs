@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::NhgId;
+use crate::plan::{Layout, Lookup};
 
 const TABLE: TableId = TableId::MAIN;
 
@@ -113,7 +114,7 @@ fn check(plan: &SwitchPlan, lookup: &Lookup, wishes: &Wishes) {
             Target::Group(group) => {
                 let buckets = plan.buckets(group).unwrap();
                 cost += buckets.len().max(1);
-                hops.extend(plan.groups[&group].members.iter().map(|(hop, _)| *hop));
+                hops.extend(plan.members(group));
             }
         }
     }

@@ -50,21 +50,20 @@ by_hardware 'and they still forward' hops_to h2 h3
 section 'A new MAC'
 # written PATTERN: whatever was written anew since is a rule with that in it.
 written() { local gone; gone=$(rules_gone "$LAB/before"); [[ -n $gone ]] || return 1; ! grep -v -- "$1" <<<"$gone"; }
-ipr h1 link set vf0_1 address 02:00:00:00:01:71
-new_mac() { rule_texts pf0vf0 | grep -q "eth+4: val 0171"; }
-wait_until 20 'of the router: its hops carry it' new_mac
-wait_until 20 'the rules stay as they are' rules_quiet
-check 'only rules with a MAC were written' written 'pedit'
-say "$(rules_gone "$LAB/before" | wc -l) of $(wc -l <"$LAB/before") rules"
+# new_mac WHOSE HOST DEVICE PORT LAST: from now on the last byte of the device's address is that, written in hex.
+new_mac() {
+    rule_texts >"$LAB/before"
+    ipr "$2" link set "$3" address "02:00:00:00:01:$5"
+    carried() { rule_texts "$1" | grep -q "eth+4: val 01$2"; }
+    wait_until 20 "$1: its hops carry it" carried "$4" "$5"
+    wait_until 20 'the rules stay as they are' rules_quiet
+    check 'only rules with a MAC were written' written 'pedit'
+    say "$(rules_gone "$LAB/before" | wc -l) of $(wc -l <"$LAB/before") rules"
+}
+new_mac 'of the router' h1 vf0_1 pf0vf0 71
 wait_until 10 'it answers' hops_to h0 h1
 by_hardware 'in hardware' hops_to h0 h1
-rule_texts >"$LAB/before"
-ipr h3 link set vf0_3 address 02:00:00:00:01:73
-new_host_mac() { rule_texts pf0vf2 | grep -q "eth+4: val 0173"; }
-wait_until 20 'of the host: its hops carry it' new_host_mac
-wait_until 20 'the rules stay as they are' rules_quiet
-check 'only rules with a MAC were written' written 'pedit'
-say "$(rules_gone "$LAB/before" | wc -l) of $(wc -l <"$LAB/before") rules"
+new_mac 'of the host' h3 vf0_3 pf0vf2 73
 wait_until 10 'it answers' hops_to h2 h3
 by_hardware 'in hardware' hops_to h2 h3
 

@@ -1,0 +1,293 @@
+//! From the plan to the blocks: which rules each block should have, as the plan, the ports and what is local stand now.
+//!
+//! A change of the plan is looked up by what it concerns (a prefix, a group, a hop) and rendered in every block; a change of the
+//! ports looks at everything again. What a block has and should have no more is wished away here, too; in which order all that is
+//! written is not decided here but in `reconcile`.
+
+use std::collections::BTreeSet;
+
+use rustc_hash::FxHashSet;
+
+use super::{BlockState, Switch, rule_key};
+use crate::model::{EtherProto, Family, RouteKey, TableId};
+use crate::plan::{
+    Changed, Env, Except, GroupKey, Layout, LayoutContext, Limits, RouteRule, RuleKey, Target,
+    fixed_exceptions, keys_of,
+};
+use crate::reconcile::Item;
+
+impl Switch {
+    /// Looks at every rule again.
+    pub(super) fn rewant(&mut self) {
+        if !self.started {
+            return;
+        }
+        let mut keys: Vec<Changed> = self
+            .plan
+            .rules()
+            .map(|(key, _)| Changed::Route(key))
+            .collect();
+        let hops = self.plan.hops_in_use().map(Changed::Hop);
+        let groups = self.plan.groups_in_use().map(Changed::Group);
+        keys.extend(hops.chain(groups));
+        for state in self.blocks.values() {
+            for (item, _) in state.table.iter() {
+                match item {
+                    Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => {
+                        keys.push(Changed::Route(key));
+                    }
+                    Item::Rule(RuleKey::Bucket(group, ..)) => keys.push(Changed::Group(group)),
+                    Item::Rule(RuleKey::Hop(hop)) => keys.push(Changed::Hop(hop)),
+                    Item::Rule(RuleKey::Entry(_) | RuleKey::Admit(..) | RuleKey::Except(..))
+                    | Item::Stray(..) => {}
+                }
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys {
+            self.want_changed(key);
+        }
+        for block in 0..self.blocks.len() {
+            self.want_exceptions(block);
+            self.want_admission(block);
+        }
+    }
+
+    pub(super) fn take_changes(&mut self) {
+        let mut changed: Vec<Changed> = self.plan.take_changed().into_iter().collect();
+        if self.layout() == Layout::Flat {
+            self.add_users(&mut changed);
+        }
+        // A hop before the groups that lead to it, these before the prefixes: chains are given out in the order of need.
+        changed.sort_unstable_by(|a, b| b.cmp(a));
+        for change in changed {
+            self.want_changed(change);
+        }
+    }
+
+    /// In the flat layout a change of hops and groups is one of the prefixes that lead there.
+    fn add_users(&self, changed: &mut Vec<Changed>) {
+        let of: FxHashSet<Changed> = changed.iter().copied().collect();
+        changed.retain(|change| matches!(change, Changed::Route(_)));
+        if changed.len() == of.len() {
+            return;
+        }
+        let concerned = |group: GroupKey| {
+            let mut members = self.plan.members(group).map(Changed::Hop);
+            of.contains(&Changed::Group(group)) || members.any(|hop| of.contains(&hop))
+        };
+        let groups: FxHashSet<GroupKey> = self
+            .plan
+            .groups_in_use()
+            .filter(|group| concerned(*group))
+            .collect();
+        let leads = |rule: RouteRule| match rule {
+            RouteRule::Forward(Target::Hop(hop)) => of.contains(&Changed::Hop(hop)),
+            RouteRule::Forward(Target::Group(group)) => groups.contains(&group),
+            RouteRule::Discard | RouteRule::Guard => false,
+        };
+        let users = self.plan.rules().filter(|(_, rule)| leads(*rule));
+        changed.extend(users.map(|(key, _)| Changed::Route(key)));
+        changed.sort_unstable();
+        changed.dedup();
+    }
+
+    pub(super) fn want_changed(&mut self, change: Changed) {
+        match change {
+            Changed::Hop(_) | Changed::Group(_) if self.layout() == Layout::Flat => {}
+            Changed::Hop(hop) => self.want_everywhere(RuleKey::Hop(hop)),
+            Changed::Route(key) => {
+                for at in 0..self.blocks.len() {
+                    self.want_route(at, key);
+                }
+            }
+            Changed::Group(group) => {
+                self.part_from_found(group);
+                // Without a live member it is one rule that hands everything to the kernel.
+                let bits = self
+                    .plan
+                    .buckets(group)
+                    .map(|hops| hops.len().max(1).trailing_zeros() as u8);
+                let before = match bits {
+                    Some(bits) => self.sets.insert(group, bits),
+                    None => self.sets.remove(&group),
+                };
+                for bits in [before, bits].into_iter().flatten() {
+                    for n in 0..1_u16 << bits {
+                        self.want_everywhere(RuleKey::Bucket(group, bits, n));
+                    }
+                }
+            }
+        }
+    }
+
+    fn want_route(&mut self, at: usize, route: RouteKey) {
+        if self.layout() == Layout::Chained {
+            return self.want_in(at, RuleKey::Route(route));
+        }
+        let wished = keys_of(&self.plan, route);
+        let state = self.blocks.values().nth(at);
+        let there = state
+            .into_iter()
+            .flat_map(|state| state.table.rules_of(route));
+        let stale: Vec<RuleKey> = there
+            .map(|(key, _)| key)
+            .filter(|key| !wished.contains(key))
+            .collect();
+        for key in wished.into_iter().chain(stale) {
+            self.want_in(at, key);
+        }
+    }
+
+    /// What had to go before anything else could come is gone.
+    pub(super) fn refill_emptied(&mut self) {
+        let mut emptied = false;
+        for state in self.blocks.values_mut() {
+            if state.empties && state.table.iter().next().is_none() {
+                state.empties = false;
+                emptied = true;
+            }
+        }
+        if emptied {
+            self.rewant();
+        }
+    }
+
+    fn want_everywhere(&mut self, key: RuleKey) {
+        for at in 0..self.blocks.len() {
+            self.want_in(at, key);
+        }
+    }
+
+    pub(super) fn want_in(&mut self, at: usize, key: RuleKey) {
+        let crowded = self.plan.limits().is_crowded();
+        let Some(state) = self.blocks.values_mut().nth(at) else {
+            return;
+        };
+        let wanted = match key {
+            _ if state.empties => false,
+            RuleKey::Route(route) | RuleKey::Share(route, ..) => {
+                state.has_table(route.table, route.prefix.family())
+            }
+            // Where these do not all fit, no packet may go beyond chain 0: everything is the kernel's.
+            RuleKey::Except(table, family, _) => !crowded && state.has_table(table, family),
+            RuleKey::Entry(_) | RuleKey::Admit(..) => !crowded && !state.ports.is_empty(),
+            RuleKey::Hop(_) | RuleKey::Bucket(..) => !state.ports.is_empty(),
+        };
+        let mut context = LayoutContext {
+            config: &self.config,
+            plan: &self.plan,
+            ports: &state.ports,
+            chains: &mut self.chains,
+        };
+        let rule = if wanted { context.render(key) } else { None };
+        state.table.want(key, rule);
+    }
+
+    pub(super) fn want_exceptions(&mut self, at: usize) {
+        let Some(state) = self.blocks.values().nth(at) else {
+            return;
+        };
+        let mut wished: BTreeSet<RuleKey> = BTreeSet::new();
+        for (table, family) in state.tables() {
+            wished.extend(
+                self.exceptions(table, family)
+                    .map(|except| RuleKey::Except(table, family, except)),
+            );
+        }
+        let stale: Vec<RuleKey> = state
+            .table
+            .iter()
+            .filter_map(|(item, _)| rule_key(item))
+            .filter(|key| matches!(key, RuleKey::Except(..)) && !wished.contains(key))
+            .collect();
+        for key in wished {
+            self.want_in(at, key);
+        }
+        if let Some(state) = self.blocks.values_mut().nth(at) {
+            for key in stale {
+                state.table.want(key, None);
+            }
+        }
+    }
+
+    fn want_admission(&mut self, at: usize) {
+        let Some(state) = self.blocks.values().nth(at) else {
+            return;
+        };
+        let mut wished: BTreeSet<RuleKey> = BTreeSet::new();
+        for port in &state.ports {
+            for family in [Family::V4, Family::V6] {
+                if port.families[family as usize] {
+                    wished.insert(RuleKey::Admit(port.dev, family));
+                    wished.insert(RuleKey::Entry(EtherProto::of(family)));
+                }
+            }
+        }
+        let stale: Vec<RuleKey> = state
+            .table
+            .iter()
+            .filter_map(|(item, _)| rule_key(item))
+            .filter(|key| {
+                matches!(key, RuleKey::Admit(..) | RuleKey::Entry(_)) && !wished.contains(key)
+            })
+            .collect();
+        for key in wished {
+            self.want_in(at, key);
+        }
+        if let Some(state) = self.blocks.values_mut().nth(at) {
+            for key in stale {
+                state.table.want(key, None);
+            }
+        }
+    }
+
+    /// What is never routed in hardware in a table.
+    fn exceptions(&self, table: TableId, family: Family) -> impl Iterator<Item = Except> {
+        let locals = self
+            .locals
+            .get(&(table, family))
+            .cloned()
+            .unwrap_or_default();
+        // Own addresses as a source are a spoof or a loop; the kernel drops them.
+        let own: Vec<_> = locals
+            .iter()
+            .filter(|prefix| prefix.len() == family.max_len())
+            .map(|prefix| Except::From(*prefix))
+            .collect();
+        let all: BTreeSet<Except> = fixed_exceptions(family)
+            .chain(locals.into_iter().map(Except::To))
+            .chain(own)
+            .collect();
+        all.into_iter()
+    }
+
+    /// Admission and exceptions count against the capacity, too.
+    pub(super) fn count_overhead(&mut self, env: &Env<'_>) {
+        let of = |state: &BlockState| {
+            let exceptions: usize = state
+                .tables()
+                .into_iter()
+                .map(|(table, family)| self.exceptions(table, family).count())
+                .sum();
+            let admission: usize = state
+                .ports
+                .iter()
+                .map(|port| port.families.iter().filter(|has| **has).count())
+                .sum();
+            match self.layout() {
+                Layout::Chained => exceptions + admission + 2,
+                Layout::Flat => exceptions,
+            }
+        };
+        let overhead = self.blocks.values().map(of).max().unwrap_or(0);
+        if overhead != self.plan.limits().overhead {
+            let limits = Limits {
+                overhead,
+                ..self.plan.limits().clone()
+            };
+            self.set_limits(env, limits);
+        }
+    }
+}
