@@ -65,6 +65,14 @@ fn neighbour(index: u32, addr: &str, last: u8) -> Neighbour {
     }
 }
 
+fn parse(toml: &str) -> Config {
+    let file = ConfigText {
+        file: Arc::from(std::path::Path::new("test.toml")),
+        text: toml.to_owned(),
+    };
+    config::parse(&[file]).unwrap()
+}
+
 const MAIN: u32 = TableId::MAIN.0;
 const BLUE: u32 = 10;
 
@@ -76,11 +84,7 @@ impl World {
         } else {
             format!("offload.mode = \"skip_hw\"\n{toml}\n")
         };
-        let file = ConfigText {
-            file: Arc::from(std::path::Path::new("test.toml")),
-            text,
-        };
-        let config = config::parse(&[file]).unwrap();
+        let config = parse(&text);
         let mut kernel = FakeKernel::with_links(3);
         if config.offload.mode != OffloadMode::SkipHw {
             for link in kernel.links.values_mut() {
@@ -115,12 +119,14 @@ impl World {
         self.begin(filters);
     }
 
+    /// The same with another configuration.
+    fn restart_as(&mut self, toml: &str) {
+        self.config = parse(toml);
+        self.restart(Vec::new());
+    }
+
     fn reload(&mut self, toml: &str) {
-        let file = ConfigText {
-            file: Arc::from(std::path::Path::new("test.toml")),
-            text: toml.to_owned(),
-        };
-        self.engine.reconfigure(config::parse(&[file]).unwrap());
+        self.engine.reconfigure(parse(toml));
         self.settle();
     }
 
@@ -476,6 +482,33 @@ fn rules_of_an_earlier_run_go_where_nothing_may_be_admitted() {
     // Routes of the earlier run are waited for before anything is written.
     world.pass(200);
     assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
+}
+
+#[test]
+fn rules_of_an_earlier_run_go_from_links_that_are_no_ports_any_more() {
+    let named = "offload = { mode = \"auto\", switches = [\"07\"] }";
+    let other = "offload = { mode = \"auto\", switches = [\"08\"] }";
+    for (before, after) in [("", "offload.mode = \"auto\""), (named, other)] {
+        let mut world = World::new(before);
+        world.zebra(&[("10.9.0.0/16", Some(("10.0.2.2", 2)))]);
+        assert_ne!(world.rules.len(), 0);
+        // Somebody else's, in the same block.
+        let (place, rule) = world.rules.first_key_value().unwrap();
+        let theirs = RulePlace {
+            handle: Handle::new(99).unwrap(),
+            ..*place
+        };
+        let cookie = Cookie([9; 16]);
+        let rule = FlowerRule {
+            cookie,
+            ..rule.clone()
+        };
+        world.rules.insert(theirs, rule);
+        world.restart_as(after);
+        assert_eq!(world.rules.keys().collect::<Vec<_>>(), [&theirs]);
+        let told = world.engine.events(0);
+        assert!(told.iter().any(|event| event.kind == "old-rules"));
+    }
 }
 
 #[test]

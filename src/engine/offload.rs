@@ -13,6 +13,7 @@
 mod blocks;
 mod ports;
 mod settle;
+mod strays;
 mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(super) use self::blocks::Sharing;
+use self::strays::Strays;
 use self::wishes::{Facts, GroupWish, World};
 use super::Engine;
 use super::probe::{Ask, Probe, Verdict};
@@ -136,6 +138,8 @@ enum Job {
     Dump(Block),
     Probe(SwitchKey),
     Share(SwitchKey),
+    ReadStrays(Block),
+    RemoveStray,
 }
 
 /// The state of the offload.
@@ -181,6 +185,7 @@ pub(super) struct Offload {
     next_counters: Timestamp,
     /// The operator says otherwise what switches can hold.
     limits_changed: bool,
+    strays: Strays,
     /// The end has come: nothing is started any more.
     pub(super) ending: bool,
 }
@@ -362,6 +367,7 @@ impl Engine {
         }
         self.settle();
         self.settle_offload();
+        self.offload.poll_strays(out);
         if !self.offload.is_active() {
             return;
         }
@@ -608,6 +614,8 @@ impl Engine {
                     self.offload.wanted_dumps.insert(block);
                 }
             }
+            Job::ReadStrays(block) => self.strays_read(block, result),
+            Job::RemoveStray => self.stray_removed(result),
         }
     }
 
@@ -617,6 +625,7 @@ impl Engine {
             one.ports.ports.iter().any(of_it)
         });
         let Some(one) = switch else {
+            self.strays_listed(block, rules);
             return;
         };
         one.listed.insert(block);

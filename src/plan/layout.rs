@@ -365,8 +365,11 @@ pub fn fixed_exceptions(family: Family) -> impl Iterator<Item = Except> {
         Family::V4 => {
             let limited_broadcast = host(IpAddr::V4(Ipv4Addr::BROADCAST));
             let both = [v4(0, 0, 8), v4(127, 0, 8), v4(169, 254, 16), v4(224, 0, 4)];
-            let to = both.into_iter().chain([limited_broadcast]).map(Except::To);
-            both.into_iter().map(Except::From).chain(to).collect()
+            let all = both.into_iter().chain([limited_broadcast]);
+            all.clone()
+                .map(Except::From)
+                .chain(all.map(Except::To))
+                .collect()
         }
         Family::V6 => {
             let nobody = [
@@ -374,9 +377,12 @@ pub fn fixed_exceptions(family: Family) -> impl Iterator<Item = Except> {
                 IpAddr::V6(Ipv6Addr::LOCALHOST),
             ]
             .map(host);
-            // The kernel answers a link-local source with ICMPv6 "beyond scope" instead of forwarding it.
+            // The kernel answers a link-local source with ICMPv6 "beyond scope" instead of forwarding it, and drops one that maps
+            // an IPv4 address.
             let both = [v6(0xfe80, 10), v6(0xff00, 8)];
-            let from = nobody.into_iter().chain(both).map(Except::From);
+            let mapped = prefix(IpAddr::V6(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped()), 96);
+            let from = nobody.into_iter().chain(both).chain([mapped]);
+            let from = from.map(Except::From);
             from.chain(both.into_iter().map(Except::To)).collect()
         }
     };

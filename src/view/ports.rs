@@ -242,6 +242,11 @@ impl Ports {
         self.qdiscs.remove(&dev);
     }
 
+    /// The ingress qdiscs of all links.
+    pub fn qdiscs(&self) -> impl Iterator<Item = &IngressQdisc> {
+        self.qdiscs.values()
+    }
+
     /// How many links are bound to each shared block.
     pub fn shared_blocks(&self) -> BTreeMap<NonZeroU32, usize> {
         let mut bound = BTreeMap::new();

@@ -398,7 +398,7 @@ impl Engine {
                 Job::Qdisc(dev) => {
                     offload.asked_qdiscs.insert(dev);
                 }
-                Job::Rule(..) | Job::Dump(_) | Job::Qdiscs(_) | Job::Probe(_) | Job::Share(_) => {}
+                _ => {}
             }
             out.push(offload.op(job, kind));
         }
