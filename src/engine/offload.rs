@@ -190,11 +190,25 @@ impl Offload {
     pub(super) fn is_active(&self) -> bool {
         !self.switches.is_empty()
     }
+
+    /// Whether it is known which switches there are.
+    pub(super) const fn is_listed(&self) -> bool {
+        self.devlink_listed && self.qdiscs_listed
+    }
+
+    /// Whether something came that the plan does not follow yet.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.is_active()
+            && !(self.touched.is_empty()
+                && self.groups_touched.is_empty()
+                && self.neighbours_touched.is_empty())
+    }
 }
 
 impl Engine {
     /// Takes in what the kernel tells about hardware and what bears on it.
     pub(super) fn apply_offload(&mut self, events: Vec<OffloadEvent>) {
+        self.hardware_changed();
         let mut changed = Vec::new();
         for event in events {
             let news = self.offload.ports.apply(&event);

@@ -24,6 +24,8 @@ pub struct StatusReport {
     pub kernel: KernelCounts,
     /// Rules.
     pub offload: OffloadCounts,
+    /// What the source was told.
+    pub feedback: FeedbackCounts,
     /// Updates that were dropped, by reason, only those that occurred.
     pub rejected: Vec<(Reason, u64)>,
     /// Updates that did not pass the table and protocol filter (connected, kernel, echoes).
@@ -93,6 +95,23 @@ pub struct KernelCounts {
     pub pending: u64,
     /// Routes that can't be there now.
     pub failed: u64,
+}
+
+/// What the source was told about its routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedbackCounts {
+    /// The mode in force, its word in the configuration.
+    pub mode: &'static str,
+    /// Routes of the running connection that it was told forward.
+    pub offloaded: u64,
+    /// Routes of which it was told that they don't.
+    pub failed: u64,
+    /// Routes whose last announcement is not answered yet.
+    pub waiting: u64,
+    /// Replies of the first kind since the start.
+    pub sent: u64,
+    /// Replies of the second kind.
+    pub failed_sent: u64,
 }
 
 /// Rules over all switches.

@@ -7,8 +7,8 @@ use crate::model::{
     RouteUpdate, SourceEvent, SourceId, SourceUpdate, TableId,
 };
 use crate::rib::{
-    Fate, GroupChange, Meaning, NhRef, PathForm, PathId, PathKey, PathTarget, SlotFlags, SlotId,
-    Sweep, Zebra,
+    Answer, Fate, GroupChange, Meaning, NhRef, PathForm, PathId, PathKey, PathTarget, SlotFlags,
+    SlotId, Sweep, Zebra,
 };
 
 impl Engine {
@@ -22,6 +22,7 @@ impl Engine {
             } => {
                 let zebra = self.session.open(self.now, session, peer.clone(), pid);
                 self.tables_seen.clear();
+                self.reset_feedback();
                 let zebra = match zebra {
                     Zebra::Unknown => "",
                     Zebra::Same => ", the same zebra as before",
@@ -240,8 +241,13 @@ impl Engine {
         }
         let generation = self.session.generation;
         let slot = self.slots.get_mut(id);
+        if slot.generation != generation {
+            slot.answer = Answer::default();
+        }
         slot.generation = generation;
+        slot.answer.ask();
         if slot.path == Some(path) {
+            self.owe(id);
             self.release_path(path);
             return;
         }
@@ -308,6 +314,7 @@ impl Engine {
         let slot = self.slots.get_mut(id);
         slot.flags.clear(SlotFlags::LEFTOVER);
         let old = slot.path.take();
+        slot.answer = Answer::default();
         slot.touch(self.now);
         self.clear_failure(id);
         self.mark(id);
@@ -373,7 +380,12 @@ impl Engine {
             match self.session.fate(sweep, said) {
                 Fate::Held => {}
                 Fate::GoneIfReplayed if !self.is_replayed(self.slots.get(id).table()) => {
-                    self.slots.get_mut(id).generation = generation;
+                    let slot = self.slots.get_mut(id);
+                    slot.generation = generation;
+                    // As if it had been repeated.
+                    slot.answer = Answer::default();
+                    slot.answer.ask();
+                    self.owe(id);
                     left += u64::from(said.is_none());
                 }
                 Fate::GoneIfReplayed | Fate::Gone => {

@@ -5,11 +5,13 @@
 //! A route record is 40 bytes and its index about 9 (docs/evidence.md: 45-75 bytes a route are reachable).
 
 mod groups;
+mod owed;
 mod paths;
 mod sessions;
 mod slots;
 
 pub use groups::{GroupChange, Groups, Meaning, NhRef};
+pub use owed::Owed;
 pub use paths::{Path, PathForm, PathId, PathKey, PathTarget, Paths};
 pub use sessions::{Connection, Fate, Session, Sweep, Zebra};
-pub use slots::{Slot, SlotFlags, SlotId, Slots};
+pub use slots::{Answer, Slot, SlotFlags, SlotId, Slots};

@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
 use super::PathId;
-use crate::model::{Family, FormId, Prefix, RouteKey, TableId, Timestamp};
+use crate::model::{Family, FormId, Prefix, RouteKey, TableId, Timestamp, Told};
 
 /// The number of a slot; stable while the slot is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +56,43 @@ impl SlotFlags {
     }
 }
 
+/// What the source was told of a route by its running connection, and whether it waits to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Answer(u8);
+
+impl Answer {
+    const OFFLOADED: u8 = 1;
+    const FAILED: u8 = 2;
+    const ASKED: u8 = 4;
+
+    /// What it was told last.
+    pub const fn told(self) -> Option<Told> {
+        match self.0 & (Self::OFFLOADED | Self::FAILED) {
+            Self::OFFLOADED => Some(Told::Offloaded),
+            Self::FAILED => Some(Told::Failed),
+            _ => None,
+        }
+    }
+
+    /// Whether it has announced the route since.
+    pub const fn is_asked(self) -> bool {
+        self.0 & Self::ASKED != 0
+    }
+
+    /// It announces the route: it is owed a reply, even if that is the same as before.
+    pub const fn ask(&mut self) {
+        self.0 |= Self::ASKED;
+    }
+
+    /// It is told.
+    pub const fn tell(&mut self, told: Told) {
+        self.0 = match told {
+            Told::Offloaded => Self::OFFLOADED,
+            Told::Failed => Self::FAILED,
+        };
+    }
+}
+
 /// A route.
 #[derive(Debug, Clone)]
 pub struct Slot {
@@ -73,6 +110,8 @@ pub struct Slot {
     pub flags: SlotFlags,
     /// The generation of the source that last repeated it.
     pub generation: u8,
+    /// What the source was told of it.
+    pub answer: Answer,
 }
 
 impl Slot {
@@ -224,6 +263,7 @@ impl Slots {
             len: packed.len,
             flags: SlotFlags(if packed.v6 { SlotFlags::V6 } else { 0 }),
             generation: 0,
+            answer: Answer::default(),
         };
         slot.touch(now);
         let at = if let Some(at) = self.free.pop() {
