@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! a thread an address   accept -> allow list -> a thread a connection   read -> FpmConnection -> Event::Source
+//!                                               one more for who speaks  Reply -> write (replies.rs)
 //! ```
 //!
 //! - zebra resets a session that it can't write to for 15 s (and FRR 10.3 stalls its own kernel writes before): each
@@ -29,6 +30,8 @@ use tracing::{debug, info, warn};
 
 use crate::model::{Event, Prefix, SourceEvent, SourceId};
 use crate::wire::fpm::{FpmBatch, FpmConnection};
+
+use super::replies::ReplyPort;
 
 /// More connections than this are not held at once; zebra has one.
 const MAX_CONNECTIONS: usize = 8;
@@ -80,6 +83,7 @@ struct Shared {
     allow: Vec<Prefix>,
     events: Sender<Event>,
     closing: AtomicBool,
+    replies: ReplyPort,
     connections: Mutex<Connections>,
 }
 
@@ -122,6 +126,7 @@ impl FpmListener {
             allow,
             events,
             closing: AtomicBool::new(false),
+            replies: ReplyPort::new(),
             connections: Mutex::default(),
         });
         let mut this = Self {
@@ -148,6 +153,11 @@ impl FpmListener {
     /// The addresses in use, with their real ports.
     pub fn local_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.listeners.iter().map(|(addr, _)| *addr)
+    }
+
+    /// Where replies to zebra go.
+    pub fn replies(&self) -> ReplyPort {
+        self.shared.replies.clone()
     }
 
     /// Stops accepting, shuts every connection down and waits for the threads. They end at once, or, when nobody takes
@@ -279,7 +289,7 @@ impl Shared {
     }
 
     /// Makes a connection the one that speaks, and returns its session number; `None` when it was shut down meanwhile.
-    fn activate(&self, id: u64, peer: SocketAddr) -> Option<u32> {
+    fn activate(&self, id: u64, peer: SocketAddr, pid: u32) -> Option<u32> {
         let mut connections = self.connections();
         connections.live.iter().position(|c| c.id == id)?;
         if let Some(displaced) = connections.live.iter().position(|c| c.active) {
@@ -290,6 +300,11 @@ impl Shared {
         let session = connections.last_session;
         let connection = connections.live.iter_mut().find(|c| c.id == id)?;
         connection.active = true;
+        let stream = connection.stream.try_clone();
+        match stream.and_then(|stream| self.replies.open(session, pid, stream)) {
+            Ok(thread) => connections.threads.push(thread),
+            Err(error) => warn!(%peer, %error, "can't reply to zebra on this connection"),
+        }
         Some(session)
     }
 
@@ -343,7 +358,14 @@ struct Reader {
 impl Reader {
     fn run(mut self, stream: TcpStream) {
         debug!(peer = %self.peer, "FPM connection accepted");
-        let why = self.read(stream);
+        let why = self.read(&stream);
+        if let Some(session) = self.session {
+            self.shared.replies.close(session);
+        }
+        // Who writes to it must not wait on.
+        if let Err(error) = stream.shutdown(Shutdown::Both) {
+            debug!(%error, "shutdown of an FPM connection");
+        }
         self.shared.connections().live.retain(|c| c.id != self.id);
         let Some(why) = why else {
             return;
@@ -370,7 +392,7 @@ impl Reader {
     }
 
     /// Reads to the end and says why it ended; `None` when there is nobody to tell.
-    fn read(&mut self, mut stream: TcpStream) -> Option<String> {
+    fn read(&mut self, mut stream: &TcpStream) -> Option<String> {
         let mut connection = FpmConnection::new();
         let mut buffer = vec![0; READ_LEN];
         loop {
@@ -407,10 +429,10 @@ impl Reader {
     fn deliver(&mut self, batch: FpmBatch, pid: Option<u32>) -> Result<bool, NobodyListens> {
         let session = match self.session {
             Some(session) => session,
-            // A frame without a message is no sign of zebra.
-            None if pid.is_none() => return Ok(true),
             None => {
-                let Some(session) = self.shared.activate(self.id, self.peer) else {
+                // A frame without a message is no sign of zebra.
+                let Some(zebra) = pid else { return Ok(true) };
+                let Some(session) = self.shared.activate(self.id, self.peer, zebra) else {
                     return Ok(false);
                 };
                 self.session = Some(session);

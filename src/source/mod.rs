@@ -2,3 +2,4 @@
 //! knows neither what the engine makes of them nor the kernel.
 
 pub mod fpm;
+pub mod replies;
