@@ -275,7 +275,7 @@ impl Shared {
         };
         let spawned = thread::Builder::new()
             .name("fpm-session".into())
-            .spawn(move || reader.run(stream));
+            .spawn(move || reader.run(&stream));
         match spawned {
             Ok(thread) => {
                 connections.threads.push(thread);
@@ -356,9 +356,9 @@ struct Reader {
 }
 
 impl Reader {
-    fn run(mut self, stream: TcpStream) {
+    fn run(mut self, stream: &TcpStream) {
         debug!(peer = %self.peer, "FPM connection accepted");
-        let why = self.read(&stream);
+        let why = self.read(stream);
         if let Some(session) = self.session {
             self.shared.replies.close(session);
         }
@@ -427,24 +427,23 @@ impl Reader {
 
     /// `Ok(false)` when this connection was shut down before it could speak.
     fn deliver(&mut self, batch: FpmBatch, pid: Option<u32>) -> Result<bool, NobodyListens> {
-        let session = match self.session {
-            Some(session) => session,
-            None => {
-                // A frame without a message is no sign of zebra.
-                let Some(zebra) = pid else { return Ok(true) };
-                let Some(session) = self.shared.activate(self.id, self.peer, zebra) else {
-                    return Ok(false);
-                };
-                self.session = Some(session);
-                debug!(peer = %self.peer, session, pid, "FPM connection speaks");
-                self.shared.send(SourceEvent::Opened {
-                    source: SourceId::Fpm,
-                    session,
-                    peer: self.peer.to_string().into(),
-                    pid,
-                })?;
-                session
-            }
+        let session = if let Some(session) = self.session {
+            session
+        } else {
+            // A frame without a message is no sign of zebra.
+            let Some(zebra) = pid else { return Ok(true) };
+            let Some(session) = self.shared.activate(self.id, self.peer, zebra) else {
+                return Ok(false);
+            };
+            self.session = Some(session);
+            debug!(peer = %self.peer, session, pid, "FPM connection speaks");
+            self.shared.send(SourceEvent::Opened {
+                source: SourceId::Fpm,
+                session,
+                peer: self.peer.to_string().into(),
+                pid,
+            })?;
+            session
         };
         let FpmBatch {
             frames,
