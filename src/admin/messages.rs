@@ -87,6 +87,8 @@ fn feedback_counts(counts: FeedbackCounts) -> proto::FeedbackCounts {
         waiting,
         sent,
         failed_sent,
+        zebra,
+        hearing,
     } = counts;
     proto::FeedbackCounts {
         sent,
@@ -95,6 +97,8 @@ fn feedback_counts(counts: FeedbackCounts) -> proto::FeedbackCounts {
         offloaded,
         failed,
         waiting,
+        zebra: zebra.map(|version| version.to_string()),
+        hearing: hearing.map(str::to_owned),
     }
 }
 

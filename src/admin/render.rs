@@ -397,8 +397,14 @@ pub(super) fn status<W: Write>(screen: &mut Screen<W>, status: &Status) -> io::R
             "told to zebra: {} forward, {} do not; {} not answered yet",
             told.offloaded, told.failed, told.waiting
         );
+        let heard = match (&told.zebra, told.hearing.as_deref()) {
+            (Some(zebra), Some("ignored" | "dropped")) => {
+                format!("; FRR {zebra} can't take that in")
+            }
+            _ => String::new(),
+        };
         let paint = (told.failed > 0).then_some(Paint::Waiting);
-        lines.add("feedback", text, &told.mode, paint);
+        lines.add("feedback", text + &heard, &told.mode, paint);
     }
     lines.write(screen)?;
     if status.filtered > 0 {

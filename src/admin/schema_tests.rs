@@ -145,7 +145,7 @@ fn status_counts_rules_and_what_zebra_was_told() {
         status["feedback"],
         serde_json::json!({
             "sent": 1200, "failed_sent": 5, "mode": "forwarding", "offloaded": 900, "failed": 3,
-            "waiting": 97
+            "waiting": 97, "zebra": "10.7.1", "hearing": "heeded"
         })
     );
     assert_eq!(status["sources"][0]["state"], "synced");

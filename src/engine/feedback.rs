@@ -14,9 +14,10 @@
 use std::time::Duration;
 
 use super::Engine;
+use super::hearing::Hearing;
 use super::report::{ExplainStep, FeedbackCounts, OffloadState};
 use crate::config::{FeedbackMode, OffloadMode};
-use crate::model::{Reason, Reply, RouteKey, TableId, Timestamp, Told};
+use crate::model::{Reason, Reply, RouteKey, TableId, Timestamp, Told, ZebraProcess};
 use crate::reconcile::{OpClass, Remedy, remedy};
 use crate::rib::{Owed, PathForm, SlotFlags, SlotId};
 
@@ -36,6 +37,10 @@ pub(super) struct Feedback {
     last: Option<Timestamp>,
     sent: u64,
     failed_sent: u64,
+    /// Who is connected, where that can be seen.
+    pub(super) zebra: Option<ZebraProcess>,
+    /// Of whom it was said what it makes of answers.
+    pub(super) told_of: Option<ZebraProcess>,
 }
 
 impl Engine {
@@ -88,6 +93,7 @@ impl Engine {
     /// A connection begins: it knows nothing.
     pub(super) fn reset_feedback(&mut self) {
         self.feedback.owed.clear();
+        self.feedback.zebra = None;
         self.feedback.last = None;
     }
 
@@ -255,8 +261,16 @@ impl Engine {
             waiting: 0,
             sent: self.feedback.sent,
             failed_sent: self.feedback.failed_sent,
+            zebra: None,
+            hearing: None,
         };
-        if self.session.connection.is_none() || mode == FeedbackMode::Off {
+        if self.session.connection.is_none() {
+            return counts;
+        }
+        let zebra = self.feedback.zebra.as_ref();
+        counts.zebra = zebra.map(|zebra| zebra.version);
+        counts.hearing = zebra.map(|zebra| Hearing::of(zebra).name());
+        if mode == FeedbackMode::Off {
             return counts;
         }
         for (_, slot) in self.slots.iter() {

@@ -14,6 +14,7 @@
 //! and both again at [`Engine::poll_timeout`].
 
 mod feedback;
+mod hearing;
 mod kernel;
 mod notable;
 mod offload;
@@ -342,6 +343,7 @@ impl Engine {
         self.reconfigure_offload(&old.offload);
         if old.feedback != self.config.feedback {
             self.owe_all();
+            self.reconsider_zebra();
         }
         let (was, is) = (&old.kernel, self.config.kernel.clone());
         if was.audit != is.audit {

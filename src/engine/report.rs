@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 pub use super::Mended;
 use crate::model::ip_words::Verb;
 use crate::model::{
-    Block, Chain, Errno, Family, Handle, IfIndex, IfName, InHardware, MacAddr, MacFrom,
+    Block, Chain, Errno, Family, FrrVersion, Handle, IfIndex, IfName, InHardware, MacAddr, MacFrom,
     NeighbourState, PortRole, Prefix, Prio, Protocol, Reason, RouteKey, RouteKind, RuleCounters,
     RuleWords, SourceId, SwitchId, TableId, Timestamp,
 };
@@ -112,6 +112,10 @@ pub struct FeedbackCounts {
     pub sent: u64,
     /// Replies of the second kind.
     pub failed_sent: u64,
+    /// The version of the zebra that is connected, where that can be seen.
+    pub zebra: Option<FrrVersion>,
+    /// What it makes of answers, as a word.
+    pub hearing: Option<&'static str>,
 }
 
 /// Rules over all switches.

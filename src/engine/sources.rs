@@ -59,6 +59,15 @@ impl Engine {
                     }
                 }
             }
+            SourceEvent::Recognised {
+                source: SourceId::Fpm,
+                session,
+                zebra,
+            } => {
+                if self.speaks(session) {
+                    self.recognise(zebra);
+                }
+            }
             SourceEvent::Closed {
                 source,
                 session,

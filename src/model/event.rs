@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{
     Errno, IfIndex, KernelHop, KernelNhId, KernelRoute, Link, MacAddr, Neighbour, NeighbourKey,
-    NextHopUpdate, OffloadEvent, Reason, RouteKey, RouteOp, RouteUpdate, SourceId,
+    NextHopUpdate, OffloadEvent, Reason, RouteKey, RouteOp, RouteUpdate, SourceId, ZebraProcess,
 };
 
 /// Something that the engine is told.
@@ -47,6 +47,15 @@ pub enum SourceEvent {
         skipped: u32,
         /// The updates in order.
         updates: Vec<SourceUpdate>,
+    },
+    /// Who dialled is a zebra of this host. Comes some time after `Opened`, or never.
+    Recognised {
+        /// The source.
+        source: SourceId,
+        /// The connection.
+        session: u32,
+        /// The process.
+        zebra: ZebraProcess,
     },
     /// The connection ended.
     Closed {

@@ -18,6 +18,7 @@ mod rule;
 mod tc_words;
 mod time;
 mod verdict;
+mod zebra;
 
 pub use event::{
     DumpKind, Event, KernelEvent, ObservedContent, ObservedNextHop, ObservedRoute, Op, OpKind,
@@ -48,3 +49,4 @@ pub use rule::{
 pub use tc_words::{RuleAt, RuleWords, rule_command};
 pub use time::Timestamp;
 pub use verdict::{Errno, Reason};
+pub use zebra::{FpmModule, FrrVersion, ZebraProcess};

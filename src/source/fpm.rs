@@ -32,6 +32,7 @@ use crate::model::{Event, Prefix, SourceEvent, SourceId};
 use crate::wire::fpm::{FpmBatch, FpmConnection};
 
 use super::replies::ReplyPort;
+use super::zebra_process;
 
 /// More connections than this are not held at once; zebra has one.
 const MAX_CONNECTIONS: usize = 8;
@@ -413,7 +414,7 @@ impl Reader {
             let mut batches = Vec::new();
             let result = connection.receive(&buffer[..len], |batch| batches.push(batch));
             for batch in batches {
-                match self.deliver(batch, connection.pid()) {
+                match self.deliver(stream, batch, connection.pid()) {
                     Ok(true) => {}
                     Ok(false) => return Some(self.farewell().unwrap_or_default()),
                     Err(NobodyListens) => return None,
@@ -426,7 +427,12 @@ impl Reader {
     }
 
     /// `Ok(false)` when this connection was shut down before it could speak.
-    fn deliver(&mut self, batch: FpmBatch, pid: Option<u32>) -> Result<bool, NobodyListens> {
+    fn deliver(
+        &mut self,
+        stream: &TcpStream,
+        batch: FpmBatch,
+        pid: Option<u32>,
+    ) -> Result<bool, NobodyListens> {
         let session = if let Some(session) = self.session {
             session
         } else {
@@ -443,6 +449,7 @@ impl Reader {
                 peer: self.peer.to_string().into(),
                 pid,
             })?;
+            self.recognise(session, stream);
             session
         };
         let FpmBatch {
@@ -458,6 +465,34 @@ impl Reader {
             updates,
         })?;
         Ok(true)
+    }
+
+    /// Looks who dialled, in a thread of its own: `/proc` of a large host takes its time.
+    fn recognise(&self, session: u32, stream: &TcpStream) {
+        let Ok(local) = stream.local_addr() else {
+            return;
+        };
+        let (peer, shared) = (self.peer, Arc::clone(&self.shared));
+        let look = move || {
+            let Some(zebra) = zebra_process::find(peer, local) else {
+                debug!(%peer, "not a zebra that can be seen from here");
+                return;
+            };
+            let source = SourceId::Fpm;
+            let recognised = shared.send(SourceEvent::Recognised {
+                source,
+                session,
+                zebra,
+            });
+            if recognised.is_err() {
+                debug!(%peer, "nobody takes events any more");
+            }
+        };
+        // Nobody waits for its end: what it reads belongs to whoever dialled.
+        let spawned = thread::Builder::new().name("fpm-who".into()).spawn(look);
+        if let Err(error) = spawned {
+            debug!(%peer, %error, "can't look who it is");
+        }
     }
 
     fn farewell(&self) -> Option<String> {

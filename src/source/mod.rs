@@ -3,3 +3,4 @@
 
 pub mod fpm;
 pub mod replies;
+mod zebra_process;
