@@ -341,6 +341,13 @@ impl Scenario {
                     gone = true;
                     rest
                 }
+                // With an attribute that can't be read.
+                ["bad"] => {
+                    return vec![SourceUpdate::Rejected {
+                        route: Some((key, protocol)),
+                        reason: Reason::BadGateway,
+                    }];
+                }
                 ["table", table, rest @ ..] => {
                     key.table = TableId(table.parse().unwrap());
                     rest

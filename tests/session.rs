@@ -312,7 +312,7 @@ fn a_bad_attribute_rejects_one_route_and_nothing_else() {
     let session = daemon.opened();
     let updates = daemon.updates(session, 3);
     let rejected = SourceUpdate::Rejected {
-        key: None,
+        route: None,
         reason: Reason::BadPrefixLength,
     };
     assert_eq!(updates[1], rejected);

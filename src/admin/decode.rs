@@ -400,7 +400,7 @@ impl Line {
                     self.nexthops = hops.iter().map(HopLine::from).collect();
                 }
             }
-            Err(BadRoute { key: _, reason }) => self.reason = Some(reason.code().into()),
+            Err(BadRoute { route: _, reason }) => self.reason = Some(reason.code().into()),
         }
     }
 
@@ -594,8 +594,8 @@ impl Rib {
                     self.withdrawals_without_table += 1;
                 }
             }
-            Err(BadRoute { key, reason }) => {
-                if let Some(key) = key {
+            Err(BadRoute { route, reason }) => {
+                if let Some((key, _)) = route {
                     self.routes.remove(&key);
                 }
                 self.reject(place, reason);

@@ -13,12 +13,18 @@
 
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
 use super::Engine;
 use super::hearing::Hearing;
 use super::report::{ExplainStep, FeedbackCounts, OffloadState};
 use crate::config::{FeedbackMode, OffloadMode};
-use crate::model::{Reason, Reply, RouteKey, TableId, Timestamp, Told, ZebraProcess};
-use crate::reconcile::{OpClass, Remedy, remedy};
+use crate::model::{
+    KernelHop, KernelTarget, NeighbourKey, Reason, Reply, RouteKey, TableId, Timestamp, Told,
+    ZebraProcess,
+};
+use crate::plan::ObjectSpec;
+use crate::reconcile::{Failure, OpClass, Remedy, remedy};
 use crate::rib::{Owed, PathForm, SlotFlags, SlotId};
 
 /// A refusal that may end by itself is none before it came so often: 1.5 s after the first.
@@ -32,15 +38,36 @@ const RECHECK_ROUTES: usize = 1_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Feedback {
     owed: Owed,
+    ground: Ground,
     /// When to look at the whole table.
     recheck: Option<Timestamp>,
-    last: Option<Timestamp>,
     sent: u64,
     failed_sent: u64,
     /// Who is connected, where that can be seen.
     pub(super) zebra: Option<ZebraProcess>,
     /// Of whom it was said what it makes of answers.
     pub(super) told_of: Option<ZebraProcess>,
+}
+
+/// The neighbours that routes rest on: a route is not in place before they are, though the kernel has it.
+#[derive(Debug, Default)]
+struct Ground {
+    /// Those that are not as they should be, mostly none.
+    loose: FxHashMap<NeighbourKey, Footing>,
+    /// Of which state of their table.
+    seen: u64,
+    /// Whether a route was looked at that rests on one of them.
+    stood_on: bool,
+}
+
+/// How firmly a route stands on its neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Footing {
+    Firm,
+    /// A write is on its way, or tried again.
+    Loose,
+    /// The kernel refuses one, and will go on with that.
+    Broken,
 }
 
 impl Engine {
@@ -57,6 +84,7 @@ impl Engine {
         if self.replies_to().is_none() {
             return;
         }
+        self.survey_ground();
         for _ in 0..looks {
             let Some(id) = self.feedback.owed.pop() else {
                 break;
@@ -64,7 +92,6 @@ impl Engine {
             if self.slots.is_used(id)
                 && let Some(reply) = self.reply(id)
             {
-                self.feedback.last = Some(self.now);
                 match reply.state {
                     Told::Offloaded => self.feedback.sent += 1,
                     Told::Failed => self.feedback.failed_sent += 1,
@@ -94,7 +121,6 @@ impl Engine {
     pub(super) fn reset_feedback(&mut self) {
         self.feedback.owed.clear();
         self.feedback.zebra = None;
-        self.feedback.last = None;
     }
 
     /// Notes that the truth of a route may have changed.
@@ -105,9 +131,8 @@ impl Engine {
     }
 
     pub(super) fn owe_all(&mut self) {
-        let ids: Vec<_> = self.slots.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            self.owe(id);
+        if self.config.feedback.mode != FeedbackMode::Off {
+            self.feedback.owed.insert_all(self.slots.bound());
         }
     }
 
@@ -116,6 +141,76 @@ impl Engine {
         if self.judges_by_hardware() && self.feedback.recheck.is_none() {
             let pause = RECHECK + Duration::from_secs((self.slots.len() / RECHECK_ROUTES) as u64);
             self.feedback.recheck = Some(self.now + pause);
+        }
+    }
+
+    /// Looks which neighbours are not as they should be, if any has changed.
+    pub(super) fn survey_ground(&mut self) {
+        let seen = self.neighbour_table.changes();
+        if seen == self.feedback.ground.seen {
+            return;
+        }
+        let entries = self.neighbour_table.iter();
+        let unsettled = entries.filter(|(_, e)| e.desired.is_some() && e.applied != e.desired);
+        let loose: FxHashMap<_, _> = unsettled
+            .map(|(key, entry)| {
+                let failure = entry.failure.as_ref();
+                let broken = failure.is_some_and(|f| is_for_good(OpClass::NeighbourPut, f));
+                let footing = if broken {
+                    Footing::Broken
+                } else {
+                    Footing::Loose
+                };
+                (key, footing)
+            })
+            .collect();
+        let ground = &mut self.feedback.ground;
+        ground.seen = seen;
+        let before = std::mem::replace(&mut ground.loose, loose);
+        let now = |key| ground.loose.get(key).copied().unwrap_or(Footing::Firm);
+        let was = |key| before.get(key).copied().unwrap_or(Footing::Firm);
+        let breaks = ground
+            .loose
+            .keys()
+            .any(|key| now(key) == Footing::Broken && was(key) != Footing::Broken);
+        let firmer = before.keys().any(|key| now(key) < was(key));
+        if breaks || (firmer && std::mem::take(&mut ground.stood_on)) {
+            self.owe_all();
+        }
+    }
+
+    /// How the hops of a route's kernel form stand.
+    fn footing(&self, id: SlotId) -> Footing {
+        let loose = &self.feedback.ground.loose;
+        if loose.is_empty() {
+            return Footing::Firm;
+        }
+        let Some(form) = self.desired_form(id) else {
+            return Footing::Firm;
+        };
+        let of_hop = |hop: &KernelHop| {
+            let key = |addr| NeighbourKey { dev: hop.dev, addr };
+            let footing = hop.via.and_then(|addr| loose.get(&key(addr)));
+            footing.copied().unwrap_or(Footing::Firm)
+        };
+        let spec = |id| self.object_table.get(id).and_then(|e| e.desired.as_ref());
+        let of_object = |id| match spec(id) {
+            Some(ObjectSpec::Hop(hop)) => of_hop(hop),
+            Some(ObjectSpec::Group(_)) | None => Footing::Firm,
+        };
+        match &self.forms.get(form).target {
+            KernelTarget::None => Footing::Firm,
+            KernelTarget::Hops(hops) => {
+                let each = hops.iter().map(|(hop, _)| of_hop(hop));
+                each.max().unwrap_or(Footing::Firm)
+            }
+            KernelTarget::Object(id) => match spec(*id) {
+                Some(ObjectSpec::Group(members)) => {
+                    let each = members.iter().map(|(id, _)| of_object(*id));
+                    each.max().unwrap_or(Footing::Firm)
+                }
+                Some(ObjectSpec::Hop(_)) | None => of_object(*id),
+            },
         }
     }
 
@@ -140,12 +235,15 @@ impl Engine {
         }
         let path = self.paths.get(slot.path?).key;
         let told = slot.answer.told();
-        let truth = self.truth(id, told)?;
+        let footing = self.footing(id);
+        self.feedback.ground.stood_on |= footing != Footing::Firm;
+        let truth = self.truth(id, told, footing)?;
         if told == Some(truth) && !slot.answer.is_asked() {
             return None;
         }
         let RouteKey { table, prefix } = slot.key();
-        self.slots.get_mut(id).answer.tell(truth);
+        let now = self.now;
+        self.slots.get_mut(id).tell(now, truth);
         Some(Reply {
             key: RouteKey {
                 table: self.raw_table(table),
@@ -165,7 +263,7 @@ impl Engine {
     }
 
     /// Whether a route forwards; `None` while that is not decided.
-    fn truth(&self, id: SlotId, told: Option<Told>) -> Option<Told> {
+    fn truth(&self, id: SlotId, told: Option<Told>, footing: Footing) -> Option<Told> {
         let reason = self.route_reason(id);
         match self.config.feedback.mode {
             FeedbackMode::Off => None,
@@ -173,7 +271,11 @@ impl Engine {
             FeedbackMode::Hardware if reason == Some(Reason::InProgress) => None,
             FeedbackMode::Hardware => self.hardware_truth(id),
             FeedbackMode::Forwarding => {
-                let truth = self.kernel_truth(id, reason, told);
+                let truth = match (reason, footing) {
+                    (None | Some(Reason::InProgress), Footing::Broken) => Some(Told::Failed),
+                    (None, Footing::Loose) => None,
+                    _ => self.kernel_truth(id, reason, told),
+                };
                 let in_hardware = || self.route_offload(id).state == OffloadState::Hardware;
                 if truth == Some(Told::Failed) && in_hardware() {
                     return Some(Told::Offloaded);
@@ -239,10 +341,8 @@ impl Engine {
         if !slot.flags.has(SlotFlags::FAILED) || slot.path.is_some_and(blocked) {
             return true;
         }
-        self.failures.get(&id).is_none_or(|failure| {
-            let errno = failure.refusal.errno;
-            failure.attempts >= REFUSALS || remedy(OpClass::RouteReplace, errno) == Remedy::Refused
-        })
+        let failure = self.failures.get(&id);
+        failure.is_none_or(|failure| is_for_good(OpClass::RouteReplace, failure))
     }
 
     /// Whether zebra has a kernel route of its own under this key, beside ours. It has written that before it tells us.
@@ -287,9 +387,10 @@ impl Engine {
         counts
     }
 
-    /// What the source was told of a route. When exactly is not kept: that would cost each route four bytes.
+    /// What the source was told of a route, and when.
     pub(super) fn explain_feedback(&self, key: RouteKey) -> Option<ExplainStep> {
-        let slot = self.slots.get(self.slots.find(key)?);
+        let slot_id = self.slots.find(key)?;
+        let slot = self.slots.get(slot_id);
         if self.config.feedback.mode == FeedbackMode::Off || self.session.connection.is_none() {
             return None;
         }
@@ -301,6 +402,13 @@ impl Engine {
             None => "zebra was told nothing of it on this connection",
         }
         .to_owned();
+        if told == Some(Told::Failed) && self.footing(slot_id) == Footing::Broken {
+            text += " (the kernel refuses the neighbour entry of a next hop)";
+        }
+        if told.is_some() {
+            let ago = self.now.since(slot.told_at()).as_secs();
+            text += &format!(", {ago} s ago");
+        }
         if here && slot.answer.is_asked() {
             text += if told.is_some() {
                 ", and has announced it again since"
@@ -308,16 +416,17 @@ impl Engine {
                 " yet"
             };
         }
-        if let Some(last) = self.feedback.last {
-            let ago = self.now.since(last).as_secs();
-            text += &format!("; the last reply on this connection was {ago} s ago");
-        }
         Some(ExplainStep {
             stage: "feedback",
             text,
             state: told.map_or("waiting", Told::name),
         })
     }
+}
+
+/// Whether a refusal will not end by itself soon.
+const fn is_for_good(op: OpClass, failure: &Failure) -> bool {
+    failure.attempts >= REFUSALS || matches!(remedy(op, failure.refusal.errno), Remedy::Refused)
 }
 
 /// What we don't write by our own rules, and zebra writes all the same.

@@ -285,6 +285,7 @@ impl Engine {
         self.poll_routes(budget, out);
         self.poll_old_routes(budget, out);
         self.poll_deletes(budget, out);
+        self.survey_ground();
     }
 
     /// Whether [`Self::poll_ops`] has routes to look at.

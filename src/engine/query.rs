@@ -566,7 +566,7 @@ impl Engine {
             stale: self.is_stale(slot),
             nhg: match path.key.target {
                 PathTarget::Id(id) => Some(id.id.0),
-                PathTarget::None | PathTarget::Group(_) => None,
+                PathTarget::None | PathTarget::Group(_) | PathTarget::Bad(_) => None,
             },
             nexthops: hops
                 .iter()
@@ -617,7 +617,7 @@ impl Engine {
 
     pub(super) fn group_of(&self, target: PathTarget) -> Option<NhgId> {
         match target {
-            PathTarget::None => None,
+            PathTarget::None | PathTarget::Bad(_) => None,
             PathTarget::Group(group) => Some(group),
             PathTarget::Id(id) => match self.groups.meaning(id) {
                 Meaning::Group(group) => Some(group),

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use super::{
     Errno, IfIndex, KernelHop, KernelNhId, KernelRoute, Link, MacAddr, Neighbour, NeighbourKey,
-    NextHopUpdate, OffloadEvent, Reason, RouteKey, RouteOp, RouteUpdate, SourceId, ZebraProcess,
+    NextHopUpdate, OffloadEvent, Protocol, Reason, RouteKey, RouteOp, RouteUpdate, SourceId,
+    ZebraProcess,
 };
 
 /// Something that the engine is told.
@@ -86,8 +87,8 @@ pub enum SourceUpdate {
     NextHop(NextHopUpdate),
     /// A message with a bad attribute: the route is treated as withdrawn (RFC 7606's word), the rest is not hurt.
     Rejected {
-        /// The route, where the key could be read.
-        key: Option<RouteKey>,
+        /// The route and who made it, where the key could be read: the source has it, and shall know that it isn't in place.
+        route: Option<(RouteKey, Protocol)>,
         /// What is wrong with it.
         reason: Reason,
     },

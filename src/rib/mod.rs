@@ -2,7 +2,7 @@
 //!
 //! Owns identity and reference counts. Knows nothing of the kernel; a slot only has room for what `reconcile` notes
 //! about it, because at a million routes a second table keyed by the same prefix would double the memory.
-//! A route record is 40 bytes and its index about 9 (docs/evidence.md: 45-75 bytes a route are reachable).
+//! A route record is 44 bytes and its index about 9 (docs/evidence.md: 45-75 bytes a route are reachable).
 
 mod groups;
 mod owed;

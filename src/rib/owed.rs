@@ -30,6 +30,21 @@ impl Owed {
         self.words[word] |= bit;
     }
 
+    /// Puts all slots below a number into it, used or not.
+    pub fn insert_all(&mut self, bound: usize) {
+        self.words
+            .resize(self.words.len().max(bound.div_ceil(BITS)), 0);
+        self.words[..bound / BITS].fill(u64::MAX);
+        if !bound.is_multiple_of(BITS) {
+            self.words[bound / BITS] |= (1 << (bound % BITS)) - 1;
+        }
+        self.len = self
+            .words
+            .iter()
+            .map(|word| word.count_ones() as usize)
+            .sum();
+    }
+
     /// Takes out any.
     pub fn pop(&mut self) -> Option<SlotId> {
         if self.len == 0 {
@@ -54,6 +69,26 @@ impl Owed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_of_them_are_just_those() {
+        for bound in [0, 1, 63, 64, 65, 128] {
+            let mut owed = Owed::default();
+            owed.insert(SlotId(2));
+            owed.insert(SlotId(200));
+            owed.insert_all(bound);
+            let mut out = Vec::new();
+            while let Some(id) = owed.pop() {
+                out.push(id.0 as usize);
+            }
+            out.sort_unstable();
+            let mut expected: Vec<_> = (0..bound.max(3))
+                .filter(|id| *id < bound || *id == 2)
+                .collect();
+            expected.push(200);
+            assert_eq!(out, expected);
+        }
+    }
 
     #[test]
     fn each_comes_out_once_and_in_turns() {

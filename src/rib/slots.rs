@@ -85,7 +85,7 @@ impl Answer {
     }
 
     /// It is told.
-    pub const fn tell(&mut self, told: Told) {
+    const fn tell(&mut self, told: Told) {
         self.0 = match told {
             Told::Offloaded => Self::OFFLOADED,
             Told::Failed => Self::FAILED,
@@ -105,6 +105,7 @@ pub struct Slot {
     /// What the write on its way brings (`None`: a delete).
     pub sent: Option<FormId>,
     since_s: u32,
+    told_s: u32,
     len: u8,
     /// Its bits.
     pub flags: SlotFlags,
@@ -159,6 +160,17 @@ impl Slot {
     /// Notes a change of its path.
     pub const fn touch(&mut self, now: Timestamp) {
         self.since_s = (now.0 / 1000) as u32;
+    }
+
+    /// The source is told of it.
+    pub const fn tell(&mut self, now: Timestamp, told: Told) {
+        self.answer.tell(told);
+        self.told_s = (now.0 / 1000) as u32;
+    }
+
+    /// When that was.
+    pub const fn told_at(&self) -> Timestamp {
+        Timestamp(self.told_s as u64 * 1000)
     }
 
     fn matches(&self, packed: &Packed) -> bool {
@@ -260,6 +272,7 @@ impl Slots {
             applied: None,
             sent: None,
             since_s: 0,
+            told_s: 0,
             len: packed.len,
             flags: SlotFlags(if packed.v6 { SlotFlags::V6 } else { 0 }),
             generation: 0,
@@ -355,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_record_is_small() {
-        assert_eq!(size_of::<Slot>(), 40);
+        assert_eq!(size_of::<Slot>(), 44);
     }
 
     #[test]

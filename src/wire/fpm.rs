@@ -513,22 +513,23 @@ impl Session {
                             batch.updates.push(SourceUpdate::Route(route));
                         }
                     }
-                    Err(BadRoute { key, reason }) => {
-                        batch.updates.push(SourceUpdate::Rejected { key, reason });
+                    Err(BadRoute { route, reason }) => {
+                        batch.updates.push(SourceUpdate::Rejected { route, reason });
                     }
                 },
                 FpmMessage::Route { view: None, .. } => {
                     batch.updates.push(SourceUpdate::Rejected {
-                        key: None,
+                        route: None,
                         reason: Reason::BadAttribute,
                     });
                 }
                 FpmMessage::NextHop { add, payload } => match decode_nexthop(add, payload) {
                     Ok(nexthop) => batch.updates.push(SourceUpdate::NextHop(nexthop)),
                     Err(BadNextHop { id, reason }) => {
-                        batch
-                            .updates
-                            .push(SourceUpdate::Rejected { key: None, reason });
+                        batch.updates.push(SourceUpdate::Rejected {
+                            route: None,
+                            reason,
+                        });
                         if let Some(id) = id {
                             batch.updates.push(SourceUpdate::NextHop(NextHopUpdate {
                                 id,
