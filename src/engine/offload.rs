@@ -328,6 +328,7 @@ impl Engine {
     }
 
     pub(super) fn link_changed_for_offload(&mut self) {
+        self.hardware_changed();
         self.offload.ports_changed = true;
         if self.offload.is_active() {
             self.offload.refresh_mirror_at = Some(self.now + SETTLE);
@@ -341,8 +342,7 @@ impl Engine {
             return;
         }
         // Also what leads to no write may move a prefix.
-        if self.offload.ports_changed || self.offload.locals_changed || self.offload.is_unsettled()
-        {
+        if self.offload.locals_changed || self.offload.is_unsettled() {
             self.hardware_changed();
         }
         let mut offload = std::mem::take(&mut self.offload);
@@ -379,6 +379,7 @@ impl Engine {
         }
         // What `offload.ports` and `offload.ignore` say.
         self.offload.ports_changed = true;
+        self.hardware_changed();
     }
 
     /// Hands out writes to tc, at most about `budget`.
