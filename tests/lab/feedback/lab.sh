@@ -20,13 +20,13 @@ zebra_shows() {
     vtysh "$1" "show ip route $2 json" | jq -e "[.[][] | select(.protocol == \"bgp\")] | length > 0 and any($3)" ||
         { vtysh "$1" "show ip route $2 json"; return 1; }
 }
+shows_failure() { vtysh r1 'show ip route bgp' | grep "^B>o $1 "; }
 bgp_has() { vtysh "$1" "show bgp ipv4 unicast $2 json" | jq -e '.paths | length > 0'; }
 not_bgp_has() { ! bgp_has "$@"; }
 gets() { wait_until 20 "r3 gets $1" bgp_has r3 "$1"; }
 loses() { wait_until 20 "r3 has no $1 any more" not_bgp_has r3 "$1"; }
 # explain ends with 1 where the news are bad.
 told() { { offload r1 explain "$1" --json || true; } | jq -e --arg state "$2" 'any(.steps[]; .stage == "feedback" and .state == $state)'; }
-count() { offload r1 show status --json | jq ".feedback.$1"; }
 # hearing WORD: who dialled is recognised, and what it makes of answers.
 hearing() { offload r1 show status --json | jq -e --arg v "$FRR_VERSION" --arg w "$1" '.feedback | .zebra == $v and .hearing == $w'; }
 # says N TEXT: so many events tell of zebra, and the last of them says this.
@@ -34,6 +34,7 @@ says() {
     offload r1 show events --json | jq -e --argjson n "$1" --arg text "$2" \
         '[.[] | select(.kind == "zebra-known")] | length == $n and (.[-1].text | contains($text))' || { offload r1 show events; return 1; }
 }
+replayed_again() { offload r1 show status --json | jq -e '.sources[0].resyncs >= 2'; }
 announce() { ipr r2 addr add "${1%0/24}1/24" dev lan0; }
 stands_in_the_way() { ipr r1 route "$1" blackhole "$2" proto kernel metric 10; }
 
@@ -53,7 +54,7 @@ if ! at_least 10.7; then
     wait_until 20 'everything is in place' steady
     never 'r3 does not get it' bgp_has r3 10.20.1.0/24
     vtysh r1 'configure terminal' 'no fpm address' 'fpm address 127.0.0.1 port 2620'
-    wait_until 20 'zebra dials anew' eval '[[ $(offload r1 show status --json | jq .sources[0].resyncs) -ge 2 ]]'
+    wait_until 20 'zebra dials anew' replayed_again
     check 'it is said once a zebra' says 1 'nothing is ever advertised'
 
     section 'zebra without that option'
@@ -96,7 +97,7 @@ frr_configure r2 'ip prefix-list SEVEN permit 10.20.7.0/24' \
 announce 10.20.7.0/24
 wait_until 20 'zebra is told that the route does not forward' zebra_shows r1 10.20.7.0/24 '.offloaded == false'
 check 'explain says so' told 10.20.7.0/24 failed
-check 'so does zebra' eval "vtysh r1 'show ip route bgp' | grep '^B>o 10.20.7.0/24 '"
+check 'so does zebra' shows_failure 10.20.7.0/24
 never 'r3 does not get it' bgp_has r3 10.20.7.0/24
 for dev in eth0 eth1; do ipr r2 addr add fe80::dead:7/64 dev "$dev"; done
 gets 10.20.7.0/24
@@ -155,29 +156,37 @@ as_ever() {
     [[ $(vtysh r1 'show ip route bgp' 'show ipv6 route bgp' | grep -c '^B>\*') -gt 5 ]] &&
         ! vtysh r1 'show ip route bgp' 'show ipv6 route bgp' | grep '^B>[^*]'
 }
-frames() { offload r1 show status --json | jq '.sources[0].frames'; }
-is_silent() { local before; before=$(frames) && sleep 2 && [[ $(frames) == "$before" ]]; }
+# What it said, and what we said, so far.
+on_the_wire() { offload r1 show status --json | jq -c '[.sources[0].frames, .feedback.sent, .feedback.failed_sent]'; }
 updates_of_r3() { vtysh r3 'show bgp neighbors json' | jq '[.[].messageStats.updatesRecv] | add'; }
+# stays BEFORE COMMAND...: it still prints that.
+stays() {
+    local before=$1 now
+    shift
+    now=$("$@")
+    [[ $now == "$before" ]] || { diff <(echo "$before") <(echo "$now"); return 1; }
+}
+is_silent() { local before; before=$(on_the_wire) && sleep 2 && stays "$before" on_the_wire; }
 check 'its route has the next hops of BGP' own_next_hops
 wait_until 20 'as ever' bgp_converged
 wait_until 20 'each of its routes is as it should be' as_ever
 wait_until 20 'it says nothing more' is_silent
-before=$(zebras_view) frames=$(frames) sent=$(count sent) updates=$(updates_of_r3)
+view=$(zebras_view) wire=$(on_the_wire) updates=$(updates_of_r3)
 # What we write again under its eyes is none of its business.
 ipr r1 route del 10.20.1.0/24 proto 1
 ipr r1 -6 route del 2001:db8:20::/64 proto 1
 offload r1 resync
 wait_until 20 'what somebody took away is back' ours r1 10.20.1.0/24 'eth0 eth1'
 wait_until 20 'everything is in place' all_installed r1
-check 'that moved nothing in zebra' eval '[[ $(zebras_view) == "$before" ]]'
-check 'on the wire neither it nor we said a word' eval '[[ "$(frames) $(count sent)" == "$frames $sent" ]]'
-check 'nor BGP' eval '[[ $(updates_of_r3) == "$updates" ]]'
+check 'that moved nothing in zebra' stays "$view" zebras_view
+check 'on the wire neither it nor we said a word' stays "$wire" on_the_wire
+check 'nor BGP' stays "$updates" updates_of_r3
 vtysh r1 'configure terminal' 'no fpm address' 'fpm address 127.0.0.1 port 2620'
-wait_until 20 'zebra dials anew' eval '[[ $(offload r1 show status --json | jq .sources[0].resyncs) -ge 2 ]]'
+wait_until 20 'zebra dials anew' replayed_again
 wait_until 20 'each route is answered again' all_told
 check 'it is said once a zebra what it is' says 1 'it waits for answers'
-check 'zebra has what it had' eval '[[ $(zebras_view) == "$before" ]]'
-check 'r3 heard nothing of it' eval '[[ $(updates_of_r3) == "$updates" ]]'
+check 'zebra has what it had' stays "$view" zebras_view
+check 'r3 heard nothing of it' stays "$updates" updates_of_r3
 check 'traffic' reaches r3 10.20.9.1 10.30.1.1
 
 lab_passed
