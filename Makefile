@@ -14,7 +14,7 @@ help:
 	@echo 'sudo make test-full  tests, all labs with all three FRR and the restarts as often as before'
 	@echo '                     a release, benches and fuzz targets built'
 	@echo 'sudo make bench      routes into the kernel beside the raw limit, ip, BIRD and zebra; ROUTES=N, RUNS=N;'
-	@echo '                     quicker with ONLY=ceiling,daemon,idle,ip,bird,zebra (some of them)'
+	@echo '                     quicker with ONLY=ceiling,daemon,idle,answers,ip,bird,zebra (some of them)'
 	@echo 'make lint            format, clippy, docs, shell scripts, licences of dependencies'
 	@echo 'sudo make clean-host remove what interrupted tests or KEEP=1 left behind'
 

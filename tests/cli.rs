@@ -118,7 +118,7 @@ fn only_files_of_config_d_are_read() {
 #[test]
 fn check_reports_every_fault_and_exits_2() {
     let dir = Folder::new("bad");
-    let main = dir.write("config.toml", "setup = 'both'\n[feedback]\nmode = 'off'\n");
+    let main = dir.write("config.toml", "setup = 'both'\n[xdp]\nmode = 'off'\n");
     let more = dir.write("config.d/a.toml", "kernel.metrc = 10\n");
     let output = check(&main, &[]);
     assert_eq!(output.status.code(), Some(2));
@@ -129,7 +129,7 @@ fn check_reports_every_fault_and_exits_2() {
         text,
         format!(
             "{main}:1: setup: \"both\" is not allowed (allowed: takeover, beside, observe)\n\
-             {main}:3: feedback.mode: not in this release\n\
+             {main}:3: xdp.mode: not in this release\n\
              {more}:1: kernel.metrc: unknown key; did you mean kernel.metric?\n\
              3 faults in the configuration\n"
         )
@@ -139,7 +139,7 @@ fn check_reports_every_fault_and_exits_2() {
     assert_eq!(output.status.code(), Some(2));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["ok"], false);
-    assert_eq!(answer["faults"][1]["key"], "feedback.mode");
+    assert_eq!(answer["faults"][1]["key"], "xdp.mode");
     assert_eq!(answer["faults"][1]["line"], 3);
     assert_eq!(answer["faults"][0]["allowed"], "takeover, beside, observe");
 }

@@ -4,7 +4,7 @@
 //! the engine runs against the fake kernel until it is quiet. Checked at every write: nothing refers to what is not
 //! there, no id comes twice, a route that should stay never has a gap (law 1). Checked when it is quiet: the kernel has
 //! what is desired, the same as a daemon that starts now would write (laws 2 and 3), also when a write had failed
-//! (law 6).
+//! (law 6); and zebra was told what is true of each of its routes, nothing twice.
 
 #![allow(clippy::unwrap_used)]
 
@@ -31,6 +31,8 @@ const GROUPS: u8 = 4;
 struct Lab {
     engine: Engine,
     kernel: FakeKernel,
+    /// What zebra was told of its routes; it forgets that with each new version of one.
+    told: BTreeMap<RouteKey, Told>,
     now: u64,
 }
 
@@ -78,6 +80,7 @@ impl Lab {
         let mut lab = Self {
             engine: Engine::new(config, memory),
             kernel,
+            told: BTreeMap::new(),
             now: 0,
         };
         let listing = lab.kernel.listing();
@@ -100,6 +103,11 @@ impl Lab {
     }
 
     fn source(&mut self, session: u32, updates: Vec<SourceUpdate>) {
+        for update in &updates {
+            if let SourceUpdate::Route(route) = update {
+                self.told.remove(&route.key);
+            }
+        }
         self.handle(Event::Source(SourceEvent::Batch {
             source: SourceId::Fpm,
             session,
@@ -123,6 +131,7 @@ impl Lab {
             let mut ops = Vec::new();
             self.engine.poll_ops(Timestamp(self.now), 3, &mut ops);
             if ops.is_empty() && self.kernel.events.is_empty() {
+                self.hear(usize::MAX);
                 return;
             }
             for op in ops {
@@ -131,9 +140,21 @@ impl Lab {
                 for event in answers {
                     self.handle(event);
                 }
+                self.hear(1);
             }
         }
         panic!("the engine never becomes quiet");
+    }
+
+    /// zebra reads a little.
+    fn hear(&mut self, looks: usize) {
+        let mut replies = Vec::new();
+        self.engine
+            .poll_replies(Timestamp(self.now), looks, &mut replies);
+        for reply in replies {
+            let before = self.told.insert(reply.key, reply.state);
+            assert_ne!(before, Some(reply.state), "{} is told twice", reply.key);
+        }
     }
 
     /// Lets time pass, so that what was refused is tried again and the audit runs.
@@ -541,6 +562,14 @@ fn check_desired(lab: &Lab) {
     let mut installed = 0;
     for report in &reports {
         let there = lab.kernel.treatment(report.key);
+        // Zebra believes what is.
+        let told = lab.told.get(&report.key);
+        match report.kernel {
+            KernelState::Installed => assert_eq!(told, Some(&Told::Offloaded), "{}", report.key),
+            KernelState::Failed => assert_eq!(told, Some(&Told::Failed), "{}", report.key),
+            KernelState::Pending if there.is_some() => {}
+            _ => assert_ne!(told, Some(&Told::Offloaded), "{}", report.key),
+        }
         match report.kernel {
             KernelState::Installed => {
                 installed += 1;

@@ -223,6 +223,17 @@ impl World {
         self.settle();
     }
 
+    /// What zebra, which reads all, is told.
+    fn hear(&mut self) -> Vec<(&'static str, Told)> {
+        let mut replies = Vec::new();
+        while self.engine.replies_to().is_some() {
+            let now = Timestamp(self.now);
+            self.engine.poll_replies(now, 2, &mut replies);
+        }
+        let told = |reply: &Reply| (&*reply.key.prefix.to_string().leak(), reply.state);
+        replies.iter().map(told).collect()
+    }
+
     fn link(&mut self, index: u32, change: impl FnOnce(&mut Link)) {
         let link = self.kernel.links.get_mut(&dev(index)).unwrap();
         change(link);
@@ -273,10 +284,11 @@ impl World {
 
     fn write(&mut self, op: RuleOp) -> Vec<OffloadEvent> {
         let mut events = Vec::new();
-        let mut result = Ok(InHardware {
+        let in_hardware = InHardware {
             in_hw: true,
             count: self.qdiscs.len() as u32,
-        });
+        };
+        let mut result = Ok(in_hardware);
         match op.kind {
             RuleOpKind::Put { .. } if self.goes => {
                 result = Err(Refusal {
@@ -313,7 +325,7 @@ impl World {
                     place: *place,
                     cookie: Some(rule.cookie),
                     rule: Some(rule.clone()),
-                    hardware: InHardware::default(),
+                    hardware: in_hardware,
                     counters: RuleCounters::default(),
                 };
                 events.push(OffloadEvent::Rules {
@@ -561,4 +573,47 @@ fn a_port_that_goes_while_the_driver_is_asked_says_nothing_about_the_driver() {
     world.pass(1);
     assert!(verdict(&world).starts_with("routes"), "{}", verdict(&world));
     assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
+}
+
+#[test]
+fn zebra_is_told_what_hardware_has() {
+    let mut world = World::new(
+        "offload.mode = \"skip_sw\"\nfeedback.mode = \"hardware\"\nkernel.audit = \"1h\"",
+    );
+    world.zebra(&[("10.9.0.0/16", Some(("10.0.2.2", 2)))]);
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
+    // No rule of a prefix changes, but what admits packets to it.
+    let conf = |forwarding| {
+        let conf = |n| {
+            let conf = LinkConf {
+                family: Family::V4,
+                forwarding: Some(forwarding),
+                rp_filter: Some(0),
+            };
+            OffloadEvent::Conf(dev(n), conf)
+        };
+        (1..=3).map(conf).collect::<Vec<_>>()
+    };
+    world.offload(conf(false));
+    world.pass(1);
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Failed)]);
+    world.offload(conf(true));
+    world.pass(1);
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
+    // Its next hop is not known any more, then is elsewhere.
+    let mut host = neighbour(2, "10.0.2.2", 2);
+    host.state = NeighbourState::Failed;
+    world.resolve(host);
+    world.pass(1);
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Failed)]);
+    world.resolve(neighbour(2, "10.0.2.2", 7));
+    world.pass(1);
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
+    // Counters are read, and nothing moves: nobody looks at the table again.
+    for _ in 0..3 {
+        world.pass(6);
+        world.hear();
+    }
+    world.pass(6);
+    assert_eq!(world.engine.replies_to(), None);
 }

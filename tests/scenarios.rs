@@ -29,6 +29,8 @@ struct Scenario {
     now: u64,
     session: u32,
     seen: u64,
+    /// Whether zebra reads what it is told.
+    reads: bool,
     out: String,
 }
 
@@ -59,6 +61,7 @@ fn run(text: &str) -> String {
         now: 0,
         session: 0,
         seen: 0,
+        reads: false,
         out: story,
     };
     for line in lines {
@@ -140,6 +143,8 @@ impl Scenario {
                 self.kernel.events.push(KernelEvent::NeighbourGone(key));
             }
             ["neighbour", dev, addr, state, rest @ ..] => self.neighbour(dev, addr, state, rest),
+            ["zebra", "reads"] => self.reads = true,
+            ["zebra", "stalls"] => self.reads = false,
             ["zebra", "lost"] => {
                 let event = SourceEvent::Closed {
                     source: SourceId::Fpm,
@@ -336,6 +341,13 @@ impl Scenario {
                     gone = true;
                     rest
                 }
+                // With an attribute that can't be read.
+                ["bad"] => {
+                    return vec![SourceUpdate::Rejected {
+                        route: Some((key, protocol)),
+                        reason: Reason::BadGateway,
+                    }];
+                }
                 ["table", table, rest @ ..] => {
                     key.table = TableId(table.parse().unwrap());
                     rest
@@ -385,6 +397,31 @@ impl Scenario {
         })]
     }
 
+    /// What zebra is told, while it reads.
+    fn replies(&mut self) {
+        let mut replies = Vec::new();
+        while self.reads && self.engine.replies_to().is_some() {
+            self.engine
+                .poll_replies(Timestamp(self.now), 2, &mut replies);
+        }
+        for Reply {
+            key,
+            protocol,
+            kind,
+            state,
+        } in replies
+        {
+            assert_eq!(kind, RouteKind::Unicast);
+            let (prefix, TableId(table)) = (key.prefix, key.table);
+            let state = state.name();
+            writeln!(
+                self.out,
+                "  told: {prefix} table {table} proto {protocol} {state}"
+            )
+            .unwrap();
+        }
+    }
+
     /// Runs the engine against the fake kernel until nothing is left to do now, and tells its writes.
     fn settle(&mut self) {
         for _ in 0..1000 {
@@ -396,6 +433,7 @@ impl Scenario {
             let mut ops = Vec::new();
             self.engine.poll_ops(Timestamp(self.now), 64, &mut ops);
             if ops.is_empty() && self.kernel.events.is_empty() {
+                self.replies();
                 break;
             }
             for op in ops {

@@ -8,7 +8,10 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
-use frr_offload::model::{Event, Reason, SourceEvent, SourceNextHop, SourceNhId, SourceUpdate};
+use frr_offload::model::{
+    Event, Protocol, Reason, Reply, RouteKey, RouteKind, SourceEvent, SourceNextHop, SourceNhId,
+    SourceUpdate, TableId, Told,
+};
 use frr_offload::source::fpm::{FpmListener, FpmListenerConfig, ListenError};
 
 /// Longer than anything here takes; only a failure waits so long.
@@ -216,7 +219,7 @@ fn a_new_connection_displaces_when_it_speaks() {
                 assert_eq!(Some(session), opened);
                 updates.extend(batch);
             }
-            SourceEvent::Rejected { .. } => panic!(),
+            SourceEvent::Rejected { .. } | SourceEvent::Recognised { .. } => panic!(),
         }
     }
     assert_eq!(opened, Some(old + 1));
@@ -309,7 +312,7 @@ fn a_bad_attribute_rejects_one_route_and_nothing_else() {
     let session = daemon.opened();
     let updates = daemon.updates(session, 3);
     let rejected = SourceUpdate::Rejected {
-        key: None,
+        route: None,
         reason: Reason::BadPrefixLength,
     };
     assert_eq!(updates[1], rejected);
@@ -445,4 +448,77 @@ mod replaying {
         assert_eq!(source.offset(), route(1).len() as u64);
         daemon.assert_quiet();
     }
+}
+
+fn reply(state: Told) -> Reply {
+    Reply {
+        key: RouteKey {
+            table: TableId::MAIN,
+            prefix: "10.0.1.0/24".parse().unwrap(),
+        },
+        protocol: Protocol(186),
+        kind: RouteKind::Unicast,
+        state,
+    }
+}
+
+#[test]
+fn replies_go_to_the_connection_that_speaks_and_to_no_other() {
+    let daemon = Daemon::start();
+    let port = daemon.listener.replies();
+    assert!(!port.has_room(1), "nobody speaks yet");
+    let mut zebra = daemon.dial();
+    zebra.write_all(&route(1)).unwrap();
+    let session = daemon.opened();
+    daemon.updates(session, 1);
+    assert!(port.has_room(session) && !port.has_room(session + 1));
+    port.send(session + 1, vec![reply(Told::Failed)]);
+    port.send(session, vec![reply(Told::Offloaded); 2]);
+    let mut got = [0; 80];
+    zebra.read_exact(&mut got).unwrap();
+    // The frame of facts that FRR 10.7.1 takes, with the pid that this zebra uses.
+    let mut expected = frame(&message(24, &[2, 24, 0, 0, 254, 186, 0, 1, 0, 0x40, 0, 0]));
+    expected.extend(attribute(1, &[10, 0, 1, 0]));
+    expected[3] = 40;
+    expected[4] = 36;
+    expected[10..12].copy_from_slice(&1_u16.to_ne_bytes());
+    assert_eq!(got[..40], expected);
+    assert_eq!(got[40..], expected);
+
+    drop(zebra);
+    daemon.closed(session);
+    assert!(!port.has_room(session));
+}
+
+#[test]
+fn a_zebra_that_reads_nothing_is_read_all_the_same() {
+    let daemon = Daemon::start();
+    let port = daemon.listener.replies();
+    let mut zebra = daemon.dial();
+    zebra.write_all(&route(1)).unwrap();
+    let session = daemon.opened();
+    daemon.updates(session, 1);
+    let mut sent = 0;
+    // Until its window, our socket, and what waits before it are full.
+    while port.has_room(session) || port.room().recv_timeout(Duration::from_millis(500)).is_ok() {
+        if port.has_room(session) {
+            port.send(session, vec![reply(Told::Offloaded); 1000]);
+            sent += 1000;
+        }
+    }
+    zebra.write_all(&route(2)).unwrap();
+    daemon.updates(session, 1);
+    // It reads again: there is room again, and nothing was lost.
+    let mut all = vec![0; sent * 40];
+    zebra.read_exact(&mut all).unwrap();
+    port.room().recv_timeout(PATIENCE).unwrap();
+    assert!(port.has_room(session));
+    // The end while a write waits keeps nobody.
+    for _ in 0..sent / 1000 * 2 {
+        port.send(session, vec![reply(Told::Failed); 1000]);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let begin = Instant::now();
+    daemon.listener.shutdown();
+    assert!(begin.elapsed() < PATIENCE / 2);
 }

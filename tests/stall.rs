@@ -156,6 +156,7 @@ fn a_stalled_writer_neither_stops_the_reading_nor_fills_the_memory() {
         stopped,
         ops,
         rules: None,
+        replies: listener.replies(),
         saver: Saver::new(state.clone()),
         started: Instant::now(),
     };

@@ -7,8 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use frr_offload::admin::decode::{Answer, DecodeOptions, run};
-use frr_offload::model::{PathHops, SourceUpdate, TableId};
-use frr_offload::wire::feedback::OffloadState;
+use frr_offload::model::{PathHops, SourceUpdate, TableId, Told};
 use frr_offload::wire::flower::{ShownFilter, decode_filter};
 use frr_offload::wire::fpm::{FpmBatch, FpmConnection, FpmError, FrameDecoder};
 use frr_offload::wire::netlink::{Message, Messages, u16_at, u32_at};
@@ -449,7 +448,7 @@ fn replies_are_what_zebra_accepted_byte_for_byte() {
     for update in &all.updates {
         if let SourceUpdate::Route(route) = update {
             let path = route.path.as_ref().unwrap();
-            connection.reply(route.key, path, OffloadState::Offloaded, &mut replies);
+            connection.reply(route.key, path, Told::Offloaded, &mut replies);
         }
     }
     assert_eq!(replies, expected);
@@ -457,20 +456,20 @@ fn replies_are_what_zebra_accepted_byte_for_byte() {
 
 #[test]
 fn replies_read_back_with_table_family_and_flag() {
-    use frr_offload::model::{Protocol, RouteKey, RouteKind};
-    use frr_offload::wire::feedback::{OffloadReply, RTM_F_OFFLOAD_FAILED};
+    use frr_offload::model::{Protocol, Reply, RouteKey, RouteKind};
+    use frr_offload::wire::feedback::{RTM_F_OFFLOAD_FAILED, encode_reply};
     for (prefix, table) in [("2001:db8::/32", 1000), ("::/0", 254), ("10.0.0.0/8", 255)] {
-        let reply = OffloadReply {
+        let reply = Reply {
             key: RouteKey {
                 table: TableId(table),
                 prefix: prefix.parse().unwrap(),
             },
             protocol: Protocol(196),
             kind: RouteKind::Prohibit,
-            state: OffloadState::Failed,
+            state: Told::Failed,
         };
         let mut bytes = vec![9];
-        reply.encode(5, &mut bytes);
+        encode_reply(&reply, 5, &mut bytes);
         each_message(&bytes[1..], |message| {
             assert_eq!((message.flags, message.pid), (1, 5));
             let view = RouteView::parse(message.payload).unwrap();

@@ -25,6 +25,16 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start(world: &World, kernel: &str) -> Self {
+        // zebra reads what it is told; here nobody cares.
+        Self::start_heard(world, kernel, |_| {})
+    }
+
+    /// The same; `hear` is given what it answers, as it comes.
+    pub fn start_heard(
+        world: &World,
+        kernel: &str,
+        mut hear: impl FnMut(&[u8]) + Send + 'static,
+    ) -> Self {
         let socket = world.dir.join("admin.sock");
         let config = world.file(
             "config.toml",
@@ -42,11 +52,12 @@ impl Daemon {
             .unwrap();
         let stream = eventually("the daemon", || TcpStream::connect("127.0.0.1:2620").ok());
         stream.set_nodelay(true).unwrap();
-        // zebra reads what it is told; here nobody cares.
         let mut reader = stream.try_clone().unwrap();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while matches!(reader.read(&mut buffer), Ok(1..)) {}
+            while let Ok(len @ 1..) = reader.read(&mut buffer) {
+                hear(&buffer[..len]);
+            }
         });
         Self {
             child,

@@ -38,12 +38,14 @@ mod others;
 mod report;
 mod world;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use frr_offload::model::IfIndex;
+use frr_offload::wire::fpm::{FpmError, FrameDecoder};
 use serde_json::json;
 
 use ceiling::{Raw, Step};
@@ -60,6 +62,10 @@ const SINGLES: usize = 500;
 const IDLE: Duration = Duration::from_millis(4);
 /// Of a table larger than this the slow ones get only one run.
 const LARGE: usize = 200_000;
+/// Routes that come at a steady rate, 10,000 a second, for seconds.
+const PACED: usize = 50_000;
+const A_TICK: usize = 10;
+const TICK: Duration = Duration::from_millis(1);
 /// By then the daemon reads back what a lost link has left.
 const READ_BACK: Duration = Duration::from_secs(5);
 const MIB: f64 = 1_048_576.0;
@@ -159,6 +165,9 @@ fn one_run(options: &Options, load: &Arc<Load>, run: usize, report: &mut Report)
     }
     if wanted("idle") {
         visit(after_idle);
+    }
+    if wanted("answers") {
+        visit(answers);
     }
     if wanted("ip") && slow_too {
         visit(|world, load, report| {
@@ -391,6 +400,53 @@ fn after_idle(world: &World, load: &Load, report: &mut Report) {
         }
     }
     report_times(report, "daemon", &mut times);
+}
+
+/// Routes at a steady rate: frame sent to answer read by "zebra", which is when the kernel had the route, and the way back.
+fn answers(world: &World, load: &Load, report: &mut Report) {
+    let (sender, heard) = mpsc::channel();
+    let mut frames = FrameDecoder::new();
+    let hear = move |bytes: &[u8]| {
+        let now = Instant::now();
+        let each: Result<(), FpmError> = frames.push(bytes, |frame| {
+            let message = &frame.bytes[4..];
+            let (len, dst) = (message[17], message[32..36].try_into().unwrap());
+            // The measurement may be over.
+            let _ = sender.send((now, (u32::from_be_bytes(dst), len)));
+            Ok(())
+        });
+        each.unwrap();
+    };
+    let mut daemon = Daemon::start_heard(world, "", hear);
+    until_quiet(&[daemon.pid()], || daemon.send(&load.nexthops), || true);
+    let count = load.routes.len().min(PACED);
+    let size = load.announce[0].len() / load.routes.len();
+    let begin = Instant::now();
+    let mut sent = HashMap::new();
+    for (tick, (routes, frames)) in load.routes[..count]
+        .chunks(A_TICK)
+        .zip(load.announce[0].chunks(size * A_TICK))
+        .enumerate()
+    {
+        let due = begin + TICK * tick as u32;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        sent.extend(routes.iter().map(|r| ((r.addr.to_bits(), r.len), now)));
+        daemon.send(frames);
+    }
+    let took = begin.elapsed();
+    let mut times = Vec::new();
+    while times.len() < count {
+        let (at, key) = heard.recv_timeout(Duration::from_secs(10)).unwrap();
+        times.push(at - sent[&key]);
+    }
+    for percent in [50, 99] {
+        let time = percentile(&mut times, percent).as_secs_f64() * 1e6;
+        let name = format!("daemon: at 10,000 routes a second, frame to answer, p{percent}, us");
+        report.figure(name, time);
+    }
+    let rate = count as f64 / took.as_secs_f64();
+    report.figure("daemon: the rate that was reached, routes a second", rate);
 }
 
 fn report_times(report: &mut Report, who: &str, times: &mut [Duration]) {

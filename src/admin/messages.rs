@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use super::proto;
 use crate::engine::report::{
-    EventReport, ExplainReport, ExplainStep, GroupReport, KernelCounts, Mended, NeighbourReport,
-    NextHopReport, OffloadCounts, OffloadRuleReport, PlanLine, PortReport, RouteReport,
-    RouteSummary, SourceReport, StatusReport,
+    EventReport, ExplainReport, ExplainStep, FeedbackCounts, GroupReport, KernelCounts, Mended,
+    NeighbourReport, NextHopReport, OffloadCounts, OffloadRuleReport, PlanLine, PortReport,
+    RouteReport, RouteSummary, SourceReport, StatusReport,
 };
 use crate::model::{
     Block, Errno, Family, Handle, InHardware, MacFrom, Reason, RouteKey, RuleCounters, RuleWords,
@@ -33,6 +33,7 @@ pub(super) fn status(report: StatusReport, version: &str, rss_bytes: u64) -> pro
         sources,
         kernel,
         offload,
+        feedback,
         rejected,
         filtered,
         nexthop_objects,
@@ -63,7 +64,7 @@ pub(super) fn status(report: StatusReport, version: &str, rss_bytes: u64) -> pro
             failed,
         }),
         offload: Some(offload_counts(offload)),
-        feedback: Some(proto::FeedbackCounts::default()),
+        feedback: Some(feedback_counts(feedback)),
         rss_bytes,
         rejected: by_reason(rejected),
         filtered,
@@ -75,6 +76,29 @@ pub(super) fn status(report: StatusReport, version: &str, rss_bytes: u64) -> pro
             neighbours,
             rules,
         }),
+    }
+}
+
+fn feedback_counts(counts: FeedbackCounts) -> proto::FeedbackCounts {
+    let FeedbackCounts {
+        mode,
+        offloaded,
+        failed,
+        waiting,
+        sent,
+        failed_sent,
+        zebra,
+        hearing,
+    } = counts;
+    proto::FeedbackCounts {
+        sent,
+        failed_sent,
+        mode: mode.to_owned(),
+        offloaded,
+        failed,
+        waiting,
+        zebra: zebra.map(|version| version.to_string()),
+        hearing: hearing.map(str::to_owned),
     }
 }
 

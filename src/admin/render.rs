@@ -392,6 +392,20 @@ pub(super) fn status<W: Write>(screen: &mut Screen<W>, status: &Status) -> io::R
         let paint = (offload.refused > 0).then_some(Paint::Waiting);
         lines.add("offload", offload_text(offload), &offload.mode, paint);
     }
+    if let Some(told) = status.feedback.as_ref().filter(|told| told.mode != "off") {
+        let text = format!(
+            "told to zebra: {} forward, {} do not; {} not answered yet",
+            told.offloaded, told.failed, told.waiting
+        );
+        let heard = match (&told.zebra, told.hearing.as_deref()) {
+            (Some(zebra), Some("ignored" | "dropped")) => {
+                format!("; FRR {zebra} can't take that in")
+            }
+            _ => String::new(),
+        };
+        let paint = (told.failed > 0).then_some(Paint::Waiting);
+        lines.add("feedback", text + &heard, &told.mode, paint);
+    }
     lines.write(screen)?;
     if status.filtered > 0 {
         let taken = plural(status.filtered, "update");

@@ -8,9 +8,9 @@ use super::proto;
 use crate::engine::report::*;
 use crate::model::ip_words::Verb;
 use crate::model::{
-    Block, Chain, Cookie, Errno, EtherProto, Family, FlowerRule, Handle, IfIndex, InHardware,
-    MacFrom, Masked, NeighbourState, PortRole, Prio, Protocol, Reason, RouteKey, RouteKind,
-    RuleAction, RuleCounters, RuleMatch, Runs, SourceId, SwitchId, TableId, Timestamp,
+    Block, Chain, Cookie, Errno, EtherProto, Family, FlowerRule, FrrVersion, Handle, IfIndex,
+    InHardware, MacFrom, Masked, NeighbourState, PortRole, Prio, Protocol, Reason, RouteKey,
+    RouteKind, RuleAction, RuleCounters, RuleMatch, Runs, SourceId, SwitchId, TableId, Timestamp,
 };
 
 /// 2026-01-02T03:04:05Z.
@@ -45,6 +45,16 @@ pub(super) fn status() -> proto::Status {
             capacity: Some(30_000),
             in_hw: 118,
             refused: 2,
+        },
+        feedback: FeedbackCounts {
+            mode: "forwarding",
+            offloaded: 900,
+            failed: 3,
+            waiting: 97,
+            sent: 1200,
+            failed_sent: 5,
+            zebra: FrrVersion::parse("10.7.1"),
+            hearing: Some("heeded"),
         },
         rejected: vec![(Reason::HostBits, 3)],
         filtered: 17,

@@ -134,7 +134,7 @@ fn a_line_of_the_plan_has_the_keys_of_the_contract_in_their_order() {
 }
 
 #[test]
-fn status_counts_rules_and_says_that_no_feedback_exists_yet() {
+fn status_counts_rules_and_what_zebra_was_told() {
     let status = serde_json::to_value(samples::status()).unwrap();
     let offload = serde_json::json!({
         "mode": "skip_sw", "layout": "chained", "rules": 120, "capacity": 30000, "in_hw": 118,
@@ -143,7 +143,10 @@ fn status_counts_rules_and_says_that_no_feedback_exists_yet() {
     assert_eq!(status["offload"], offload);
     assert_eq!(
         status["feedback"],
-        serde_json::json!({"sent": 0, "failed_sent": 0})
+        serde_json::json!({
+            "sent": 1200, "failed_sent": 5, "mode": "forwarding", "offloaded": 900, "failed": 3,
+            "waiting": 97, "zebra": "10.7.1", "hearing": "heeded"
+        })
     );
     assert_eq!(status["sources"][0]["state"], "synced");
 }

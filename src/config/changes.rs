@@ -2,7 +2,9 @@
 //!
 //! Compares every field without `..`, so that a new key makes the compiler ask which of the two it is.
 
-use super::{AdminConfig, Config, FpmConfig, KernelConfig, LogConfig, OffloadConfig};
+use super::{
+    AdminConfig, Config, FeedbackConfig, FpmConfig, KernelConfig, LogConfig, OffloadConfig,
+};
 
 /// Keys whose values differ, as key paths.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,6 +24,7 @@ impl Changes {
             fpm,
             kernel,
             offload,
+            feedback,
             admin,
             log,
         } = old;
@@ -95,6 +98,8 @@ impl Changes {
             "offload.ecmp.buckets",
             *bucket_bits != new.offload.bucket_bits,
         );
+        let FeedbackConfig { mode } = feedback;
+        changes.live("feedback.mode", *mode != new.feedback.mode);
         let AdminConfig { socket } = admin;
         changes.restart("admin.socket", *socket != new.admin.socket);
         let LogConfig { filter, format } = log;

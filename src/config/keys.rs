@@ -48,7 +48,7 @@ const KEYS: &[(&str, Release)] = &[
     ("offload.ecmp.field", This),
     ("offload.heat.sample", Later),
     ("xdp.mode", Later),
-    ("feedback.mode", Later),
+    ("feedback.mode", This),
     ("admin.socket", This),
     ("admin.metrics", Later),
     ("log.filter", This),

@@ -150,6 +150,18 @@ words! {
 }
 
 words! {
+    /// `feedback.mode`: what zebra is told about its routes.
+    FeedbackMode {
+        /// A route forwards when the kernel or hardware has it.
+        Forwarding = "forwarding",
+        /// Only hardware counts.
+        Hardware = "hardware",
+        /// Nothing is told.
+        Off = "off",
+    }
+}
+
+words! {
     /// `log.format`.
     LogFormat {
         /// journald fields under systemd, else text.
@@ -172,6 +184,8 @@ pub struct Config {
     pub kernel: KernelConfig,
     /// `[offload]`.
     pub offload: OffloadConfig,
+    /// `[feedback]`.
+    pub feedback: FeedbackConfig,
     /// `[admin]`.
     pub admin: AdminConfig,
     /// `[log]`.
@@ -237,6 +251,13 @@ pub struct OffloadConfig {
     pub bucket_bits: u8,
 }
 
+/// `[feedback]`: what zebra is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedbackConfig {
+    /// `mode`.
+    pub mode: FeedbackMode,
+}
+
 /// `[admin]`: how the command line finds the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
@@ -263,6 +284,10 @@ impl Default for Config {
             fpm: FpmConfig::for_setup(setup),
             kernel: KernelConfig::default(),
             offload: OffloadConfig::default(),
+            feedback: FeedbackConfig {
+                // Costs nothing where zebra doesn't listen.
+                mode: FeedbackMode::Forwarding,
+            },
             admin: AdminConfig::default(),
             log: LogConfig::default(),
         }

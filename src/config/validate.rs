@@ -140,6 +140,12 @@ impl<'a> Reader<'a> {
 
         self.offload(&mut config.offload);
 
+        self.choice(
+            "feedback.mode",
+            &mut config.feedback.mode,
+            super::FeedbackMode::WORDS,
+        );
+
         self.socket(&mut config.admin.socket);
 
         self.filter(&mut config.log.filter);

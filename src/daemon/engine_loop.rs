@@ -14,6 +14,7 @@ use crate::daemon::offload::OffloadThreads;
 use crate::engine::Engine;
 use crate::engine::report::Severity;
 use crate::model::{Event, KernelNhId, Op, RuleOp, Timestamp};
+use crate::source::replies::ReplyPort;
 use crate::state::{ID_BLOCK, Snapshot};
 
 /// Writes of one batch: past 128 only latency grows (docs/evidence.md, "Batches").
@@ -27,6 +28,11 @@ const FLUSH: Duration = Duration::from_secs(8);
 
 /// Rules in a batch for tc: a NIC may need milliseconds for each, and what comes up meanwhile should not wait for many.
 const RULE_BATCH: usize = 64;
+
+/// Routes that are looked at for a batch of replies.
+const REPLY_BATCH: usize = 256;
+/// Such batches a turn: most of the routes may need no reply, and a look costs as much.
+const REPLY_BATCHES: usize = 16;
 
 /// The way to tc.
 pub struct Rules {
@@ -50,6 +56,8 @@ pub struct EngineLoop {
     pub ops: Sender<Vec<Op>>,
     /// To tc, unless the offload is off.
     pub rules: Option<Rules>,
+    /// To zebra.
+    pub replies: ReplyPort,
     /// Keeps the state file.
     pub saver: Saver,
     /// Time 0 of the engine.
@@ -65,9 +73,10 @@ impl EngineLoop {
         loop {
             let more = self.hand_out()?;
             self.hand_out_rules()?;
+            let soon = self.hand_out_replies();
             logged = self.log(logged);
             self.saver.save_lazily(&self.engine);
-            if !self.take_in(more)? {
+            if !self.take_in(more, soon)? {
                 break;
             }
         }
@@ -129,9 +138,28 @@ impl EngineLoop {
         Ok(())
     }
 
-    /// Waits for something, then takes in what there is, up to a bound. `false` to end.
-    fn take_in(&mut self, more: bool) -> anyhow::Result<bool> {
+    /// The same for replies to zebra, which may not read them; whether there is more to do at once.
+    fn hand_out_replies(&mut self) -> bool {
+        for _ in 0..REPLY_BATCHES {
+            let session = self.engine.replies_to();
+            let Some(session) = session.filter(|session| self.replies.has_room(*session)) else {
+                return false;
+            };
+            let mut replies = Vec::new();
+            let now = self.now();
+            self.engine.poll_replies(now, REPLY_BATCH, &mut replies);
+            if !replies.is_empty() {
+                self.replies.send(session, replies);
+            }
+        }
+        true
+    }
+
+    /// Waits for something, unless there is more to do at once, then takes in what there is, up to a bound. `false` to
+    /// end.
+    fn take_in(&mut self, more: bool, soon: bool) -> anyhow::Result<bool> {
         let timeout = match self.engine.poll_timeout() {
+            _ if soon => crossbeam_channel::after(Duration::ZERO),
             _ if more => crossbeam_channel::never(),
             Some(due) => crossbeam_channel::after(due.since(self.now())),
             None => never(),
@@ -152,6 +180,7 @@ impl EngineLoop {
                 // The admin API ends before the engine does.
                 Err(_) => self.questions = never(),
             },
+            recv(self.replies.room()) -> _ => {}
             recv(self.stopped) -> _ => return Ok(false),
             recv(timeout) -> _ => {}
         }

@@ -1,7 +1,7 @@
 //! Wires everything together and runs it.
 //!
 //! ```text
-//! fpm readers --+                                    (OS threads, blocking sockets)
+//! fpm readers --+          +--> replies --> fpm writer   (OS threads, blocking sockets)
 //! monitor ------+--> events --> engine thread --> ops --> fib writer --> events
 //! offload's ears +                            +--> rule ops --> tc writer --> events
 //! admin (tokio, main thread) --questions--^
@@ -174,6 +174,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         stopped,
         ops,
         rules,
+        replies: listener.replies(),
         saver: Saver::new(state_file),
         started,
     };

@@ -5,6 +5,7 @@
 //! ```text
 //! handle(now, event) -> dirty keys        sources.rs, kernel.rs, outcomes.rs
 //! poll_ops(now)      -> resolve next hops -> plan objects and forms -> diff -> ops      turn.rs, routes.rs
+//! poll_replies(now)  -> truth of what changed -> what the source is told                feedback.rs
 //! ```
 //!
 //! Events never cause writes; they mark keys dirty. What to write is computed from state, so lost, doubled or reordered
@@ -12,6 +13,8 @@
 //! time and the channels: it calls [`Engine::handle`] for each event, [`Engine::poll_ops`] while the writer has room,
 //! and both again at [`Engine::poll_timeout`].
 
+mod feedback;
+mod hearing;
 mod kernel;
 mod notable;
 mod offload;
@@ -198,6 +201,8 @@ pub struct Engine {
     replan: FxHashSet<GroupKey>,
     rescan: FxHashSet<PathId>,
     seed: u64,
+    // What the source is owed.
+    feedback: feedback::Feedback,
     // For people.
     counters: Counters,
     notables: Notables,
@@ -247,6 +252,7 @@ impl Engine {
             replan: FxHashSet::default(),
             rescan: FxHashSet::default(),
             seed: 0x9e37_79b9_7f4a_7c15,
+            feedback: feedback::Feedback::default(),
             counters: Counters::default(),
             notables: Notables::default(),
             config,
@@ -279,6 +285,7 @@ impl Engine {
         self.poll_routes(budget, out);
         self.poll_old_routes(budget, out);
         self.poll_deletes(budget, out);
+        self.survey_ground();
     }
 
     /// Whether [`Self::poll_ops`] has routes to look at.
@@ -297,6 +304,7 @@ impl Engine {
                 .then_some(self.route_dump.not_before),
             Some(self.next_solicit),
             self.offload_timeout(),
+            self.feedback_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -334,6 +342,10 @@ impl Engine {
             .configure(config.fpm.replay_idle, config.fpm.stale_time);
         let old = std::mem::replace(&mut self.config, config);
         self.reconfigure_offload(&old.offload);
+        if old.feedback != self.config.feedback {
+            self.owe_all();
+            self.reconsider_zebra();
+        }
         let (was, is) = (&old.kernel, self.config.kernel.clone());
         if was.audit != is.audit {
             self.next_audit = None;

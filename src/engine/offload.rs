@@ -26,7 +26,7 @@ use self::wishes::{Facts, GroupWish, World};
 use super::Engine;
 use super::probe::{Ask, Probe, Verdict};
 use super::report::Severity;
-use super::switch::Switch;
+use super::switch::{Audited, Switch};
 use crate::config::{OffloadConfig, OffloadMode};
 use crate::model::{
     Block, IfIndex, InHardware, NeighbourKey, ObservedRule, OffloadEvent, Reason, Refusal,
@@ -195,6 +195,19 @@ impl Offload {
     pub(super) fn is_active(&self) -> bool {
         !self.switches.is_empty()
     }
+
+    /// Whether it is known which switches there are.
+    pub(super) const fn is_listed(&self) -> bool {
+        self.devlink_listed && self.qdiscs_listed
+    }
+
+    /// Whether something came that the plan does not follow yet.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.is_active()
+            && !(self.touched.is_empty()
+                && self.groups_touched.is_empty()
+                && self.neighbours_touched.is_empty())
+    }
 }
 
 impl Engine {
@@ -204,6 +217,9 @@ impl Engine {
         for event in events {
             let news = self.offload.ports.apply(&event);
             self.offload.ports_changed |= news;
+            if news {
+                self.hardware_changed();
+            }
             self.offload.world.mirror.apply(&event, &mut changed);
             match event {
                 OffloadEvent::Outcomes(outcomes) => {
@@ -212,10 +228,12 @@ impl Engine {
                     }
                 }
                 OffloadEvent::Devlink { .. } => {
+                    self.hardware_changed();
                     self.offload.ports_changed |= !self.offload.devlink_listed;
                     self.offload.devlink_listed = true;
                 }
                 OffloadEvent::Qdiscs(_) => {
+                    self.hardware_changed();
                     self.offload.ports_changed |= !self.offload.qdiscs_listed;
                     self.offload.qdiscs_listed = true;
                 }
@@ -241,6 +259,7 @@ impl Engine {
                         .any(|one| one.rules.lose(place));
                     if lost {
                         self.counters.mended.rules += 1;
+                        self.hardware_changed();
                     }
                 }
                 OffloadEvent::PrioGone { block, .. } => {
@@ -270,6 +289,7 @@ impl Engine {
             }
         }
         if !changed.is_empty() {
+            self.hardware_changed();
             self.offload.locals_changed = true;
             if self.offload.is_active() {
                 self.offload.touched.extend(changed);
@@ -313,6 +333,7 @@ impl Engine {
     }
 
     pub(super) fn link_changed_for_offload(&mut self) {
+        self.hardware_changed();
         self.offload.ports_changed = true;
         if self.offload.is_active() {
             self.offload.refresh_mirror_at = Some(self.now + SETTLE);
@@ -325,6 +346,10 @@ impl Engine {
         if mode == OffloadMode::Off {
             return;
         }
+        // Also what leads to no write may move a prefix.
+        if self.offload.locals_changed || self.offload.is_unsettled() {
+            self.hardware_changed();
+        }
         let mut offload = std::mem::take(&mut self.offload);
         if std::mem::take(&mut offload.ports_changed) {
             self.replan_ports(&mut offload, mode);
@@ -336,7 +361,9 @@ impl Engine {
                 self.settle_locals(&mut offload);
             }
             self.settle_prefixes(&mut offload);
-            self.start_switches(&mut offload);
+            if self.start_switches(&mut offload) {
+                self.hardware_changed();
+            }
             self.keep_neighbours(&mut offload);
         } else {
             offload.touched.clear();
@@ -357,6 +384,7 @@ impl Engine {
         }
         // What `offload.ports` and `offload.ignore` say.
         self.offload.ports_changed = true;
+        self.hardware_changed();
     }
 
     /// Hands out writes to tc, at most about `budget`.
@@ -546,6 +574,10 @@ impl Engine {
         let Some(job) = self.offload.jobs.remove(&ticket.index) else {
             return;
         };
+        // What a list shows is looked at when it comes.
+        if !matches!(job, Job::Dump(_)) {
+            self.hardware_changed();
+        }
         match job {
             Job::Rule(switch, block, index, revision) => {
                 let mut offload = std::mem::take(&mut self.offload);
@@ -631,7 +663,10 @@ impl Engine {
         one.listed.insert(block);
         one.sharing.recounted(block);
         if one.rules.is_started() {
-            let mended = one.rules.audit(block, &rules);
+            let Audited { mended, moved } = one.rules.audit(block, &rules);
+            if moved || mended > 0 {
+                self.hardware_changed();
+            }
             if mended > 0 {
                 self.counters.mended.rules += mended as u64;
                 let on = self.block_label(block);
@@ -644,6 +679,7 @@ impl Engine {
             }
         } else {
             let adopts = one.rules.find(block, rules);
+            self.hardware_changed();
             // Where zebra writes the routes nothing else tells that there was an earlier run: its rules stay until zebra has spoken.
             if adopts && self.session.epoch == 0 {
                 self.session.hold(self.now);

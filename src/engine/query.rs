@@ -74,6 +74,7 @@ impl Engine {
             }],
             kernel,
             offload: self.offload_counts(),
+            feedback: self.feedback_counts(),
             rejected,
             filtered: self.counters.filtered,
             nexthop_objects: self.use_objects,
@@ -267,6 +268,18 @@ impl Engine {
     /// `kernel` is what the kernel itself answers for an address of the main table. Routes of others are not known here, so
     /// where that is a route of somebody else's it has the last word.
     pub fn explain(
+        &self,
+        target: Prefix,
+        table: TableId,
+        kernel: Option<KernelMatch>,
+    ) -> ExplainReport {
+        let mut report = self.explain_packet(target, table, kernel);
+        let told = report.key.and_then(|key| self.explain_feedback(key));
+        report.steps.extend(told);
+        report
+    }
+
+    fn explain_packet(
         &self,
         target: Prefix,
         table: TableId,
@@ -553,7 +566,7 @@ impl Engine {
             stale: self.is_stale(slot),
             nhg: match path.key.target {
                 PathTarget::Id(id) => Some(id.id.0),
-                PathTarget::None | PathTarget::Group(_) => None,
+                PathTarget::None | PathTarget::Group(_) | PathTarget::Bad(_) => None,
             },
             nexthops: hops
                 .iter()
@@ -604,7 +617,7 @@ impl Engine {
 
     pub(super) fn group_of(&self, target: PathTarget) -> Option<NhgId> {
         match target {
-            PathTarget::None => None,
+            PathTarget::None | PathTarget::Bad(_) => None,
             PathTarget::Group(group) => Some(group),
             PathTarget::Id(id) => match self.groups.meaning(id) {
                 Meaning::Group(group) => Some(group),

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 pub use super::Mended;
 use crate::model::ip_words::Verb;
 use crate::model::{
-    Block, Chain, Errno, Family, Handle, IfIndex, IfName, InHardware, MacAddr, MacFrom,
+    Block, Chain, Errno, Family, FrrVersion, Handle, IfIndex, IfName, InHardware, MacAddr, MacFrom,
     NeighbourState, PortRole, Prefix, Prio, Protocol, Reason, RouteKey, RouteKind, RuleCounters,
     RuleWords, SourceId, SwitchId, TableId, Timestamp,
 };
@@ -24,6 +24,8 @@ pub struct StatusReport {
     pub kernel: KernelCounts,
     /// Rules.
     pub offload: OffloadCounts,
+    /// What the source was told.
+    pub feedback: FeedbackCounts,
     /// Updates that were dropped, by reason, only those that occurred.
     pub rejected: Vec<(Reason, u64)>,
     /// Updates that did not pass the table and protocol filter (connected, kernel, echoes).
@@ -93,6 +95,27 @@ pub struct KernelCounts {
     pub pending: u64,
     /// Routes that can't be there now.
     pub failed: u64,
+}
+
+/// What the source was told about its routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedbackCounts {
+    /// The mode in force, its word in the configuration.
+    pub mode: &'static str,
+    /// Routes of the running connection that it was told forward.
+    pub offloaded: u64,
+    /// Routes of which it was told that they don't.
+    pub failed: u64,
+    /// Routes whose last announcement is not answered yet.
+    pub waiting: u64,
+    /// Replies of the first kind since the start.
+    pub sent: u64,
+    /// Replies of the second kind.
+    pub failed_sent: u64,
+    /// The version of the zebra that is connected, where that can be seen.
+    pub zebra: Option<FrrVersion>,
+    /// What it makes of answers, as a word.
+    pub hearing: Option<&'static str>,
 }
 
 /// Rules over all switches.

@@ -108,6 +108,8 @@ impl Engine {
                         op,
                     },
                 });
+            } else {
+                self.owe(id);
             }
         }
         self.gates_shut = gates;
@@ -250,6 +252,7 @@ impl Engine {
         slot.flags.clear(SlotFlags::IN_FLIGHT);
         let sent = slot.sent.take();
         let applied = slot.applied;
+        self.owe(id);
         match result {
             Ok(()) => self.route_applied(id, sent),
             Err(refusal) => {

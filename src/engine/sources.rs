@@ -7,8 +7,8 @@ use crate::model::{
     RouteUpdate, SourceEvent, SourceId, SourceUpdate, TableId,
 };
 use crate::rib::{
-    Fate, GroupChange, Meaning, NhRef, PathForm, PathId, PathKey, PathTarget, SlotFlags, SlotId,
-    Sweep, Zebra,
+    Answer, Fate, GroupChange, Meaning, NhRef, PathForm, PathId, PathKey, PathTarget, SlotFlags,
+    SlotId, Sweep, Zebra,
 };
 
 impl Engine {
@@ -22,6 +22,7 @@ impl Engine {
             } => {
                 let zebra = self.session.open(self.now, session, peer.clone(), pid);
                 self.tables_seen.clear();
+                self.reset_feedback();
                 let zebra = match zebra {
                     Zebra::Unknown => "",
                     Zebra::Same => ", the same zebra as before",
@@ -54,8 +55,19 @@ impl Engine {
                     match update {
                         SourceUpdate::Route(update) => self.apply_route(source, update),
                         SourceUpdate::NextHop(update) => self.apply_nexthop(update),
-                        SourceUpdate::Rejected { key, reason } => self.reject(key, reason),
+                        SourceUpdate::Rejected { route, reason } => {
+                            self.reject(source, route, reason);
+                        }
                     }
+                }
+            }
+            SourceEvent::Recognised {
+                source: SourceId::Fpm,
+                session,
+                zebra,
+            } => {
+                if self.speaks(session) {
+                    self.recognise(zebra);
                 }
             }
             SourceEvent::Closed {
@@ -173,28 +185,47 @@ impl Engine {
         }
     }
 
-    fn reject(&mut self, key: Option<RouteKey>, reason: Reason) {
+    fn reject(&mut self, source: SourceId, route: Option<(RouteKey, Protocol)>, reason: Reason) {
+        let name = route.map_or_else(|| "a message".to_owned(), |(key, _)| format!("route {key}"));
+        self.note_rejected(&name, reason);
+        let Some((key, protocol)) = route else {
+            return;
+        };
+        let Some(table) = self.kernel_table(key.table) else {
+            return;
+        };
+        let key = RouteKey {
+            table,
+            prefix: key.prefix,
+        };
+        if protocol == Protocol::KERNEL {
+            return self.withdraw_key(key);
+        }
+        let path = PathKey {
+            source,
+            protocol,
+            kind: RouteKind::Unicast,
+            metric: 0,
+            mtu: None,
+            prefsrc: None,
+            target: PathTarget::Bad(reason),
+        };
+        self.announce_path(key, path);
+    }
+
+    fn note_rejected(&mut self, what: &str, reason: Reason) {
         let count = self.counters.rejected.entry(reason).or_default();
         *count += 1;
         if *count == 1 {
-            let route = key.map_or_else(|| "a message".to_owned(), |key| format!("route {key}"));
             self.notables.push(
                 self.now,
                 Severity::Warn,
                 "update-rejected",
                 format!(
-                    "{route} was dropped: {}; more of this kind are only counted",
+                    "{what} was dropped: {}; more of this kind are only counted",
                     reason.text()
                 ),
             );
-        }
-        if let Some(key) = key
-            && let Some(table) = self.kernel_table(key.table)
-        {
-            self.withdraw_key(RouteKey {
-                table,
-                prefix: key.prefix,
-            });
         }
     }
 
@@ -207,7 +238,10 @@ impl Engine {
             }),
             PathHops::Inline(hops) => match self.groups.intern(hops) {
                 Ok(group) => PathTarget::Group(group),
-                Err(reason) => return self.reject(Some(key), reason),
+                Err(reason) => {
+                    self.note_rejected(&format!("route {key}"), reason);
+                    PathTarget::Bad(reason)
+                }
             },
         };
         let path_key = PathKey {
@@ -219,10 +253,14 @@ impl Engine {
             prefsrc: path.prefsrc,
             target,
         };
+        self.announce_path(key, path_key);
+    }
+
+    fn announce_path(&mut self, key: RouteKey, path_key: PathKey) {
         let (path, new) = self.paths.hold(path_key);
         if new {
-            match target {
-                PathTarget::None => {}
+            match path_key.target {
+                PathTarget::None | PathTarget::Bad(_) => {}
                 PathTarget::Id(id) => self.groups.attach_id(id, path),
                 PathTarget::Group(group) => self.groups.attach(group, path),
             }
@@ -240,8 +278,13 @@ impl Engine {
         }
         let generation = self.session.generation;
         let slot = self.slots.get_mut(id);
+        if slot.generation != generation {
+            slot.answer = Answer::default();
+        }
         slot.generation = generation;
+        slot.answer.ask();
         if slot.path == Some(path) {
+            self.owe(id);
             self.release_path(path);
             return;
         }
@@ -268,7 +311,7 @@ impl Engine {
         }
         let has_gateway = |target: PathTarget| {
             let group = match target {
-                PathTarget::None => return None,
+                PathTarget::None | PathTarget::Bad(_) => return None,
                 PathTarget::Group(group) => group,
                 PathTarget::Id(id) => match self.groups.meaning(id) {
                     Meaning::Group(group) => group,
@@ -308,6 +351,7 @@ impl Engine {
         let slot = self.slots.get_mut(id);
         slot.flags.clear(SlotFlags::LEFTOVER);
         let old = slot.path.take();
+        slot.answer = Answer::default();
         slot.touch(self.now);
         self.clear_failure(id);
         self.mark(id);
@@ -328,7 +372,7 @@ impl Engine {
         }
         let group = self.group_of(path.key.target);
         match path.key.target {
-            PathTarget::None => {}
+            PathTarget::None | PathTarget::Bad(_) => {}
             PathTarget::Id(nh) => self.groups.detach_id(nh, id, &mut self.group_changes),
             PathTarget::Group(group) => self.groups.detach(group, id, &mut self.group_changes),
         }
@@ -373,7 +417,12 @@ impl Engine {
             match self.session.fate(sweep, said) {
                 Fate::Held => {}
                 Fate::GoneIfReplayed if !self.is_replayed(self.slots.get(id).table()) => {
-                    self.slots.get_mut(id).generation = generation;
+                    let slot = self.slots.get_mut(id);
+                    slot.generation = generation;
+                    // As if it had been repeated.
+                    slot.answer = Answer::default();
+                    slot.answer.ask();
+                    self.owe(id);
                     left += u64::from(said.is_none());
                 }
                 Fate::GoneIfReplayed | Fate::Gone => {

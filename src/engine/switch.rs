@@ -87,6 +87,15 @@ pub struct Refused {
     pub refusal: Refusal,
 }
 
+/// What a list of a block's rules shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Audited {
+    /// Rules of ours that others had deleted or changed.
+    pub mended: usize,
+    /// Whether a rule is in hardware that was not, or the other way round.
+    pub moved: bool,
+}
+
 /// A switch.
 #[derive(Debug)]
 pub struct Switch {

@@ -71,6 +71,7 @@ impl Engine {
         }
         self.poll_failures();
         self.poll_refused();
+        self.poll_recheck();
     }
 
     /// Brings plans up to date until nothing changes any more.

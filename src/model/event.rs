@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use super::{
     Errno, IfIndex, KernelHop, KernelNhId, KernelRoute, Link, MacAddr, Neighbour, NeighbourKey,
-    NextHopUpdate, OffloadEvent, Reason, RouteKey, RouteOp, RouteUpdate, SourceId,
+    NextHopUpdate, OffloadEvent, Protocol, Reason, RouteKey, RouteOp, RouteUpdate, SourceId,
+    ZebraProcess,
 };
 
 /// Something that the engine is told.
@@ -48,6 +49,15 @@ pub enum SourceEvent {
         /// The updates in order.
         updates: Vec<SourceUpdate>,
     },
+    /// Who dialled is a zebra of this host. Comes some time after `Opened`, or never.
+    Recognised {
+        /// The source.
+        source: SourceId,
+        /// The connection.
+        session: u32,
+        /// The process.
+        zebra: ZebraProcess,
+    },
     /// The connection ended.
     Closed {
         /// The source.
@@ -77,8 +87,8 @@ pub enum SourceUpdate {
     NextHop(NextHopUpdate),
     /// A message with a bad attribute: the route is treated as withdrawn (RFC 7606's word), the rest is not hurt.
     Rejected {
-        /// The route, where the key could be read.
-        key: Option<RouteKey>,
+        /// The route and who made it, where the key could be read: the source has it, and shall know that it isn't in place.
+        route: Option<(RouteKey, Protocol)>,
         /// What is wrong with it.
         reason: Reason,
     },

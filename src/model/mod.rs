@@ -5,6 +5,7 @@
 //! Knows no netlink, no sockets, no clock: time is a [`Timestamp`] that somebody hands in.
 
 mod event;
+mod feedback;
 pub mod ip_words;
 mod link;
 mod neighbour;
@@ -17,11 +18,13 @@ mod rule;
 mod tc_words;
 mod time;
 mod verdict;
+mod zebra;
 
 pub use event::{
     DumpKind, Event, KernelEvent, ObservedContent, ObservedNextHop, ObservedRoute, Op, OpKind,
     Outcome, Refusal, Setting, SourceEvent, SourceUpdate, Ticket,
 };
+pub use feedback::{Reply, Told};
 pub use link::{IfIndex, IfName, Link, MacAddr};
 pub use neighbour::{MacFrom, Neighbour, NeighbourKey, NeighbourState, eui64_mac, is_link_local6};
 pub use nexthop::{
@@ -46,3 +49,4 @@ pub use rule::{
 pub use tc_words::{RuleAt, RuleWords, rule_command};
 pub use time::Timestamp;
 pub use verdict::{Errno, Reason};
+pub use zebra::{FpmModule, FrrVersion, ZebraProcess};

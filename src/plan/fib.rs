@@ -84,6 +84,7 @@ impl FibPlan {
         // MTU would get that of its neighbour (seen on 6.18; `fib_find_info_nh`). With an MTU they are written inline.
         let inline = family == Family::V4 && path.mtu.is_some();
         let meaning = match (path.kind, path.target) {
+            (_, PathTarget::Bad(reason)) => return Err(reason),
             (RouteKind::Unicast, PathTarget::None) => return Err(Reason::NoNextHop),
             (RouteKind::Unicast, PathTarget::Group(group)) => Meaning::Group(group),
             (RouteKind::Unicast, PathTarget::Id(id)) => ctx.groups.meaning(id),

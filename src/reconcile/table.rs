@@ -67,6 +67,7 @@ pub struct Table<K, S> {
     retries: usize,
     /// Survives entries, so that an outcome of a forgotten entry never settles its successor in the same place.
     revision: u32,
+    changes: u64,
 }
 
 impl<K, S> Default for Table<K, S> {
@@ -78,6 +79,7 @@ impl<K, S> Default for Table<K, S> {
             dirty: VecDeque::new(),
             retries: 0,
             revision: 0,
+            changes: 0,
         }
     }
 }
@@ -86,6 +88,11 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
     /// Whether nothing is wanted, there, or on its way.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
+    }
+
+    /// Another number than before when an entry may have changed.
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// An entry.
@@ -144,6 +151,7 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
     /// Forgets a key, whatever is on its way.
     pub fn forget(&mut self, key: K) {
         if let Some(at) = self.index.remove(&key) {
+            self.changes += 1;
             if let Some((_, entry)) = self.slots[at as usize].take()
                 && entry.failure.is_some()
             {
@@ -304,6 +312,7 @@ impl<K: Copy + Eq + Hash, S: Clone + PartialEq> Table<K, S> {
     }
 
     fn mark(&mut self, at: u32) {
+        self.changes += 1;
         if let Some((_, entry)) = &mut self.slots[at as usize]
             && !entry.dirty
         {

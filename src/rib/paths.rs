@@ -28,6 +28,8 @@ pub enum PathTarget {
     Id(NhRef),
     /// A group that was written out in the route.
     Group(NhgId),
+    /// Nobody knows: what the route says can't be used.
+    Bad(Reason),
 }
 
 /// What makes a path.

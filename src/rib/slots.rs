@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
 use super::PathId;
-use crate::model::{Family, FormId, Prefix, RouteKey, TableId, Timestamp};
+use crate::model::{Family, FormId, Prefix, RouteKey, TableId, Timestamp, Told};
 
 /// The number of a slot; stable while the slot is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +56,43 @@ impl SlotFlags {
     }
 }
 
+/// What the source was told of a route by its running connection, and whether it waits to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Answer(u8);
+
+impl Answer {
+    const OFFLOADED: u8 = 1;
+    const FAILED: u8 = 2;
+    const ASKED: u8 = 4;
+
+    /// What it was told last.
+    pub const fn told(self) -> Option<Told> {
+        match self.0 & (Self::OFFLOADED | Self::FAILED) {
+            Self::OFFLOADED => Some(Told::Offloaded),
+            Self::FAILED => Some(Told::Failed),
+            _ => None,
+        }
+    }
+
+    /// Whether it has announced the route since.
+    pub const fn is_asked(self) -> bool {
+        self.0 & Self::ASKED != 0
+    }
+
+    /// It announces the route: it is owed a reply, even if that is the same as before.
+    pub const fn ask(&mut self) {
+        self.0 |= Self::ASKED;
+    }
+
+    /// It is told.
+    const fn tell(&mut self, told: Told) {
+        self.0 = match told {
+            Told::Offloaded => Self::OFFLOADED,
+            Told::Failed => Self::FAILED,
+        };
+    }
+}
+
 /// A route.
 #[derive(Debug, Clone)]
 pub struct Slot {
@@ -68,11 +105,14 @@ pub struct Slot {
     /// What the write on its way brings (`None`: a delete).
     pub sent: Option<FormId>,
     since_s: u32,
+    told_s: u32,
     len: u8,
     /// Its bits.
     pub flags: SlotFlags,
     /// The generation of the source that last repeated it.
     pub generation: u8,
+    /// What the source was told of it.
+    pub answer: Answer,
 }
 
 impl Slot {
@@ -120,6 +160,17 @@ impl Slot {
     /// Notes a change of its path.
     pub const fn touch(&mut self, now: Timestamp) {
         self.since_s = (now.0 / 1000) as u32;
+    }
+
+    /// The source is told of it.
+    pub const fn tell(&mut self, now: Timestamp, told: Told) {
+        self.answer.tell(told);
+        self.told_s = (now.0 / 1000) as u32;
+    }
+
+    /// When that was.
+    pub const fn told_at(&self) -> Timestamp {
+        Timestamp(self.told_s as u64 * 1000)
     }
 
     fn matches(&self, packed: &Packed) -> bool {
@@ -221,9 +272,11 @@ impl Slots {
             applied: None,
             sent: None,
             since_s: 0,
+            told_s: 0,
             len: packed.len,
             flags: SlotFlags(if packed.v6 { SlotFlags::V6 } else { 0 }),
             generation: 0,
+            answer: Answer::default(),
         };
         slot.touch(now);
         let at = if let Some(at) = self.free.pop() {
@@ -315,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_record_is_small() {
-        assert_eq!(size_of::<Slot>(), 40);
+        assert_eq!(size_of::<Slot>(), 44);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! a thread an address   accept -> allow list -> a thread a connection   read -> FpmConnection -> Event::Source
+//!                                               one more for who speaks  Reply -> write (replies.rs)
 //! ```
 //!
 //! - zebra resets a session that it can't write to for 15 s (and FRR 10.3 stalls its own kernel writes before): each
@@ -29,6 +30,9 @@ use tracing::{debug, info, warn};
 
 use crate::model::{Event, Prefix, SourceEvent, SourceId};
 use crate::wire::fpm::{FpmBatch, FpmConnection};
+
+use super::replies::ReplyPort;
+use super::zebra_process;
 
 /// More connections than this are not held at once; zebra has one.
 const MAX_CONNECTIONS: usize = 8;
@@ -80,6 +84,7 @@ struct Shared {
     allow: Vec<Prefix>,
     events: Sender<Event>,
     closing: AtomicBool,
+    replies: ReplyPort,
     connections: Mutex<Connections>,
 }
 
@@ -122,6 +127,7 @@ impl FpmListener {
             allow,
             events,
             closing: AtomicBool::new(false),
+            replies: ReplyPort::new(),
             connections: Mutex::default(),
         });
         let mut this = Self {
@@ -148,6 +154,11 @@ impl FpmListener {
     /// The addresses in use, with their real ports.
     pub fn local_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.listeners.iter().map(|(addr, _)| *addr)
+    }
+
+    /// Where replies to zebra go.
+    pub fn replies(&self) -> ReplyPort {
+        self.shared.replies.clone()
     }
 
     /// Stops accepting, shuts every connection down and waits for the threads. They end at once, or, when nobody takes
@@ -265,7 +276,7 @@ impl Shared {
         };
         let spawned = thread::Builder::new()
             .name("fpm-session".into())
-            .spawn(move || reader.run(stream));
+            .spawn(move || reader.run(&stream));
         match spawned {
             Ok(thread) => {
                 connections.threads.push(thread);
@@ -279,7 +290,7 @@ impl Shared {
     }
 
     /// Makes a connection the one that speaks, and returns its session number; `None` when it was shut down meanwhile.
-    fn activate(&self, id: u64, peer: SocketAddr) -> Option<u32> {
+    fn activate(&self, id: u64, peer: SocketAddr, pid: u32) -> Option<u32> {
         let mut connections = self.connections();
         connections.live.iter().position(|c| c.id == id)?;
         if let Some(displaced) = connections.live.iter().position(|c| c.active) {
@@ -290,6 +301,11 @@ impl Shared {
         let session = connections.last_session;
         let connection = connections.live.iter_mut().find(|c| c.id == id)?;
         connection.active = true;
+        let stream = connection.stream.try_clone();
+        match stream.and_then(|stream| self.replies.open(session, pid, stream)) {
+            Ok(thread) => connections.threads.push(thread),
+            Err(error) => warn!(%peer, %error, "can't reply to zebra on this connection"),
+        }
         Some(session)
     }
 
@@ -341,9 +357,16 @@ struct Reader {
 }
 
 impl Reader {
-    fn run(mut self, stream: TcpStream) {
+    fn run(mut self, stream: &TcpStream) {
         debug!(peer = %self.peer, "FPM connection accepted");
         let why = self.read(stream);
+        if let Some(session) = self.session {
+            self.shared.replies.close(session);
+        }
+        // Who writes to it must not wait on.
+        if let Err(error) = stream.shutdown(Shutdown::Both) {
+            debug!(%error, "shutdown of an FPM connection");
+        }
         self.shared.connections().live.retain(|c| c.id != self.id);
         let Some(why) = why else {
             return;
@@ -370,7 +393,7 @@ impl Reader {
     }
 
     /// Reads to the end and says why it ended; `None` when there is nobody to tell.
-    fn read(&mut self, mut stream: TcpStream) -> Option<String> {
+    fn read(&mut self, mut stream: &TcpStream) -> Option<String> {
         let mut connection = FpmConnection::new();
         let mut buffer = vec![0; READ_LEN];
         loop {
@@ -391,7 +414,7 @@ impl Reader {
             let mut batches = Vec::new();
             let result = connection.receive(&buffer[..len], |batch| batches.push(batch));
             for batch in batches {
-                match self.deliver(batch, connection.pid()) {
+                match self.deliver(stream, batch, connection.pid()) {
                     Ok(true) => {}
                     Ok(false) => return Some(self.farewell().unwrap_or_default()),
                     Err(NobodyListens) => return None,
@@ -404,25 +427,30 @@ impl Reader {
     }
 
     /// `Ok(false)` when this connection was shut down before it could speak.
-    fn deliver(&mut self, batch: FpmBatch, pid: Option<u32>) -> Result<bool, NobodyListens> {
-        let session = match self.session {
-            Some(session) => session,
+    fn deliver(
+        &mut self,
+        stream: &TcpStream,
+        batch: FpmBatch,
+        pid: Option<u32>,
+    ) -> Result<bool, NobodyListens> {
+        let session = if let Some(session) = self.session {
+            session
+        } else {
             // A frame without a message is no sign of zebra.
-            None if pid.is_none() => return Ok(true),
-            None => {
-                let Some(session) = self.shared.activate(self.id, self.peer) else {
-                    return Ok(false);
-                };
-                self.session = Some(session);
-                debug!(peer = %self.peer, session, pid, "FPM connection speaks");
-                self.shared.send(SourceEvent::Opened {
-                    source: SourceId::Fpm,
-                    session,
-                    peer: self.peer.to_string().into(),
-                    pid,
-                })?;
-                session
-            }
+            let Some(zebra) = pid else { return Ok(true) };
+            let Some(session) = self.shared.activate(self.id, self.peer, zebra) else {
+                return Ok(false);
+            };
+            self.session = Some(session);
+            debug!(peer = %self.peer, session, pid, "FPM connection speaks");
+            self.shared.send(SourceEvent::Opened {
+                source: SourceId::Fpm,
+                session,
+                peer: self.peer.to_string().into(),
+                pid,
+            })?;
+            self.recognise(session, stream);
+            session
         };
         let FpmBatch {
             frames,
@@ -437,6 +465,34 @@ impl Reader {
             updates,
         })?;
         Ok(true)
+    }
+
+    /// Looks who dialled, in a thread of its own: `/proc` of a large host takes its time.
+    fn recognise(&self, session: u32, stream: &TcpStream) {
+        let Ok(local) = stream.local_addr() else {
+            return;
+        };
+        let (peer, shared) = (self.peer, Arc::clone(&self.shared));
+        let look = move || {
+            let Some(zebra) = zebra_process::find(peer, local) else {
+                debug!(%peer, "not a zebra that can be seen from here");
+                return;
+            };
+            let source = SourceId::Fpm;
+            let recognised = shared.send(SourceEvent::Recognised {
+                source,
+                session,
+                zebra,
+            });
+            if recognised.is_err() {
+                debug!(%peer, "nobody takes events any more");
+            }
+        };
+        // Nobody waits for its end: what it reads belongs to whoever dialled.
+        let spawned = thread::Builder::new().name("fpm-who".into()).spawn(look);
+        if let Err(error) = spawned {
+            debug!(%peer, %error, "can't look who it is");
+        }
     }
 
     fn farewell(&self) -> Option<String> {

@@ -2,3 +2,5 @@
 //! knows neither what the engine makes of them nor the kernel.
 
 pub mod fpm;
+pub mod replies;
+mod zebra_process;

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Family, Protocol, RouteKey, RouteKind};
+use crate::model::{Family, Reply, RouteKey, RouteKind, Told};
 
 use super::fpm::{HEADER_LEN, TYPE_NETLINK, VERSION};
 use super::netlink::{MessageBuilder, NLM_F_REQUEST};
@@ -21,85 +21,59 @@ pub const RTM_F_OFFLOAD_FAILED: u32 = 0x2000_0000;
 /// Where `nlmsg_pid` is in a netlink header.
 const PID_OFFSET: usize = 12;
 
-/// What zebra is told about a route. The two clear each other in zebra; there is no way to say "neither".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OffloadState {
-    /// It forwards: `RTM_F_OFFLOAD`.
-    Offloaded,
-    /// It does not: `RTM_F_OFFLOAD_FAILED`.
-    Failed,
-}
-
-impl OffloadState {
-    const fn flag(self) -> u32 {
-        match self {
-            Self::Offloaded => RTM_F_OFFLOAD,
-            Self::Failed => RTM_F_OFFLOAD_FAILED,
-        }
+const fn flag(told: Told) -> u32 {
+    match told {
+        Told::Offloaded => RTM_F_OFFLOAD,
+        Told::Failed => RTM_F_OFFLOAD_FAILED,
     }
 }
 
-/// One reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OffloadReply {
-    /// The route; the table is the sender's raw one.
-    pub key: RouteKey,
-    /// Its protocol, as received.
-    pub protocol: Protocol,
-    /// Its type, as received.
-    pub kind: RouteKind,
-    /// How it fares.
-    pub state: OffloadState,
-}
-
-impl OffloadReply {
-    /// Appends the reply as an FPM frame; `pid` is the `nlmsg_pid` that zebra uses itself.
-    pub fn encode(&self, pid: u32, buffer: &mut Vec<u8>) {
-        let Self {
-            key: RouteKey { table, prefix },
-            protocol,
-            kind,
-            state,
-        } = *self;
-        let frame = buffer.len();
-        buffer.extend_from_slice(&[VERSION, TYPE_NETLINK, 0, 0]);
-        let family = match prefix.family() {
-            Family::V4 => AF_INET,
-            Family::V6 => AF_INET6,
-        };
-        let kind = match kind {
-            RouteKind::Unicast => 1,
-            RouteKind::Blackhole => 6,
-            RouteKind::Unreachable => 7,
-            RouteKind::Prohibit => 8,
-        };
-        // As zebra does it: a table that a byte can't hold is 0 here and an attribute.
-        let short_table = u8::try_from(table.0).ok();
-        let mut rtmsg = [0; 12];
-        rtmsg[..8].copy_from_slice(&[
-            family,
-            prefix.len(),
-            0,
-            0,
-            short_table.unwrap_or(0),
-            protocol.0,
-            0,
-            kind,
-        ]);
-        rtmsg[8..].copy_from_slice(&state.flag().to_ne_bytes());
-        let mut message = MessageBuilder::new(buffer, RTM_NEWROUTE, NLM_F_REQUEST, 0);
-        message.fixed(&rtmsg);
-        match prefix.addr() {
-            IpAddr::V4(addr) => message.attr(RTA_DST, &addr.octets()),
-            IpAddr::V6(addr) => message.attr(RTA_DST, &addr.octets()),
-        };
-        if short_table.is_none() {
-            message.attr_u32(RTA_TABLE, table.0);
-        }
-        message.finish();
-        let pid_at = frame + HEADER_LEN + PID_OFFSET;
-        buffer[pid_at..pid_at + 4].copy_from_slice(&pid.to_ne_bytes());
-        let len = (buffer.len() - frame) as u16;
-        buffer[frame + 2..frame + HEADER_LEN].copy_from_slice(&len.to_be_bytes());
+/// Appends a reply as an FPM frame; `pid` is the `nlmsg_pid` that zebra uses itself.
+pub fn encode_reply(reply: &Reply, pid: u32, buffer: &mut Vec<u8>) {
+    let Reply {
+        key: RouteKey { table, prefix },
+        protocol,
+        kind,
+        state,
+    } = *reply;
+    let frame = buffer.len();
+    buffer.extend_from_slice(&[VERSION, TYPE_NETLINK, 0, 0]);
+    let family = match prefix.family() {
+        Family::V4 => AF_INET,
+        Family::V6 => AF_INET6,
+    };
+    let kind = match kind {
+        RouteKind::Unicast => 1,
+        RouteKind::Blackhole => 6,
+        RouteKind::Unreachable => 7,
+        RouteKind::Prohibit => 8,
+    };
+    // As zebra does it: a table that a byte can't hold is 0 here and an attribute.
+    let short_table = u8::try_from(table.0).ok();
+    let mut rtmsg = [0; 12];
+    rtmsg[..8].copy_from_slice(&[
+        family,
+        prefix.len(),
+        0,
+        0,
+        short_table.unwrap_or(0),
+        protocol.0,
+        0,
+        kind,
+    ]);
+    rtmsg[8..].copy_from_slice(&flag(state).to_ne_bytes());
+    let mut message = MessageBuilder::new(buffer, RTM_NEWROUTE, NLM_F_REQUEST, 0);
+    message.fixed(&rtmsg);
+    match prefix.addr() {
+        IpAddr::V4(addr) => message.attr(RTA_DST, &addr.octets()),
+        IpAddr::V6(addr) => message.attr(RTA_DST, &addr.octets()),
+    };
+    if short_table.is_none() {
+        message.attr_u32(RTA_TABLE, table.0);
     }
+    message.finish();
+    let pid_at = frame + HEADER_LEN + PID_OFFSET;
+    buffer[pid_at..pid_at + 4].copy_from_slice(&pid.to_ne_bytes());
+    let len = (buffer.len() - frame) as u16;
+    buffer[frame + 2..frame + HEADER_LEN].copy_from_slice(&len.to_be_bytes());
 }

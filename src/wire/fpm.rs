@@ -12,10 +12,10 @@
 use thiserror::Error;
 
 use crate::model::{
-    NextHopUpdate, Reason, RouteKey, RoutePath, RouteUpdate, SourceUpdate, TableId,
+    NextHopUpdate, Reason, Reply, RouteKey, RoutePath, RouteUpdate, SourceUpdate, TableId, Told,
 };
 
-use super::feedback::{OffloadReply, OffloadState};
+use super::feedback::encode_reply;
 use super::netlink::{Message, MessageError, Messages};
 use super::rtnl_nexthop::{BadNextHop, RTM_DELNEXTHOP, RTM_NEWNEXTHOP, decode_nexthop};
 use super::rtnl_route::{
@@ -338,8 +338,7 @@ enum AnnouncedTables {
 /// One FPM connection without its socket.
 ///
 /// ```
-/// use frr_offload::model::{RouteKey, SourceUpdate};
-/// use frr_offload::wire::feedback::OffloadState;
+/// use frr_offload::model::{RouteKey, SourceUpdate, Told};
 /// use frr_offload::wire::fpm::FpmConnection;
 ///
 /// // What FRR 10.3 wrote for 10.30.1.0/24 by next-hop group 17, cut in two as TCP may.
@@ -361,7 +360,7 @@ enum AnnouncedTables {
 /// // Once it forwards, zebra (10.7 and later) wants to know.
 /// let mut reply = Vec::new();
 /// let path = route.path.as_ref().expect("announced");
-/// connection.reply(route.key, path, OffloadState::Offloaded, &mut reply);
+/// connection.reply(route.key, path, Told::Offloaded, &mut reply);
 /// assert_eq!(reply.len(), 40);
 /// # }
 /// # Ok::<(), frr_offload::wire::fpm::FpmError>(())
@@ -438,20 +437,14 @@ impl FpmConnection {
     }
 
     /// Appends the reply that tells zebra how a route of this connection fares.
-    pub fn reply(
-        &self,
-        key: RouteKey,
-        path: &RoutePath,
-        state: OffloadState,
-        buffer: &mut Vec<u8>,
-    ) {
-        let reply = OffloadReply {
+    pub fn reply(&self, key: RouteKey, path: &RoutePath, state: Told, buffer: &mut Vec<u8>) {
+        let reply = Reply {
             key,
             protocol: path.protocol,
             kind: path.kind,
             state,
         };
-        reply.encode(self.pid().unwrap_or(0), buffer);
+        encode_reply(&reply, self.pid().unwrap_or(0), buffer);
     }
 
     /// `nlmsg_pid` of the first message: it stays the same as long as zebra is the same process.
@@ -520,22 +513,23 @@ impl Session {
                             batch.updates.push(SourceUpdate::Route(route));
                         }
                     }
-                    Err(BadRoute { key, reason }) => {
-                        batch.updates.push(SourceUpdate::Rejected { key, reason });
+                    Err(BadRoute { route, reason }) => {
+                        batch.updates.push(SourceUpdate::Rejected { route, reason });
                     }
                 },
                 FpmMessage::Route { view: None, .. } => {
                     batch.updates.push(SourceUpdate::Rejected {
-                        key: None,
+                        route: None,
                         reason: Reason::BadAttribute,
                     });
                 }
                 FpmMessage::NextHop { add, payload } => match decode_nexthop(add, payload) {
                     Ok(nexthop) => batch.updates.push(SourceUpdate::NextHop(nexthop)),
                     Err(BadNextHop { id, reason }) => {
-                        batch
-                            .updates
-                            .push(SourceUpdate::Rejected { key: None, reason });
+                        batch.updates.push(SourceUpdate::Rejected {
+                            route: None,
+                            reason,
+                        });
                         if let Some(id) = id {
                             batch.updates.push(SourceUpdate::NextHop(NextHopUpdate {
                                 id,

@@ -499,8 +499,8 @@ impl<'a> Iterator for Hops<'a> {
 /// A route message of zebra's that can't be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadRoute {
-    /// The route, where the key could be read: what was announced before no longer holds.
-    pub key: Option<RouteKey>,
+    /// The route and who made it, where the key could be read: what was announced before no longer holds.
+    pub route: Option<(RouteKey, Protocol)>,
     /// What is wrong.
     pub reason: Reason,
 }
@@ -513,12 +513,13 @@ pub fn decode_route(
     view: &RouteView<'_>,
     dialect: Dialect,
 ) -> Result<RouteUpdate, BadRoute> {
-    let key = view
-        .key()
-        .map_err(|reason| BadRoute { key: None, reason })?;
+    let key = view.key().map_err(|reason| BadRoute {
+        route: None,
+        reason,
+    })?;
     let path = if add {
         Some(view.path(dialect).map_err(|reason| BadRoute {
-            key: Some(key),
+            route: Some((key, view.protocol)),
             reason,
         })?)
     } else {

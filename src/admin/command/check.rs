@@ -96,6 +96,7 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
         fpm,
         kernel,
         offload,
+        feedback,
         admin,
         log,
     } = config;
@@ -136,6 +137,7 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
         kernel.on_exit.name()
     )?;
     summarise_offload(out, offload)?;
+    writeln!(out, "  feedback {}", feedback.mode.name())?;
     writeln!(out, "  admin    {}", admin.socket.display())?;
     writeln!(out, "  log      {}", log.filter)
 }

@@ -209,7 +209,7 @@ impl Line {
                     self.nexthops = hops.iter().map(HopLine::from).collect();
                 }
             }
-            Err(BadRoute { key: _, reason }) => self.reason = Some(reason.code().into()),
+            Err(BadRoute { route: _, reason }) => self.reason = Some(reason.code().into()),
         }
     }
 

@@ -108,8 +108,8 @@ impl Rib {
                     self.withdrawals_without_table += 1;
                 }
             }
-            Err(BadRoute { key, reason }) => {
-                if let Some(key) = key {
+            Err(BadRoute { route, reason }) => {
+                if let Some((key, _)) = route {
                     self.routes.remove(&key);
                 }
                 self.reject(place, reason);

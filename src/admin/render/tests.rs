@@ -132,9 +132,10 @@ fn status_is_one_screen() {
     same(
         &text(screen),
         r"frr-offload 0.1.0 (abc1234), set-up takeover, up 1h 2m 5s, 34 MiB
-  source   fpm from 127.0.0.1:41234: 1000 routes, 12 of them stale, 345 frames, 1 replay  synced
-  kernel   1000 wanted, 998 installed, 2 pending, 0 failed; next hops as objects          pending
-  offload  120 rules, room for 30000, 118 in hardware, 2 refused, chained layout          skip_sw
+  source    fpm from 127.0.0.1:41234: 1000 routes, 12 of them stale, 345 frames, 1 replay  synced
+  kernel    1000 wanted, 998 installed, 2 pending, 0 failed; next hops as objects          pending
+  offload   120 rules, room for 30000, 118 in hardware, 2 refused, chained layout          skip_sw
+  feedback  told to zebra: 900 forward, 3 do not; 97 not answered yet                      forwarding
   17 updates not taken (connected, kernel or our own routes)
   1 netlink overrun, each followed by a full dump
   mended, because others had deleted or changed them: 2 routes, 0 next-hop objects, 1 neighbour, 3 rules

@@ -190,7 +190,7 @@ fn keys_of_later_releases_are_refused_not_ignored() {
     for toml in [
         "northbound.endpoint = ''",
         "xdp = {}",
-        "feedback.mode = 'off'",
+        "northbound.vrfs = []",
         "admin.metrics = []",
         "[offload.heat]",
     ] {

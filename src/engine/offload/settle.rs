@@ -190,12 +190,13 @@ impl Engine {
         }
     }
 
-    /// A switch starts to write once everything is known that its rules follow from.
-    pub(super) fn start_switches(&self, offload: &mut Offload) {
+    /// A switch starts to write once everything is known that its rules follow from. Whether one has started or stopped.
+    pub(super) fn start_switches(&self, offload: &mut Offload) -> bool {
         let known = offload.mirror_listed && offload.qdiscs_listed;
         if !known || offload.ending {
-            return;
+            return false;
         }
+        let mut moved = false;
         let synced = self.has_synced();
         let devlink_listed = offload.devlink_listed;
         let (facts, switches) = offload.split(self);
@@ -220,11 +221,14 @@ impl Engine {
             if one.rules.is_started() {
                 if idle && !synced && one.rules.is_empty() {
                     one.rules.stop();
+                    moved = true;
                 }
             } else if all_listed && (decided || (idle && one.rules.has_found_ours())) {
                 one.with(&facts, Switch::start);
+                moved |= one.rules.is_started();
             }
         }
+        moved
     }
 
     /// Hardware forwards to these, so the kernel would see no traffic and let them go stale, and at last forget them.

@@ -136,6 +136,7 @@ impl Facts<'_> {
         }
         let meaning = match (key.kind, key.target) {
             (RouteKind::Blackhole, _) => return Ok(None),
+            (_, PathTarget::Bad(reason)) => return Err(reason),
             (RouteKind::Unicast, PathTarget::None) => return Err(Reason::NoNextHop),
             (RouteKind::Unicast, PathTarget::Group(group)) => Meaning::Group(group),
             (RouteKind::Unicast, PathTarget::Id(id)) => self.engine.groups.meaning(id),

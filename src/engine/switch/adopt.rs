@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{BlockState, Switch, rule_key};
+use super::{Audited, BlockState, Switch, rule_key};
 use crate::model::{
     Block, Chain, EtherProto, Family, FlowerRule, Masked, ObservedRule, Prefix, Prio, RouteKey,
     RuleAction, RulePlace,
@@ -135,10 +135,11 @@ impl Switch {
     }
 
     /// Compares a block with what was read back: rules that others changed or deleted are dirty, strays are to go.
-    pub fn audit(&mut self, block: Block, rules: &[ObservedRule]) -> usize {
+    pub fn audit(&mut self, block: Block, rules: &[ObservedRule]) -> Audited {
         let Some(state) = self.blocks.get_mut(&block) else {
-            return 0;
+            return Audited::default();
         };
+        let mut moved = false;
         let mut seen = FxHashSet::default();
         let mut mended = 0;
         let mut strays = Vec::new();
@@ -157,6 +158,8 @@ impl Switch {
             if rule_key(item).is_some() && state.table.find(item).is_some_and(changed) {
                 mended += 1;
             }
+            let before = state.table.find(item).map(|entry| entry.hardware);
+            moved |= before != Some(observed.hardware);
             observe(&mut state.table, item, observed, rule);
         }
         let lost: Vec<Item> = state
@@ -171,7 +174,7 @@ impl Switch {
         for stray in strays {
             observe_stray(&mut state.table, &mut self.chains, stray);
         }
-        mended
+        Audited { mended, moved }
     }
 
     /// Before the buckets of a group change: nobody knows yet who else leads to a chain that it had from an earlier run.
