@@ -524,6 +524,29 @@ fn rules_of_an_earlier_run_go_from_links_that_are_no_ports_any_more() {
 }
 
 #[test]
+fn what_must_not_come_in_any_more_is_shut_out_before_zebra_has_spoken() {
+    for layout in ["chained", "flat"] {
+        let mut world = World::new(&format!("offload.layout = \"{layout}\""));
+        world.zebra(&[("10.9.0.0/16", Some(("10.0.2.2", 2)))]);
+        let sent = Some((dev(2), World::mac(2)));
+        assert_eq!(world.sends(1, "10.9.0.1"), sent);
+        let before = world.rules.len();
+        let filter = |families| PacketFilter {
+            families,
+            name: "a firewall".into(),
+        };
+        world.restart(vec![filter([false, true])]);
+        // Of IPv6 there are no routes, so nothing comes in that way in the flat layout.
+        let shut_out = before - world.rules.len();
+        assert_eq!(shut_out, if layout == "flat" { 0 } else { 3 });
+        assert_eq!(world.sends(1, "10.9.0.1"), sent);
+        world.restart(vec![filter([true, false])]);
+        assert_eq!(world.sends(1, "10.9.0.1"), None);
+        assert!(world.engine.events(0).iter().any(|e| e.kind == "old-rules"));
+    }
+}
+
+#[test]
 fn a_glob_that_matches_no_port_is_told_with_those_that_there_are() {
     let mut world = World::new("offload.ports = [\"eth1\", \"swp*\"]");
     world.link(1, |link| link.mtu = 9000);
