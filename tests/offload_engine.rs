@@ -25,8 +25,8 @@ struct World {
     qdiscs: BTreeMap<IfIndex, IngressQdisc>,
     rules: BTreeMap<RulePlace, FlowerRule>,
     now: u64,
-    /// Rules are refused because their port is going.
-    goes: bool,
+    /// Rules are refused with this, because their port is going, or the driver is busy.
+    refuses: Option<i32>,
 }
 
 fn dev(index: u32) -> IfIndex {
@@ -107,7 +107,7 @@ impl World {
             qdiscs: BTreeMap::new(),
             rules: BTreeMap::new(),
             now: 0,
-            goes: false,
+            refuses: None,
         };
         world.begin(Vec::new());
         world
@@ -290,15 +290,15 @@ impl World {
         };
         let mut result = Ok(in_hardware);
         match op.kind {
-            RuleOpKind::Put { .. } if self.goes => {
-                result = Err(Refusal {
-                    errno: Errno(19),
-                    text: None,
-                });
-            }
-            RuleOpKind::Put { place, rule, .. } => {
-                self.rules.insert(place, *rule);
-            }
+            RuleOpKind::Put { place, rule, .. } => match self.refuses {
+                None => drop(self.rules.insert(place, *rule)),
+                Some(errno) => {
+                    result = Err(Refusal {
+                        errno: Errno(errno),
+                        text: None,
+                    });
+                }
+            },
             RuleOpKind::Delete { place, .. } => {
                 self.rules.remove(&place);
             }
@@ -580,14 +580,14 @@ fn a_table_that_fills_is_told_at_each_mark_once() {
 fn a_port_that_goes_while_the_driver_is_asked_says_nothing_about_the_driver() {
     let mut world = World::new("offload = { mode = \"auto\", ports = [] }");
     let verdict = |world: &World| world.engine.ports()[0].verdict.clone();
-    world.goes = true;
+    world.refuses = Some(19);
     world.reload("offload.mode = \"auto\"");
     assert!(
         verdict(&world).starts_with("no routes"),
         "{}",
         verdict(&world)
     );
-    world.goes = false;
+    world.refuses = None;
     world.kernel.links.remove(&dev(3));
     world.qdiscs.remove(&dev(3));
     world.tell(Event::Kernel(vec![KernelEvent::LinkGone(dev(3))]));
@@ -639,4 +639,21 @@ fn zebra_is_told_what_hardware_has() {
     }
     world.pass(6);
     assert_eq!(world.engine.replies_to(), None);
+}
+
+#[test]
+fn a_driver_that_was_busy_when_it_was_asked_is_asked_again() {
+    let mut world = World::new("offload = { mode = \"auto\", ports = [] }");
+    let verdict = |world: &World| world.engine.ports()[0].verdict.clone();
+    world.refuses = Some(16);
+    world.reload("offload.mode = \"auto\"");
+    let busy = verdict(&world);
+    assert!(busy.starts_with("no routes"), "{busy}");
+    world.refuses = None;
+    world.pass(61);
+    world.pass(1);
+    let fit = verdict(&world);
+    assert!(fit.starts_with("routes"), "{fit}");
+    world.pass(200);
+    assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
 }

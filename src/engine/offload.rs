@@ -107,6 +107,15 @@ impl OneSwitch {
         act(&mut self.rules, &env)
     }
 
+    /// Whether the driver was too busy for what it was asked: it may be fit all the same.
+    fn was_busy(&self) -> bool {
+        let Some(Verdict::Unfit(abilities)) = &self.verdict else {
+            return false;
+        };
+        let mut refusals = abilities.missing.iter().map(|(_, refusal)| refusal.errno);
+        refusals.any(|errno| remedy(OpClass::RuleCreate, errno) == Remedy::Retry)
+    }
+
     /// Whether a port went while the driver was asked there: that says nothing about the driver.
     fn was_cut_off(&self, ports: &SwitchPorts) -> bool {
         let stays = |dev| ports.ports.iter().any(|port| port.dev == dev);
@@ -425,6 +434,12 @@ impl Engine {
             offload.next_retry = self.now + RETRY_REFUSED;
             offload.asked_qdiscs.clear();
             offload.asked_features.clear();
+            for one in offload.switches.values_mut() {
+                if one.was_busy() && one.rules.is_empty() {
+                    one.verdict = None;
+                    one.rules.stop();
+                }
+            }
         }
         let ending = offload.ending;
         let (facts, switches) = offload.split(self);
