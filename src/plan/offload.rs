@@ -144,6 +144,8 @@ pub struct SwitchPlan {
     used: usize,
     admitted: BTreeSet<Rank>,
     waiting: BTreeSet<Rank>,
+    /// Those of them that have a guard: a rule instead of it needs no room.
+    waiting_guards: BTreeSet<Rank>,
     /// What the driver did not take, with the reason.
     refused: FxHashMap<RouteKey, Reason>,
     refill: Refill,
@@ -163,6 +165,7 @@ impl SwitchPlan {
             used: 0,
             admitted: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            waiting_guards: BTreeSet::new(),
             refused: FxHashMap::default(),
             refill: Refill::Done,
             hopeless: None,
@@ -314,29 +317,51 @@ impl SwitchPlan {
             Refill::Start => std::ops::Bound::Unbounded,
             Refill::Behind(rank) => std::ops::Bound::Excluded(rank),
         };
-        let batch: Vec<Rank> = self
-            .waiting
-            .range((start, std::ops::Bound::Unbounded))
-            .take(REFILL)
-            .copied()
-            .collect();
-        let last = batch.last().copied();
-        for (_, key) in batch {
-            self.refresh(env, key);
-        }
-        // Somebody's leaving may have started it anew meanwhile.
-        if self.refill == Refill::Done {
-            match last {
-                Some(last) => self.refill = Refill::Behind(last),
-                None => self.hopeless = Some(self.room()),
+        let full = self.room() == 0;
+        let waiting = if full {
+            &self.waiting_guards
+        } else {
+            &self.waiting
+        };
+        let behind = waiting.range((start, std::ops::Bound::Unbounded));
+        let batch: Vec<Rank> = behind.take(REFILL).copied().collect();
+        let mut last = None;
+        for rank in batch {
+            // Nor does any other fit, or only one that has a guard.
+            if self.is_hopeless() {
+                return;
             }
+            last = Some(rank);
+            self.refresh(env, rank.1);
+            // Somebody's leaving may have started it anew.
+            if self.refill == Refill::Start {
+                return;
+            }
+            if !full && self.room() == 0 {
+                break;
+            }
+        }
+        match last {
+            Some(last) => self.refill = Refill::Behind(last),
+            None => self.hopeless = Some(self.room()),
         }
     }
 
     fn want_refill(&mut self) {
-        if self.hopeless.is_none_or(|room| self.room() > room) {
+        if !self.is_hopeless() {
             self.refill = Refill::Start;
         }
+    }
+
+    /// Whether nothing of what waits fits, without a look.
+    fn is_hopeless(&self) -> bool {
+        self.hopeless.is_some_and(|room| self.room() <= room)
+    }
+
+    /// Somebody who waits needs less room by so much.
+    fn cheaper(&mut self, by: usize) {
+        self.hopeless = self.hopeless.and_then(|room| room.checked_sub(by));
+        self.want_refill();
     }
 
     /// Something became cheaper for who knows whom.
@@ -379,16 +404,16 @@ impl SwitchPlan {
         let is = self.rule(key);
         match wished {
             None => {
-                self.waiting.remove(&rank(key));
+                self.wait_no_more(key);
                 self.demote(env, key);
             }
             Some(rule) if is == Some(rule) => {}
             Some(rule) => {
                 if self.try_admit(env, key, rule) {
-                    self.waiting.remove(&rank(key));
+                    self.wait_no_more(key);
                 } else {
                     self.demote(env, key);
-                    self.waiting.insert(rank(key));
+                    self.wait(key);
                 }
             }
         }
@@ -459,7 +484,7 @@ impl SwitchPlan {
 
     /// A prefix is no longer looked up: what was below it is below its parent now.
     fn remove(&mut self, env: &Env<'_>, key: RouteKey) {
-        self.waiting.remove(&rank(key));
+        self.wait_no_more(key);
         self.refused.remove(&key);
         self.put(key, None);
         let parent = env.lookup.parent(key);
@@ -491,7 +516,7 @@ impl SwitchPlan {
                     && let Some(parent) = parent
                 {
                     self.demote(env, parent);
-                    self.waiting.insert(rank(parent));
+                    self.wait(parent);
                     return;
                 }
             }
@@ -508,8 +533,20 @@ impl SwitchPlan {
                 return;
             };
             self.demote(env, key);
-            self.waiting.insert(rank(key));
+            self.wait(key);
         }
+    }
+
+    fn wait(&mut self, key: RouteKey) {
+        self.waiting.insert(rank(key));
+        if self.rule(key) == Some(RouteRule::Guard) {
+            self.waiting_guards.insert(rank(key));
+        }
+    }
+
+    fn wait_no_more(&mut self, key: RouteKey) {
+        self.waiting.remove(&rank(key));
+        self.waiting_guards.remove(&rank(key));
     }
 
     /// Sets the rule of a prefix and keeps the books.
@@ -533,6 +570,12 @@ impl SwitchPlan {
             self.admitted.insert(rank(key));
         } else {
             self.admitted.remove(&rank(key));
+        }
+        if rule == Some(RouteRule::Guard) && self.waiting.contains(&rank(key)) {
+            self.waiting_guards.insert(rank(key));
+            self.cheaper(1);
+        } else {
+            self.waiting_guards.remove(&rank(key));
         }
         // Hold before release: what stays in use never seems unused between.
         if let Some(RouteRule::Forward(target)) = rule {
