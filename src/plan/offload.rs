@@ -409,11 +409,15 @@ impl SwitchPlan {
             }
             Some(rule) if is == Some(rule) => {}
             Some(rule) => {
+                let room = self.room();
                 if self.try_admit(env, key, rule) {
                     self.wait_no_more(key);
                 } else {
                     self.demote(env, key);
-                    self.wait(key);
+                    // In place of a guard that it has now it needs one less.
+                    let guards = |rule| rule == Some(RouteRule::Guard);
+                    let gained = guards(self.rule(key)) && !guards(is);
+                    self.wait(key, room.checked_sub(usize::from(gained)));
                 }
             }
         }
@@ -516,7 +520,7 @@ impl SwitchPlan {
                     && let Some(parent) = parent
                 {
                     self.demote(env, parent);
-                    self.wait(parent);
+                    self.wait_evicted(parent);
                     return;
                 }
             }
@@ -533,15 +537,27 @@ impl SwitchPlan {
                 return;
             };
             self.demote(env, key);
-            self.wait(key);
+            self.wait_evicted(key);
         }
     }
 
-    fn wait(&mut self, key: RouteKey) {
-        self.waiting.insert(rank(key));
+    /// A prefix waits: it needs more room than this, or nobody knows.
+    fn wait(&mut self, key: RouteKey, too_little: Option<usize>) {
         if self.rule(key) == Some(RouteRule::Guard) {
             self.waiting_guards.insert(rank(key));
         }
+        if self.waiting.insert(rank(key)) {
+            self.hopeless = self.hopeless.zip(too_little).map(|(a, b)| a.min(b));
+            if too_little.is_none() {
+                self.refill = Refill::Start;
+            }
+        }
+    }
+
+    /// One that had to go: without a guard it needs a rule at least.
+    fn wait_evicted(&mut self, key: RouteKey) {
+        let guards = self.rule(key) == Some(RouteRule::Guard);
+        self.wait(key, (!guards).then_some(0));
     }
 
     fn wait_no_more(&mut self, key: RouteKey) {
