@@ -146,6 +146,8 @@ pub struct SwitchPlan {
     waiting: BTreeSet<Rank>,
     /// Those of them that have a guard: a rule instead of it needs no room.
     waiting_guards: BTreeSet<Rank>,
+    /// Those of them that need less now: one has a guard, or a prefix below it a rule.
+    eased: Vec<RouteKey>,
     /// What the driver did not take, with the reason.
     refused: FxHashMap<RouteKey, Reason>,
     refill: Refill,
@@ -166,6 +168,7 @@ impl SwitchPlan {
             admitted: BTreeSet::new(),
             waiting: BTreeSet::new(),
             waiting_guards: BTreeSet::new(),
+            eased: Vec::new(),
             refused: FxHashMap::default(),
             refill: Refill::Done,
             hopeless: None,
@@ -333,6 +336,7 @@ impl SwitchPlan {
             }
             last = Some(rank);
             self.refresh(env, rank.1);
+            self.try_eased(env);
             // Somebody's leaving may have started it anew.
             if self.refill == Refill::Start {
                 return;
@@ -455,6 +459,9 @@ impl SwitchPlan {
         for child in unguarded {
             self.put(child, Some(RouteRule::Guard));
         }
+        if before.is_none() {
+            self.eased.extend(env.lookup.parent(key));
+        }
         true
     }
 
@@ -520,7 +527,7 @@ impl SwitchPlan {
                     && let Some(parent) = parent
                 {
                     self.demote(env, parent);
-                    self.wait_evicted(parent);
+                    self.wait_evicted(env, parent);
                     return;
                 }
             }
@@ -534,11 +541,12 @@ impl SwitchPlan {
     fn fit(&mut self, env: &Env<'_>) {
         while self.used > self.limits.usable() {
             let Some((_, key)) = self.admitted.last().copied() else {
-                return;
+                break;
             };
             self.demote(env, key);
-            self.wait_evicted(key);
+            self.wait_evicted(env, key);
         }
+        self.try_eased(env);
     }
 
     /// A prefix waits: it needs more room than this, or nobody knows.
@@ -546,18 +554,29 @@ impl SwitchPlan {
         if self.rule(key) == Some(RouteRule::Guard) {
             self.waiting_guards.insert(rank(key));
         }
-        if self.waiting.insert(rank(key)) {
-            self.hopeless = self.hopeless.zip(too_little).map(|(a, b)| a.min(b));
-            if too_little.is_none() {
-                self.refill = Refill::Start;
-            }
+        self.waiting.insert(rank(key));
+        let hopeless = self.hopeless.zip(too_little).map(|(a, b)| a.min(b));
+        if hopeless != self.hopeless || too_little.is_none() {
+            self.hopeless = hopeless;
+            self.want_refill();
         }
     }
 
-    /// One that had to go: without a guard it needs a rule at least.
-    fn wait_evicted(&mut self, key: RouteKey) {
-        let guards = self.rule(key) == Some(RouteRule::Guard);
-        self.wait(key, (!guards).then_some(0));
+    /// One that had to go. In place of a guard it may fit without room, if nothing below it needs a guard.
+    fn wait_evicted(&mut self, env: &Env<'_>, key: RouteKey) {
+        let mut children = env.lookup.children(key);
+        let needs_room = self.rule(key) != Some(RouteRule::Guard)
+            || children.any(|child| self.rule(child).is_none());
+        self.wait(key, needs_room.then_some(0));
+    }
+
+    /// Tries those whose own need fell.
+    fn try_eased(&mut self, env: &Env<'_>) {
+        while let Some(key) = self.eased.pop() {
+            if self.waiting.contains(&rank(key)) {
+                self.refresh(env, key);
+            }
+        }
     }
 
     fn wait_no_more(&mut self, key: RouteKey) {
@@ -579,7 +598,7 @@ impl SwitchPlan {
             return;
         }
         self.changed.insert(Changed::Route(key));
-        let used = self.used;
+        let (used, hopeless) = (self.used, self.hopeless);
         let cost = |rule: Option<RouteRule>| rule.map_or(0, |rule| self.cost(rule));
         self.used = self.used + cost(rule) - cost(before);
         if rule.is_some_and(RouteRule::is_admitted) {
@@ -589,7 +608,7 @@ impl SwitchPlan {
         }
         if rule == Some(RouteRule::Guard) && self.waiting.contains(&rank(key)) {
             self.waiting_guards.insert(rank(key));
-            self.cheaper(1);
+            self.eased.push(key);
         } else {
             self.waiting_guards.remove(&rank(key));
         }
@@ -600,7 +619,7 @@ impl SwitchPlan {
         if let Some(RouteRule::Forward(target)) = before {
             self.release(target);
         }
-        if rule.is_none() || self.used < used {
+        if rule.is_none() || self.used < used || self.hopeless != hopeless {
             self.want_refill();
         }
     }

@@ -84,7 +84,7 @@ impl SwitchPlan {
     /// Sets the live members of a group, with weights from 1.
     pub fn set_group(&mut self, env: &Env<'_>, key: GroupKey, members: &[(HopId, u16)]) {
         let bits = self.limits.bucket_bits;
-        let was = self.cost_of_new_user(Target::Group(key));
+        let was = self.cost_with(key);
         let group = self.groups.entry(key).or_default();
         let hashed: Vec<Member> = members
             .iter()
@@ -109,7 +109,7 @@ impl SwitchPlan {
             self.changed.insert(Changed::Group(key));
             self.fit(env);
         }
-        let is = self.cost_of_new_user(Target::Group(key));
+        let is = self.cost_with(key);
         self.cheaper(was.saturating_sub(is));
     }
 
@@ -171,6 +171,12 @@ impl SwitchPlan {
             }
             _ => 1,
         }
+    }
+
+    /// What a prefix costs that begins to lead to a group.
+    fn cost_with(&self, group: GroupKey) -> usize {
+        let target = Target::Group(group);
+        self.cost(RouteRule::Forward(target)) + self.cost_of_new_user(target)
     }
 
     pub(super) fn cost_of_new_user(&self, target: Target) -> usize {
