@@ -41,6 +41,8 @@ pub(super) struct Feedback {
     ground: Ground,
     /// When to look at the whole table.
     recheck: Option<Timestamp>,
+    /// Whether a route was looked at that forwards by its rules in hardware or not at all.
+    leans_on_hardware: bool,
     sent: u64,
     failed_sent: u64,
     /// Who is connected, where that can be seen.
@@ -113,6 +115,7 @@ impl Engine {
             .take_if(|due| *due <= self.now)
             .is_some()
         {
+            self.feedback.leans_on_hardware = false;
             self.owe_all();
         }
     }
@@ -138,7 +141,8 @@ impl Engine {
 
     /// Notes that something changed in hardware.
     pub(super) fn hardware_changed(&mut self) {
-        if self.judges_by_hardware() && self.feedback.recheck.is_none() {
+        let matters = self.judges_by_hardware() || self.feedback.leans_on_hardware;
+        if matters && self.feedback.recheck.is_none() {
             let pause = RECHECK + Duration::from_secs((self.slots.len() / RECHECK_ROUTES) as u64);
             self.feedback.recheck = Some(self.now + pause);
         }
@@ -224,7 +228,8 @@ impl Engine {
 
     /// Whether the plan of the hardware is behind: its word now would be taken back in a moment.
     fn judges_by_unsettled(&self) -> bool {
-        self.judges_by_hardware() && self.offload.is_unsettled()
+        let offloads = self.config.offload.mode != OffloadMode::Off;
+        self.judges_by_hardware() && offloads && self.offload.is_behind()
     }
 
     fn reply(&mut self, id: SlotId) -> Option<Reply> {
@@ -234,14 +239,15 @@ impl Engine {
             return None;
         }
         let path = self.paths.get(slot.path?).key;
-        let told = slot.answer.told();
+        let RouteKey { table, prefix } = slot.key();
+        let answer = slot.answer;
+        let told = answer.told();
         let footing = self.footing(id);
         self.feedback.ground.stood_on |= footing != Footing::Firm;
         let truth = self.truth(id, told, footing)?;
-        if told == Some(truth) && !slot.answer.is_asked() {
+        if told == Some(truth) && !answer.is_asked() {
             return None;
         }
-        let RouteKey { table, prefix } = slot.key();
         let now = self.now;
         self.slots.get_mut(id).tell(now, truth);
         Some(Reply {
@@ -263,7 +269,7 @@ impl Engine {
     }
 
     /// Whether a route forwards; `None` while that is not decided.
-    fn truth(&self, id: SlotId, told: Option<Told>, footing: Footing) -> Option<Told> {
+    fn truth(&mut self, id: SlotId, told: Option<Told>, footing: Footing) -> Option<Told> {
         let reason = self.route_reason(id);
         match self.config.feedback.mode {
             FeedbackMode::Off => None,
@@ -276,11 +282,18 @@ impl Engine {
                     (None, Footing::Loose) => None,
                     _ => self.kernel_truth(id, reason, told),
                 };
-                let in_hardware = || self.route_offload(id).state == OffloadState::Hardware;
-                if truth == Some(Told::Failed) && in_hardware() {
-                    return Some(Told::Offloaded);
+                // Rules of a route that has left the kernel are leaving too.
+                let in_place = self.slots.get(id).applied.is_some();
+                if truth != Some(Told::Failed) || !in_place || !self.offload.is_active() {
+                    return truth;
                 }
-                truth
+                self.feedback.leans_on_hardware = true;
+                let in_hardware = self.route_offload(id).state == OffloadState::Hardware;
+                Some(if in_hardware {
+                    Told::Offloaded
+                } else {
+                    Told::Failed
+                })
             }
         }
     }
