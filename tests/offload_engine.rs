@@ -197,6 +197,11 @@ impl World {
     }
 
     fn route(&mut self, table: u32, prefix: &str, hop: Option<(&str, u32)>) {
+        self.announce(table, prefix, hop);
+        self.settle();
+    }
+
+    fn announce(&mut self, table: u32, prefix: &str, hop: Option<(&str, u32)>) {
         let path = hop.map(|(via, index)| RoutePath {
             protocol: Protocol(186),
             kind: RouteKind::Unicast,
@@ -219,13 +224,13 @@ impl World {
             path,
             protocol: Protocol(186),
         };
-        self.source(SourceEvent::Batch {
+        self.tell(Event::Source(SourceEvent::Batch {
             source: SourceId::Fpm,
             session: 1,
             frames: 1,
             skipped: 0,
             updates: vec![SourceUpdate::Route(update)],
-        });
+        }));
     }
 
     fn pass(&mut self, seconds: u64) {

@@ -56,8 +56,8 @@ pub(super) struct Feedback {
 struct Ground {
     /// Those that are not as they should be, mostly none.
     loose: FxHashMap<NeighbourKey, Footing>,
-    /// Of which state of their table.
-    seen: u64,
+    /// Of which state of their table, and of that of next-hop objects, by which groups rest on them.
+    seen: (u64, u64),
     /// Whether a route was looked at that rests on one of them.
     stood_on: bool,
 }
@@ -76,8 +76,7 @@ impl Engine {
     /// The session that is owed replies; they can be polled.
     pub fn replies_to(&self) -> Option<u32> {
         let connection = self.session.connection.as_ref()?;
-        (!self.feedback.owed.is_empty() && !self.judges_by_unsettled())
-            .then_some(connection.session)
+        (!self.feedback.owed.is_empty() && !self.is_behind()).then_some(connection.session)
     }
 
     /// Looks at up to so many routes and hands out what the source is to be told about them.
@@ -150,10 +149,19 @@ impl Engine {
 
     /// Looks which neighbours are not as they should be, if any has changed.
     pub(super) fn survey_ground(&mut self) {
-        let seen = self.neighbour_table.changes();
-        if seen == self.feedback.ground.seen {
-            return;
+        let seen = (self.neighbour_table.changes(), self.object_table.changes());
+        let before = std::mem::replace(&mut self.feedback.ground.seen, seen);
+        if seen.0 != before.0 {
+            self.survey_neighbours();
         }
+        // A group may have one of these as its member now, or not any more, and its routes are as they were.
+        let broken = |footing: &Footing| *footing == Footing::Broken;
+        if seen.1 != before.1 && self.feedback.ground.loose.values().any(broken) {
+            self.owe_all();
+        }
+    }
+
+    fn survey_neighbours(&mut self) {
         let entries = self.neighbour_table.iter();
         let unsettled = entries.filter(|(_, e)| e.desired.is_some() && e.applied != e.desired);
         let loose: FxHashMap<_, _> = unsettled
@@ -169,7 +177,6 @@ impl Engine {
             })
             .collect();
         let ground = &mut self.feedback.ground;
-        ground.seen = seen;
         let before = std::mem::replace(&mut ground.loose, loose);
         let now = |key| ground.loose.get(key).copied().unwrap_or(Footing::Firm);
         let was = |key| before.get(key).copied().unwrap_or(Footing::Firm);
@@ -226,10 +233,12 @@ impl Engine {
         }
     }
 
-    /// Whether the plan of the hardware is behind: its word now would be taken back in a moment.
-    fn judges_by_unsettled(&self) -> bool {
+    /// Whether something came that the plans do not follow yet: their word now would be taken back in a moment.
+    fn is_behind(&self) -> bool {
+        let kernel_follows =
+            self.rescan.is_empty() && self.replan.is_empty() && self.changes.hops.is_empty();
         let offloads = self.config.offload.mode != OffloadMode::Off;
-        self.judges_by_hardware() && offloads && self.offload.is_behind()
+        !kernel_follows || (self.judges_by_hardware() && offloads && self.offload.is_behind())
     }
 
     fn reply(&mut self, id: SlotId) -> Option<Reply> {

@@ -114,3 +114,23 @@ fn a_rule_that_is_about_to_go_is_no_hardware() {
     world.engine.poll_ops(now, 64, &mut ops);
     assert_eq!(world.hear(), [("10.9.0.0/16", Told::Failed)]);
 }
+
+#[test]
+fn nothing_is_told_before_what_came_is_thought_through() {
+    let mut world = World::new("");
+    let peer = neighbour(2, "fe80::abcd", 7);
+    world.resolve(peer);
+    let hop = Some(("fe80::abcd", 2));
+    world.zebra(&[("10.9.0.0/16", hop)]);
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
+    // The writer is busy, so no turn is run; zebra asks meanwhile.
+    world.tell(Event::Kernel(vec![KernelEvent::Neighbour(Neighbour {
+        state: NeighbourState::Failed,
+        mac: None,
+        ..peer
+    })]));
+    world.announce(MAIN, "10.9.0.0/16", hop);
+    assert_eq!(world.hear(), []);
+    world.settle();
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Failed)]);
+}
