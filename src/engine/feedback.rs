@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 use super::Engine;
 use super::hearing::Hearing;
 use super::report::{ExplainStep, FeedbackCounts, OffloadState};
-use crate::config::{FeedbackMode, OffloadMode};
+use crate::config::FeedbackMode;
 use crate::model::{
     KernelHop, KernelTarget, NeighbourKey, Reason, Reply, RouteKey, TableId, Timestamp, Told,
     ZebraProcess,
@@ -237,8 +237,7 @@ impl Engine {
     fn is_behind(&self) -> bool {
         let kernel_follows =
             self.rescan.is_empty() && self.replan.is_empty() && self.changes.hops.is_empty();
-        let offloads = self.config.offload.mode != OffloadMode::Off;
-        !kernel_follows || (self.judges_by_hardware() && offloads && self.offload.is_behind())
+        !kernel_follows || (self.judges_by_hardware() && self.offload.is_behind())
     }
 
     fn reply(&mut self, id: SlotId) -> Option<Reply> {
@@ -329,12 +328,7 @@ impl Engine {
         match self.route_offload(id).state {
             OffloadState::Hardware => Some(Told::Offloaded),
             OffloadState::Pending => None,
-            OffloadState::Software | OffloadState::Failed => Some(Told::Failed),
-            OffloadState::Off => {
-                let known =
-                    self.config.offload.mode == OffloadMode::Off || self.offload.is_listed();
-                known.then_some(Told::Failed)
-            }
+            OffloadState::Software | OffloadState::Failed | OffloadState::Off => Some(Told::Failed),
         }
     }
 
