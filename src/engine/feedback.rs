@@ -279,30 +279,35 @@ impl Engine {
     /// Whether a route forwards; `None` while that is not decided.
     fn truth(&mut self, id: SlotId, told: Option<Told>, footing: Footing) -> Option<Told> {
         let reason = self.route_reason(id);
+        let kernel = match (reason, footing) {
+            (None | Some(Reason::InProgress), Footing::Broken) => Some(Told::Failed),
+            (None, Footing::Loose) => None,
+            _ => self.kernel_truth(id, reason, told),
+        };
+        let (writes, in_place) = (self.writes_routes(), self.slots.get(id).applied.is_some());
         match self.config.feedback.mode {
             FeedbackMode::Off => None,
-            // Hardware follows what is in the kernel.
-            FeedbackMode::Hardware if reason == Some(Reason::InProgress) => None,
+            // Hardware follows what is in the kernel, and can't have what that can't.
+            FeedbackMode::Hardware
+                if kernel.is_none() && (writes || reason.is_some_and(Reason::is_wait)) =>
+            {
+                None
+            }
+            FeedbackMode::Hardware if writes && !in_place => Some(Told::Failed),
             FeedbackMode::Hardware => self.hardware_truth(id),
-            FeedbackMode::Forwarding => {
-                let truth = match (reason, footing) {
-                    (None | Some(Reason::InProgress), Footing::Broken) => Some(Told::Failed),
-                    (None, Footing::Loose) => None,
-                    _ => self.kernel_truth(id, reason, told),
-                };
-                // Rules of a route that has left the kernel are leaving too.
-                let in_place = self.slots.get(id).applied.is_some();
-                if truth != Some(Told::Failed) || !in_place || !self.offload.is_active() {
-                    return truth;
-                }
+            // Rules of a route that has left the kernel are leaving too.
+            FeedbackMode::Forwarding
+                if kernel == Some(Told::Failed) && in_place && self.offload.is_active() =>
+            {
                 self.feedback.leans_on_hardware = true;
                 let in_hardware = self.route_offload(id).state == OffloadState::Hardware;
-                Some(if in_hardware {
-                    Told::Offloaded
+                if in_hardware {
+                    Some(Told::Offloaded)
                 } else {
-                    Told::Failed
-                })
+                    kernel
+                }
             }
+            FeedbackMode::Forwarding => kernel,
         }
     }
 

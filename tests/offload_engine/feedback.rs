@@ -134,3 +134,44 @@ fn nothing_is_told_before_what_came_is_thought_through() {
     world.settle();
     assert_eq!(world.hear(), [("10.9.0.0/16", Told::Failed)]);
 }
+
+/// Hardware follows the kernel, so it can't have what that can't.
+#[test]
+fn what_the_kernel_can_not_have_fails_in_hardware_too() {
+    let mut world = World::new(
+        "offload.mode = \"skip_sw\"\nfeedback.mode = \"hardware\"\nkernel.audit = \"1h\"",
+    );
+    let peer = neighbour(2, "fe80::abcd", 7);
+    world.resolve(peer);
+    world.zebra(&[("10.9.0.0/16", Some(("fe80::abcd", 2)))]);
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
+    // Its link goes and comes.
+    world.kernel.link_down(dev(2));
+    world.settle();
+    world.pass(1);
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Failed)]);
+    world.kernel.link_up(dev(2));
+    world.settle();
+    world.resolve(peer);
+    world.pass(1);
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
+    // A next hop that nobody answers for, and one that is being asked for.
+    world.resolve(Neighbour {
+        state: NeighbourState::Failed,
+        mac: None,
+        ..peer
+    });
+    world.pass(1);
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Failed)]);
+    world.route(MAIN, "10.9.0.0/16", Some(("fe80::dead", 2)));
+    world.pass(1);
+    assert_eq!(world.hear(), []);
+    // A route that the kernel refuses.
+    world.resolve(neighbour(2, "fe80::dead", 8));
+    world.pass(1);
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
+    world.kernel.fail_at = Some((0, 1));
+    world.route(MAIN, "10.8.0.0/16", Some(("fe80::dead", 2)));
+    world.pass(1);
+    assert_eq!(world.hear(), [("10.8.0.0/16", Told::Failed)]);
+}
