@@ -225,6 +225,9 @@ impl Scenario {
                 let config = config_of(&format!("{}{}", self.toml, rest.join(" ")));
                 self.engine.reconfigure(config);
             }
+            ["farewell"] => {
+                self.engine.begin_farewell();
+            }
             ["lose-answer", at] => self.kernel.lose_at = Some(at.parse().unwrap()),
             ["pass", seconds] => self.now += seconds.parse::<u64>().unwrap() * 1000,
             ["explain", target] => self.explain(target),

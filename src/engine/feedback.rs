@@ -43,6 +43,8 @@ pub(super) struct Feedback {
     recheck: Option<Timestamp>,
     /// Whether a route was looked at that forwards by its rules in hardware or not at all.
     leans_on_hardware: bool,
+    /// Whether our routes are about to be removed.
+    ending: bool,
     sent: u64,
     failed_sent: u64,
     /// Who is connected, where that can be seen.
@@ -117,6 +119,14 @@ impl Engine {
             self.feedback.leans_on_hardware = false;
             self.owe_all();
         }
+    }
+
+    /// The daemon ends: whether routes go with it, of which the source is to hear first.
+    pub fn begin_farewell(&mut self) -> bool {
+        let heard = self.session.connection.is_some();
+        self.feedback.ending = heard && self.flushes_on_exit();
+        self.owe_all();
+        self.feedback.ending
     }
 
     /// A connection begins: it knows nothing.
@@ -278,6 +288,9 @@ impl Engine {
 
     /// Whether a route forwards; `None` while that is not decided.
     fn truth(&mut self, id: SlotId, told: Option<Told>, footing: Footing) -> Option<Told> {
+        if self.feedback.ending {
+            return self.leaves_nothing(id).then_some(Told::Failed);
+        }
         let reason = self.route_reason(id);
         let kernel = match (reason, footing) {
             (None | Some(Reason::InProgress), Footing::Broken) => Some(Told::Failed),
@@ -308,6 +321,15 @@ impl Engine {
                 }
             }
             FeedbackMode::Forwarding => kernel,
+        }
+    }
+
+    /// Whether nothing forwards by this route once ours is removed.
+    fn leaves_nothing(&self, id: SlotId) -> bool {
+        match self.config.feedback.mode {
+            FeedbackMode::Off => false,
+            FeedbackMode::Hardware => true,
+            FeedbackMode::Forwarding => self.writes_routes() && !self.zebra_writes(id),
         }
     }
 
