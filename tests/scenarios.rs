@@ -414,12 +414,15 @@ impl Scenario {
             state,
         } in replies
         {
-            assert_eq!(kind, RouteKind::Unicast);
+            let kind = match kind {
+                RouteKind::Unicast => String::new(),
+                other => format!("{other:?} ").to_lowercase(),
+            };
             let (prefix, TableId(table)) = (key.prefix, key.table);
             let state = state.name();
             writeln!(
                 self.out,
-                "  told: {prefix} table {table} proto {protocol} {state}"
+                "  told: {kind}{prefix} table {table} proto {protocol} {state}"
             )
             .unwrap();
         }
