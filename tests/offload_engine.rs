@@ -8,6 +8,8 @@
 )]
 
 mod fake;
+#[path = "offload_engine/feedback.rs"]
+mod feedback;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ struct World {
     now: u64,
     /// Rules are refused with this, because their port is going, or the driver is busy.
     refuses: Option<i32>,
+    /// What zebra was told, if it reads at any time.
+    heard: Option<Vec<(&'static str, Told)>>,
 }
 
 fn dev(index: u32) -> IfIndex {
@@ -108,6 +112,7 @@ impl World {
             rules: BTreeMap::new(),
             now: 0,
             refuses: None,
+            heard: None,
         };
         world.begin(Vec::new());
         world
@@ -133,33 +138,38 @@ impl World {
     fn begin(&mut self, filters: Vec<PacketFilter>) {
         let listing = self.kernel.listing();
         self.tell(Event::Kernel(listing));
+        let events = self.first_words(filters).concat();
+        self.offload(events);
+    }
+
+    /// What the watches of qdiscs, ports and routes tell first, each on its own.
+    fn first_words(&self, filters: Vec<PacketFilter>) -> [Vec<OffloadEvent>; 3] {
         let forwards = |family| LinkConf {
             family,
             forwarding: Some(true),
             rp_filter: Some(0),
         };
         let subnets = (1..=3).map(|n| connected(MAIN, &format!("10.0.{n}.0/24"), n));
-        let mut events = vec![
-            OffloadEvent::Qdiscs(self.qdiscs.values().copied().collect()),
+        let qdiscs = OffloadEvent::Qdiscs(self.qdiscs.values().copied().collect());
+        let mut ports = vec![
             OffloadEvent::PacketFilters(filters),
             OffloadEvent::Devlink {
                 instances: Vec::new(),
                 ports: Vec::new(),
             },
             OffloadEvent::ConfAll(forwards(Family::V6)),
-            OffloadEvent::Foreigns {
-                routes: subnets.collect(),
-                last: true,
-            },
         ];
-        for n in 1..=3 {
-            events.push(OffloadEvent::Conf(dev(n), forwards(Family::V4)));
-        }
-        self.offload(events);
+        ports.extend((1..=3).map(|n| OffloadEvent::Conf(dev(n), forwards(Family::V4))));
+        let routes = OffloadEvent::Foreigns {
+            routes: subnets.collect(),
+            last: true,
+        };
+        [vec![qdiscs], ports, vec![routes]]
     }
 
     fn tell(&mut self, event: Event) {
         self.engine.handle(Timestamp(self.now), event);
+        self.listen();
     }
 
     fn offload(&mut self, events: Vec<OffloadEvent>) {
@@ -187,6 +197,11 @@ impl World {
     }
 
     fn route(&mut self, table: u32, prefix: &str, hop: Option<(&str, u32)>) {
+        self.announce(table, prefix, hop);
+        self.settle();
+    }
+
+    fn announce(&mut self, table: u32, prefix: &str, hop: Option<(&str, u32)>) {
         let path = hop.map(|(via, index)| RoutePath {
             protocol: Protocol(186),
             kind: RouteKind::Unicast,
@@ -209,18 +224,31 @@ impl World {
             path,
             protocol: Protocol(186),
         };
-        self.source(SourceEvent::Batch {
+        self.tell(Event::Source(SourceEvent::Batch {
             source: SourceId::Fpm,
             session: 1,
             frames: 1,
             skipped: 0,
             updates: vec![SourceUpdate::Route(update)],
-        });
+        }));
     }
 
     fn pass(&mut self, seconds: u64) {
         self.now += seconds * 1000;
         self.settle();
+    }
+
+    /// Whether the kernel forwards what comes in by the ports.
+    fn forward(&mut self, forwarding: bool) {
+        let conf = |n| {
+            let conf = LinkConf {
+                family: Family::V4,
+                forwarding: Some(forwarding),
+                rp_filter: Some(0),
+            };
+            OffloadEvent::Conf(dev(n), conf)
+        };
+        self.offload((1..=3).map(conf).collect());
     }
 
     /// What zebra, which reads all, is told.
@@ -232,6 +260,14 @@ impl World {
         }
         let told = |reply: &Reply| (&*reply.key.prefix.to_string().leak(), reply.state);
         replies.iter().map(told).collect()
+    }
+
+    /// zebra reads what it is told by now, if it does.
+    fn listen(&mut self) {
+        if let Some(mut heard) = self.heard.take() {
+            heard.extend(self.hear());
+            self.heard = Some(heard);
+        }
     }
 
     fn link(&mut self, index: u32, change: impl FnOnce(&mut Link)) {
@@ -268,6 +304,7 @@ impl World {
             self.engine.handle(now, Event::Kernel(events));
             self.engine.poll_ops(now, 64, &mut ops);
             self.engine.poll_rule_ops(now, 64, &mut rule_ops);
+            self.listen();
             if quiet && ops.is_empty() && rule_ops.is_empty() {
                 return;
             }
@@ -596,49 +633,6 @@ fn a_port_that_goes_while_the_driver_is_asked_says_nothing_about_the_driver() {
     world.pass(1);
     assert!(verdict(&world).starts_with("routes"), "{}", verdict(&world));
     assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
-}
-
-#[test]
-fn zebra_is_told_what_hardware_has() {
-    let mut world = World::new(
-        "offload.mode = \"skip_sw\"\nfeedback.mode = \"hardware\"\nkernel.audit = \"1h\"",
-    );
-    world.zebra(&[("10.9.0.0/16", Some(("10.0.2.2", 2)))]);
-    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
-    // No rule of a prefix changes, but what admits packets to it.
-    let conf = |forwarding| {
-        let conf = |n| {
-            let conf = LinkConf {
-                family: Family::V4,
-                forwarding: Some(forwarding),
-                rp_filter: Some(0),
-            };
-            OffloadEvent::Conf(dev(n), conf)
-        };
-        (1..=3).map(conf).collect::<Vec<_>>()
-    };
-    world.offload(conf(false));
-    world.pass(1);
-    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Failed)]);
-    world.offload(conf(true));
-    world.pass(1);
-    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
-    // Its next hop is not known any more, then is elsewhere.
-    let mut host = neighbour(2, "10.0.2.2", 2);
-    host.state = NeighbourState::Failed;
-    world.resolve(host);
-    world.pass(1);
-    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Failed)]);
-    world.resolve(neighbour(2, "10.0.2.2", 7));
-    world.pass(1);
-    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
-    // Counters are read, and nothing moves: nobody looks at the table again.
-    for _ in 0..3 {
-        world.pass(6);
-        world.hear();
-    }
-    world.pass(6);
-    assert_eq!(world.engine.replies_to(), None);
 }
 
 #[test]

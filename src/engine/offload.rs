@@ -217,6 +217,12 @@ impl Offload {
                 && self.groups_touched.is_empty()
                 && self.neighbours_touched.is_empty())
     }
+
+    /// Whether it is not known yet what ports there are and what they may admit, or not followed: what is not in hardware by
+    /// that may be in a moment.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.is_listed() || self.ports_changed || self.locals_changed || self.is_unsettled()
+    }
 }
 
 impl Engine {
@@ -375,6 +381,7 @@ impl Engine {
             }
             self.keep_neighbours(&mut offload);
         } else {
+            offload.locals_changed = false;
             offload.touched.clear();
             offload.neighbours_touched.clear();
             offload.groups_touched.clear();
