@@ -39,7 +39,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use changes::World;
+use changes::{World, knob};
 use compare::{Counts, Oracle};
 use random::Random;
 
@@ -47,6 +47,10 @@ use random::Random;
 const BATCH: usize = 1_000;
 const STEP_BATCH: usize = 96;
 const ROUTES: usize = 160;
+/// As many rules, at all ports together, as CI has time for; and what is done at a time to get there.
+const BIG_TABLE: usize = 5_000;
+const MORE_ROUTES: usize = 800;
+const FULL_STEPS: u64 = 8;
 /// Half of the table is replaced so often, at least, and after so many packets.
 const TABLES: usize = 4;
 const PACKETS_OF_A_TABLE: usize = 20_000;
@@ -73,34 +77,80 @@ fn on_the_switch(test: impl FnOnce(World)) {
 #[test]
 fn hardware_and_kernel_treat_every_packet_alike() {
     on_the_switch(|mut world| {
-        let begin = Instant::now();
-        let mut counts = Counts::default();
-        let wanted = number("DIFFERENCE_PACKETS", 10_000) as usize;
-        let of_a_table = (wanted / TABLES).clamp(1, PACKETS_OF_A_TABLE);
-        let mut sent = 0;
-        while sent < wanted {
-            if sent > 0 {
-                world.another_table();
-            }
-            world.settle();
-            for _ in 0..of_a_table.div_ceil(BATCH) {
-                let packets = world.packets(BATCH);
-                let oracle = Oracle::ask(&mut world, &packets);
-                let seen = world.switch.pass(&packets);
-                oracle.expect(&packets, &seen, &mut counts);
-                sent += packets.len();
-            }
-        }
-        println!("{counts} in {:.0?}", begin.elapsed());
-        counts.is_worth_something(SHARE);
-
-        let steps = number("DIFFERENCE_STEPS", 40);
-        let mut counts = Counts::default();
-        for at in 0..steps {
-            step(&mut world, at, &mut counts);
-        }
-        println!("{counts} with {steps} changes, in {:.0?}", begin.elapsed());
+        random_tables(&mut world, number("DIFFERENCE_PACKETS", 10_000) as usize);
+        changes(&mut world, number("DIFFERENCE_STEPS", 40));
+        a_full_table(&mut world);
     });
+}
+
+/// While nothing changes.
+fn random_tables(world: &mut World, wanted: usize) {
+    let begin = Instant::now();
+    let mut counts = Counts::default();
+    let of_a_table = (wanted / TABLES).clamp(1, PACKETS_OF_A_TABLE);
+    let mut sent = 0;
+    while sent < wanted {
+        if sent > 0 {
+            world.another_table();
+        }
+        world.settle();
+        sent += compare(world, of_a_table, &mut counts);
+    }
+    println!("tables: {counts} in {:.0?}", begin.elapsed());
+    counts.is_worth_something(SHARE);
+}
+
+/// Sends so many packets at least by both ways.
+fn compare(world: &mut World, wanted: usize, counts: &mut Counts) -> usize {
+    let batches = wanted.div_ceil(BATCH);
+    for _ in 0..batches {
+        let packets = world.packets(BATCH);
+        let oracle = Oracle::ask(world, &packets);
+        let seen = world.switch.pass(&packets);
+        oracle.expect(&packets, &seen, counts);
+    }
+    batches * BATCH
+}
+
+/// Between any two of random changes.
+fn changes(world: &mut World, steps: u64) {
+    let begin = Instant::now();
+    let mut counts = Counts::default();
+    for at in 0..steps {
+        step(world, at, &mut counts);
+    }
+    println!("{steps} changes: {counts} in {:.0?}", begin.elapsed());
+}
+
+/// A table as large as CI has time for; then one that has no room for all, and changes; then room again.
+fn a_full_table(world: &mut World) {
+    let begin = Instant::now();
+    let mut counts = Counts::default();
+    while World::rules() < BIG_TABLE {
+        world.announce(MORE_ROUTES);
+        world.settle();
+    }
+    let rules = World::rules();
+    compare(world, BATCH, &mut counts);
+    println!("{rules} rules: {counts} in {:.0?}", begin.elapsed());
+
+    let (begin, mut counts) = (Instant::now(), Counts::default());
+    knob("max_rules", rules + 100);
+    world.announce(MORE_ROUTES);
+    world.settle();
+    assert!(World::rules() <= rules + 100);
+    assert!(world.waits_for_room() > 0, "{}", world.status());
+    compare(world, BATCH, &mut counts);
+    for at in 0..FULL_STEPS {
+        step(world, at, &mut counts);
+    }
+    println!(
+        "full at {} rules, {} routes wait for room: {counts} in {:.0?}",
+        World::rules(),
+        world.waits_for_room(),
+        begin.elapsed()
+    );
+    knob("max_rules", 0);
 }
 
 /// Packets all the time, before, while and after something changes.

@@ -17,8 +17,19 @@ use super::zebra::{GROUPS, Target, Zebra};
 
 const KNOBS: &str = "/sys/kernel/debug/eswitch-sim";
 
-fn knob(name: &str, value: usize) {
+/// Sets what the driver refuses.
+pub fn knob(name: &str, value: usize) {
     fs::write(format!("{KNOBS}/{name}"), value.to_string()).unwrap();
+}
+
+/// How many routes of ours the kernel has. What is withdrawn is nowhere pending.
+fn ours() -> usize {
+    let lines = |family| {
+        ip(&format!("-o {family} route show proto redirect"))
+            .lines()
+            .count()
+    };
+    lines("-4") + lines("-6")
 }
 
 pub struct World {
@@ -57,19 +68,20 @@ impl World {
             touched: Vec::new(),
             changes: 0,
         };
-        for _ in 0..routes {
-            world.announce();
-        }
-        world.zebra.flush();
+        world.announce(routes);
         // What is started from here on stays there too; the daemon is not.
         TestSwitch::stay_on_one_cpu();
         world
     }
 
-    fn announce(&mut self) {
-        let prefix = self.zebra.random_prefix(&mut self.random);
-        let target = self.zebra.random_target(&mut self.random, prefix.family());
-        self.zebra.announce(prefix, target);
+    /// So many random routes, of which some replace others.
+    pub fn announce(&mut self, count: usize) {
+        for _ in 0..count {
+            let prefix = self.zebra.random_prefix(&mut self.random);
+            let target = self.zebra.random_target(&mut self.random, prefix.family());
+            self.zebra.announce(prefix, target);
+        }
+        self.zebra.flush();
     }
 
     /// Half of the routes go, as many come.
@@ -78,10 +90,9 @@ impl World {
         for prefix in old {
             if self.random.percent(50) {
                 self.zebra.withdraw(prefix);
-                self.announce();
+                self.announce(1);
             }
         }
-        self.zebra.flush();
     }
 
     /// Random packets that suit the table and what changes next, by ports that are up and stay so.
@@ -142,18 +153,33 @@ impl World {
         source["frames"] == self.zebra.frames
             && source["state"] == "synced"
             && kernel["pending"] == 0
+            && kernel["installed"] == ours()
             && offload["rules"] == offload["in_hw"]
             && offload["rules"] != 0
     }
 
+    /// Rules in hardware, at all ports together.
+    pub fn rules() -> usize {
+        let text = fs::read_to_string(format!("{KNOBS}/n_rules")).unwrap();
+        text.trim().parse().unwrap()
+    }
+
+    /// Routes that stay with the kernel because the table is full.
+    pub fn waits_for_room(&self) -> usize {
+        let routes = self
+            .daemon
+            .json("show routes --reason table-full --json")
+            .unwrap();
+        routes.as_array().unwrap().len()
+    }
+
     /// Waits until it is, and until no rule comes or goes.
     pub fn settle(&mut self) {
-        let rules = || fs::read_to_string(format!("{KNOBS}/n_rules")).unwrap();
         let end = Instant::now() + PATIENCE;
-        let mut before = rules();
+        let mut before = Self::rules();
         loop {
             thread::sleep(Duration::from_millis(200));
-            let now = rules();
+            let now = Self::rules();
             if self.is_settled() && now == before {
                 return;
             }

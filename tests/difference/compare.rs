@@ -7,6 +7,7 @@ use frr_offload::model::Errno;
 
 use super::changes::World;
 use super::kernel::{Answer, Way};
+use super::netns::eventually;
 use super::packets::Packet;
 use super::switch::{PORTS, Seen};
 
@@ -28,22 +29,34 @@ pub enum Treatment {
 }
 
 impl Oracle {
+    /// Asks both oracles, again and again until they agree: the kernel may be in the middle of something.
     pub fn ask(world: &mut World, packets: &[Packet]) -> Self {
-        let did = world.switch.by_kernel(packets);
-        let answers = world.kernel.routes(packets, &world.switch);
-        for (packet, (did, answer)) in packets.iter().zip(did.iter().zip(&answers)) {
-            // The two oracles agree, or this test is wrong.
+        eventually("the kernel to agree with itself", || {
+            let did = world.switch.by_kernel(packets);
+            let answers = world.kernel.routes(packets, &world.switch);
+            let oracle = Self { did, answers };
+            let doubt = oracle.doubt(packets);
+            if let Some(doubt) = &doubt {
+                println!("{doubt}");
+            }
+            doubt.is_none().then_some(oracle)
+        })
+    }
+
+    /// A packet that the kernel does not treat as it says.
+    fn doubt(&self, packets: &[Packet]) -> Option<String> {
+        for (packet, (did, answer)) in packets.iter().zip(self.did.iter().zip(&self.answers)) {
             for (port, frame) in &did.out {
                 let way = Way::of(*port, frame);
-                assert!(
-                    matches!(answer, Answer::Ways(ways) if ways.contains(&way)),
-                    "{} -> {}: the kernel took {way:?}, and says {answer:?}",
-                    packet.src,
-                    packet.dst
-                );
+                if !matches!(answer, Answer::Ways(ways) if ways.contains(&way)) {
+                    let (src, dst) = (packet.src, packet.dst);
+                    return Some(format!(
+                        "{src} -> {dst}: the kernel took {way:?}, and says {answer:?}"
+                    ));
+                }
             }
         }
-        Self { did, answers }
+        None
     }
 
     /// `Err` says how a packet's treatment is not the kernel's.
