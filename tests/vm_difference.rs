@@ -187,6 +187,7 @@ fn step(world: &mut World, at: u64, counts: &mut Counts) {
         );
         thread::sleep(Duration::from_millis(20));
     }
+    World::end_of_change();
     for (round, seen) in rounds.iter().enumerate() {
         let wrong = Oracle::differences_from_all(&oracles, &packets, seen, counts);
         assert!(

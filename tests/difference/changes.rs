@@ -22,6 +22,11 @@ pub fn knob(name: &str, value: usize) {
     fs::write(format!("{KNOBS}/{name}"), value.to_string()).unwrap();
 }
 
+/// The prefix among words of `ip`.
+fn prefix_in(words: &str) -> Option<Prefix> {
+    words.split(' ').find_map(|word| word.parse().ok())
+}
+
 /// How many routes of ours the kernel has. What is withdrawn is nowhere pending.
 fn ours() -> usize {
     let lines = |family| {
@@ -72,6 +77,11 @@ impl World {
         // What is started from here on stays there too; the daemon is not.
         TestSwitch::stay_on_one_cpu();
         world
+    }
+
+    /// The driver is quick again.
+    pub fn end_of_change() {
+        knob("insert_delay_us", 0);
     }
 
     /// So many random routes, of which some replace others.
@@ -145,17 +155,22 @@ impl World {
         if !self.keep_connected() {
             return false;
         }
-        let Some(status) = self.daemon.json("show status --json") else {
+        let ask = |what: &str| self.daemon.json(&format!("show {what} --json"));
+        let (Some(status), Some(rules)) = (ask("status"), ask("offload --summary")) else {
             return false;
         };
-        let (source, kernel, offload) =
-            (&status["sources"][0], &status["kernel"], &status["offload"]);
+        let (source, kernel) = (&status["sources"][0], &status["kernel"]);
+        let mut states = rules["counts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|count| &count["state"]);
         source["frames"] == self.zebra.frames
             && source["state"] == "synced"
             && kernel["pending"] == 0
             && kernel["installed"] == ours()
-            && offload["rules"] == offload["in_hw"]
-            && offload["rules"] != 0
+            && rules["in_hw"] != 0
+            && states.all(|state| state != "pending")
     }
 
     /// Rules in hardware, at all ports together.
@@ -191,6 +206,9 @@ impl World {
     /// Changes one thing, or several routes of which none lies in another. Says what.
     pub fn change(&mut self, packets: &[Packet]) -> String {
         let port = self.random.below(PORTS.len());
+        // Half of the time the driver takes long, and packets meet what is between.
+        let delay = self.random.pick(&[0, 0, 2_000, 10_000]);
+        knob("insert_delay_us", delay);
         let said = match self.random.below(24) {
             0..7 => self.change_routes(),
             7..10 => self.change_group(),
@@ -326,7 +344,11 @@ impl World {
         let words = new(self);
         let command = format!("{object} replace {words}");
         ip(&command);
-        self.foreign.push(format!("{object} {words}"));
+        let words = format!("{object} {words}");
+        // It may have taken the place of another.
+        let same = |old: &String| old.starts_with(object) && prefix_in(old) == prefix_in(&words);
+        self.foreign.retain(|old| !same(old));
+        self.foreign.push(words);
         command
     }
 

@@ -1,9 +1,9 @@
 //! What the kernel's tables say of a packet: one socket, `RTM_GETROUTE` with ingress port and source, all members of the
 //! route's group, each as the frame's MACs and port.
 //!
-//! Of IPv6 that answer can be another route's: the kernel keeps it with the next-hop object, which routes share (Linux 6.12 and
-//! 6.18). So there it only says whether a route takes the packet, and the members are those of the longest match in the
-//! table that the kernel lists.
+//! Of IPv6 that answer can be another route's, or `ENETUNREACH` once that other one is deleted: the kernel keeps it with the
+//! next-hop object, which routes share (Linux 6.12 and 6.18). So there it only says whether a route takes the packet, in which
+//! both of these are taken for a yes, and the members are those of the longest match in the table that the kernel lists.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ use super::switch::{PORTS, TestSwitch};
 
 const RTM_GETROUTE: u16 = 26;
 const RTA_IIF: u16 = 3;
-const RTN_UNICAST: u8 = 1;
+const ENETUNREACH: Errno = Errno(101);
 /// Answer with the whole route, not with the member that this packet would take.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -66,24 +66,26 @@ impl Kernel {
     pub fn routes(&mut self, packets: &[Packet], switch: &TestSwitch) -> Vec<Answer> {
         let neighbours = TestSwitch::known_neighbours();
         let table = listed();
+        let ways = |hops: &[Hop], packet: &Packet| {
+            let ways = hops.iter().filter_map(|&(port, via)| {
+                let dst = *neighbours.get(&(port, via.unwrap_or(packet.dst)))?;
+                let src = switch.macs[port];
+                Some(Way { port, src, dst })
+            });
+            Answer::Ways(ways.collect())
+        };
+        let longest = |packet: &Packet| {
+            let mut routes = table.iter();
+            let found = routes.find(|(prefix, ..)| prefix.contains(packet.dst))?;
+            Some(ways(&found.2, packet))
+        };
         let answer = |view: &RouteView<'_>, packet: &Packet| {
-            let hops = if packet.dst.is_ipv4() {
-                members(*view, switch)
+            let hops = members(*view, switch)?;
+            if packet.dst.is_ipv4() {
+                Some(ways(&hops, packet))
             } else {
-                let found = table
-                    .iter()
-                    .find(|(prefix, ..)| prefix.contains(packet.dst));
-                (view.kind == RTN_UNICAST)
-                    .then(|| found.map_or(Vec::new(), |(.., hops)| hops.clone()))
-            };
-            hops.map_or(Answer::NotForwarded, |hops| {
-                let ways = hops.iter().filter_map(|&(port, via)| {
-                    let dst = *neighbours.get(&(port, via.unwrap_or(packet.dst)))?;
-                    let src = switch.macs[port];
-                    Some(Way { port, src, dst })
-                });
-                Answer::Ways(ways.collect())
-            })
+                longest(packet)
+            }
         };
         let mut answers = Vec::with_capacity(packets.len());
         for part in packets.chunks(64) {
@@ -101,11 +103,15 @@ impl Kernel {
             let refused = self.0.exchange(&mut batch, |message| {
                 let at = message.seq as usize;
                 if message.kind == RTM_NEWROUTE && at < found.len() {
-                    found[at] = answer(&RouteView::parse(message.payload).unwrap(), &part[at]);
+                    let view = RouteView::parse(message.payload).unwrap();
+                    found[at] = answer(&view, &part[at]).unwrap_or(Answer::NotForwarded);
                 }
             });
             for (at, refusal) in refused.unwrap() {
-                found[at] = Answer::Refused(refusal.errno);
+                let refused = Answer::Refused(refusal.errno);
+                let unsure = part[at].dst.is_ipv6() && refusal.errno == ENETUNREACH;
+                let found_by_us = unsure.then(|| longest(&part[at])).flatten();
+                found[at] = found_by_us.unwrap_or(refused);
             }
             answers.extend(found);
         }
