@@ -78,7 +78,7 @@ fn on_the_switch(test: impl FnOnce(World)) {
 fn hardware_and_kernel_treat_every_packet_alike() {
     on_the_switch(|mut world| {
         random_tables(&mut world, number("DIFFERENCE_PACKETS", 10_000) as usize);
-        changes(&mut world, number("DIFFERENCE_STEPS", 40));
+        changes(&mut world, number("DIFFERENCE_STEPS", 30));
         a_full_table(&mut world);
     });
 }
