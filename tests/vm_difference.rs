@@ -40,7 +40,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use changes::{World, knob};
-use compare::{Counts, Oracle};
+use compare::{Counts, Oracle, some_of};
 use random::Random;
 
 /// Packets of one table, and of one step.
@@ -177,7 +177,7 @@ fn step(world: &mut World, at: u64, counts: &mut Counts) {
             assert!(
                 begin.elapsed() < PATIENCE,
                 "step {at}, {what}: for good\n{}",
-                wrong.join("\n")
+                some_of(&wrong)
             );
         }
         assert!(
@@ -194,7 +194,7 @@ fn step(world: &mut World, at: u64, counts: &mut Counts) {
             wrong.is_empty(),
             "step {at}, {what}, round {round} of {}:\n{}",
             rounds.len(),
-            wrong.join("\n")
+            some_of(&wrong)
         );
     }
     let changed = oracles[0].changed(&oracles[oracles.len() - 1]);

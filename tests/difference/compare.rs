@@ -1,9 +1,12 @@
 //! What is right for a packet, and how what hardware did differs from it.
+//!
+//! One thing is taken apart from the rest: what a port's own MAC is. While it changes, a packet to the old one may leave by the same
+//! port with the new one as its source, for two rules say so, that of its admission and that of its hop.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use frr_offload::model::Errno;
+use frr_offload::model::{Errno, MacAddr};
 
 use super::changes::World;
 use super::kernel::{Answer, Way};
@@ -18,6 +21,8 @@ const MACS: usize = 12;
 pub struct Oracle {
     did: Vec<Seen>,
     answers: Vec<Answer>,
+    /// What the ports' own are.
+    macs: [MacAddr; PORTS.len()],
 }
 
 /// What hardware did with a packet.
@@ -34,7 +39,8 @@ impl Oracle {
         eventually("the kernel to agree with itself", || {
             let did = world.switch.by_kernel(packets);
             let answers = world.kernel.routes(packets, &world.switch);
-            let oracle = Self { did, answers };
+            let macs = world.switch.macs;
+            let oracle = Self { did, answers, macs };
             let doubt = oracle.doubt(packets);
             if let Some(doubt) = &doubt {
                 println!("{doubt}");
@@ -59,8 +65,8 @@ impl Oracle {
         None
     }
 
-    /// `Err` says how a packet's treatment is not the kernel's.
-    fn judge(&self, at: usize, seen: &Seen) -> Result<Treatment, String> {
+    /// `Err` says how a packet's treatment is not the kernel's. `all` are the oracles of what is under way.
+    fn judge(&self, all: &[Self], at: usize, seen: &Seen) -> Result<Treatment, String> {
         let (did, answer) = (&self.did[at], &self.answers[at]);
         if seen.handed {
             return Ok(Treatment::Handed);
@@ -72,7 +78,10 @@ impl Oracle {
             ([], _) => Err("dropped, and the kernel forwards it".into()),
             ([_], []) => Err("forwarded, and the kernel does not".into()),
             ([(port, frame)], [(_, kernels)]) => {
-                let way = Way::of(*port, frame);
+                let mut way = Way::of(*port, frame);
+                if all.iter().any(|oracle| oracle.macs[*port] == way.src) {
+                    way.src = self.macs[*port];
+                }
                 match answer {
                     Answer::Ways(ways) if ways.contains(&way) => {}
                     _ => return Err(format!("{way:?} is none of the kernel's ways")),
@@ -111,12 +120,7 @@ impl Oracle {
     pub fn expect(&self, packets: &[Packet], seen: &[Seen], counts: &mut Counts) {
         let oracles = std::slice::from_ref(self);
         let wrong = Self::differences_from_all(oracles, packets, seen, counts);
-        assert!(
-            wrong.is_empty(),
-            "{} packets differ:\n{}",
-            wrong.len(),
-            wrong.join("\n")
-        );
+        assert!(wrong.is_empty(), "{}", some_of(&wrong));
     }
 
     /// Those that are treated as by none of these: the tables before, between and after a change.
@@ -130,7 +134,7 @@ impl Oracle {
         for (at, (packet, seen)) in packets.iter().zip(seen).enumerate() {
             let judged: Vec<_> = oracles
                 .iter()
-                .map(|oracle| (oracle, oracle.judge(at, seen)))
+                .map(|oracle| (oracle, oracle.judge(oracles, at, seen)))
                 .collect();
             if let Some(treatment) = judged.iter().find_map(|(_, result)| result.as_ref().ok()) {
                 let last = &oracles[oracles.len() - 1];
@@ -155,6 +159,12 @@ impl Oracle {
         }
         wrong
     }
+}
+
+/// How many differ, and the first of them.
+pub fn some_of(wrong: &[String]) -> String {
+    let first = &wrong[..wrong.len().min(5)];
+    format!("{} packets differ:\n{}", wrong.len(), first.join("\n"))
 }
 
 fn head(frame: &[u8]) -> &[u8] {
