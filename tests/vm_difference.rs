@@ -50,7 +50,7 @@ const ROUTES: usize = 160;
 /// As many rules, at all ports together, as CI has time for; and what is done at a time to get there.
 const BIG_TABLE: usize = 5_000;
 const MORE_ROUTES: usize = 800;
-const FULL_STEPS: u64 = 8;
+const FULL_STEPS: u64 = 5;
 /// Half of the table is replaced so often, at least, and after so many packets.
 const TABLES: usize = 4;
 const PACKETS_OF_A_TABLE: usize = 20_000;
@@ -78,7 +78,7 @@ fn on_the_switch(test: impl FnOnce(World)) {
 fn hardware_and_kernel_treat_every_packet_alike() {
     on_the_switch(|mut world| {
         random_tables(&mut world, number("DIFFERENCE_PACKETS", 10_000) as usize);
-        changes(&mut world, number("DIFFERENCE_STEPS", 30));
+        changes(&mut world, number("DIFFERENCE_STEPS", 24));
         a_full_table(&mut world);
     });
 }
