@@ -549,15 +549,18 @@ impl SwitchPlan {
         self.try_eased(env);
     }
 
-    /// A prefix waits: it needs more room than this, or nobody knows.
+    /// A prefix waits: it needs more room than this, or perhaps none, which is seen at the end of what goes on.
     fn wait(&mut self, key: RouteKey, too_little: Option<usize>) {
         if self.rule(key) == Some(RouteRule::Guard) {
             self.waiting_guards.insert(rank(key));
         }
         self.waiting.insert(rank(key));
-        let hopeless = self.hopeless.zip(too_little).map(|(a, b)| a.min(b));
-        if hopeless != self.hopeless || too_little.is_none() {
-            self.hopeless = hopeless;
+        if too_little.is_none() {
+            self.eased.push(key);
+        }
+        let hopeless = self.hopeless;
+        self.hopeless = hopeless.map(|room| room.min(too_little.unwrap_or(0)));
+        if self.hopeless != hopeless {
             self.want_refill();
         }
     }
