@@ -54,8 +54,8 @@ written() { local gone; gone=$(rules_gone "$LAB/before"); [[ -n $gone ]] || retu
 new_mac() {
     rule_texts >"$LAB/before"
     ipr "$2" link set "$3" address "02:00:00:00:01:$5"
-    carried() { rule_texts "$1" | grep -q "eth+4: val 01$2"; }
-    wait_until 20 "$1: its hops carry it" carried "$4" "$5"
+    hops_carry() { rule_texts "$1" | grep -q "eth+4: val 01$2"; }
+    wait_until 20 "$1: its hops carry it" hops_carry "$4" "$5"
     wait_until 20 'the rules stay as they are' rules_quiet
     check 'only rules with a MAC were written' written 'pedit'
     say "$(rules_gone "$LAB/before" | wc -l) of $(wc -l <"$LAB/before") rules"
