@@ -444,6 +444,7 @@ impl Engine {
         let shown = shown.or(sent);
         let (kind, table, prefix) = match item {
             Item::Stray(..) => (RuleKind::Stray, None, None),
+            Item::Rule(RuleKey::Acl(_)) => (RuleKind::Acl, None, None),
             Item::Rule(RuleKey::Entry(_)) => (RuleKind::Entry, None, None),
             Item::Rule(RuleKey::Admit(..)) => (RuleKind::Admit, None, None),
             Item::Rule(RuleKey::Except(table, ..)) => (RuleKind::Exception, Some(table), None),

@@ -14,14 +14,15 @@ use crate::model::{
     TableId, Timestamp,
 };
 use crate::plan::{
-    ChainUse, Chains, Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits, PlannedPort,
-    RuleKey, SwitchPlan, Target,
+    AclPlan, ChainUse, Chains, Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits,
+    PlannedPort, RuleKey, SwitchPlan, Target,
 };
 use crate::reconcile::{Item, Remedy, RuleEntry, RuleTable, RuleWrite};
 
 /// The chains of ours begin here.
 const FIRST_CHAIN: u32 = 1;
 
+mod acl;
 mod adopt;
 mod refusals;
 mod wants;
@@ -34,6 +35,8 @@ struct BlockState {
     scope: Option<(TableId, MacAddr)>,
     /// Nothing is wished before all that is there is gone.
     empties: bool,
+    /// It admits nothing: not all filter rules can be written.
+    closed: bool,
 }
 
 impl BlockState {
@@ -43,6 +46,7 @@ impl BlockState {
             table: RuleTable::new(block),
             scope: None,
             empties: false,
+            closed: false,
         }
     }
 
@@ -105,6 +109,7 @@ pub struct Switch {
     blocks: BTreeMap<Block, BlockState>,
     /// To this host, by table and family: the kernel's `local` table.
     locals: FxHashMap<(TableId, Family), BTreeSet<Prefix>>,
+    acl: AclPlan,
     /// The bucket set that is wished of each group.
     sets: FxHashMap<GroupKey, u8>,
     /// What the driver did not take, in its words.
@@ -132,6 +137,7 @@ impl Switch {
             chains: Chains::new(first),
             blocks: BTreeMap::new(),
             locals: FxHashMap::default(),
+            acl: AclPlan::default(),
             sets: FxHashMap::default(),
             refused_targets: FxHashMap::default(),
             refused_routes: FxHashMap::default(),
@@ -377,6 +383,9 @@ impl Switch {
         let state = self.blocks.get_mut(&block)?;
         let done = state.table.complete(index, revision, result, now)?;
         let held = state.table.held();
+        if matches!(done.item, Item::Rule(RuleKey::Acl(_))) {
+            self.settle_filters();
+        }
         let Some((remedy, refusal)) = done.refused else {
             if let Some(key) = rule_key(done.item) {
                 self.release_chain(key);

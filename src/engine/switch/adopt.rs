@@ -28,7 +28,7 @@ use crate::model::{
     RuleAction, RulePlace,
 };
 use crate::plan::{
-    ChainUse, Chains, Env, Except, GroupKey, HopId, HopRule, Layout, LayoutContext, Marked,
+    AclKey, ChainUse, Chains, Env, Except, GroupKey, HopId, HopRule, Layout, LayoutContext, Marked,
     PlannedRule, RouteRule, RuleKey, Target, read_mark,
 };
 use crate::reconcile::{Item, RuleEntry, RuleTable};
@@ -122,6 +122,10 @@ impl Switch {
         if self.empty_misplaced() {
             self.rewant();
         }
+        if !self.acl.has_place() {
+            self.place_acl();
+        }
+        self.settle_filters();
     }
 
     /// Looks for blocks that must be emptied first.
@@ -265,6 +269,7 @@ impl Switch {
             .iter()
             .map(|(block, rules)| (*block, rules.iter().filter_map(ours).collect()))
             .collect();
+        self.place_found_acl(found.values().flatten());
         match self.layout() {
             Layout::Chained => {
                 self.adopt_chains(ours.values().flatten());
@@ -306,7 +311,7 @@ impl Switch {
                     Some(hop) => ChainUse::Hop(*hop),
                     None => continue,
                 },
-                Marked::Entry | Marked::Bucket(_) | Marked::Probe => continue,
+                Marked::Entry | Marked::Bucket(_) | Marked::Acl(_) | Marked::Probe => continue,
             };
             self.chains.adopt(of, rule.chain());
         }
@@ -424,6 +429,16 @@ impl Switch {
 
     fn adopt_block(&mut self, block: Block, ours: &[Ours<'_>]) {
         let flat = self.layout() == Layout::Flat;
+        let at = self.blocks.keys().position(|known| *known == block);
+        let wished = at.map(|at| self.acl_rules(at)).unwrap_or_default();
+        let acl = ours.iter().enumerate();
+        let mut acl: FxHashMap<RulePlace, AclKey> = acl
+            .filter_map(|(n, ours)| {
+                let found = self.found_key(ours.observed, n)?;
+                let key = Self::adopted_acl(&wished, ours.observed, found);
+                Some((ours.observed.place, key))
+            })
+            .collect();
         let Some(state) = self.blocks.get_mut(&block) else {
             return;
         };
@@ -431,6 +446,9 @@ impl Switch {
             let rule = ours.rule;
             let chain_use = self.chains.use_of(ours.chain());
             let key = match (ours.marked, chain_use) {
+                (Marked::Acl(_), _) if ours.chain() == Chain::ENTRY => {
+                    acl.remove(&ours.observed.place).map(RuleKey::Acl)
+                }
                 (Marked::Except(table, family), _) if flat && ours.chain() == Chain::ENTRY => {
                     except_of(rule).map(|except| RuleKey::Except(table, family, except))
                 }
