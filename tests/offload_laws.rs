@@ -100,6 +100,8 @@ struct World {
     macs: Vec<bool>,
     locals: BTreeSet<Prefix>,
     acl: Vec<ScopedAcl>,
+    /// Ports whose filter rules run in software.
+    software: [bool; PORTS as usize],
     how: How,
 }
 
@@ -141,6 +143,7 @@ impl World {
             macs: vec![false; PORTS as usize],
             locals: BTreeSet::new(),
             acl: Vec::new(),
+            software: [false; PORTS as usize],
             how,
         }
     }
@@ -168,7 +171,8 @@ impl World {
                     mac: self.mac(n),
                     table: self.ports[n as usize]?,
                     block: self.block(n),
-                    families: [true, false],
+                    families: [!self.software[n as usize], false],
+                    software: self.software[n as usize],
                 })
             })
             .collect()
@@ -276,6 +280,7 @@ fn allows<'a>(
     };
     match fate {
         Fate::Slow => true,
+        _ if worlds.clone().all(|world| world.software[port as usize]) => false,
         Fate::Drop if filtered(AclAction::Drop) => true,
         _ if !filtered(AclAction::Permit) || packet.tag.is_some() => false,
         _ if !worlds.clone().any(foreign) => false,
@@ -306,6 +311,8 @@ enum Step {
     PortMac(u8, bool),
     Local(Prefix, bool),
     Acl(Vec<ScopedAcl>),
+    /// Its filter rules run in software, or do no more.
+    Software(u8, bool),
     Capacity(Option<usize>),
     /// The operator says otherwise, and never more than there is room for.
     Configured(usize),
@@ -354,6 +361,7 @@ fn steps(failures: bool) -> impl Strategy<Value = Steps> {
         1 => (0..PORTS, any::<bool>()).prop_map(|(p, mac)| Step::PortMac(p, mac)),
         2 => (key(), any::<bool>()).prop_map(|(k, on)| Step::Local(k.prefix, on)),
         4 => filters::lists().prop_map(Step::Acl),
+        1 => (0..PORTS, any::<bool>()).prop_map(|(port, on)| Step::Software(port, on)),
         12 => (1_usize..12).prop_map(Step::Work),
         8 => (1_usize..6).prop_map(Step::HandOut),
         3 => Just(Step::Quiet),
@@ -503,6 +511,11 @@ impl Run {
             Step::Acl(acl) => {
                 self.world.acl.clone_from(acl);
                 self.with_env(|switch, env, world| switch.set_acl(env, world.acl.clone()));
+            }
+            Step::Software(n, on) => {
+                // In a block of its own, then.
+                self.world.software[*n as usize] = *on && self.world.how != How::Shared;
+                self.with_env(|switch, env, world| switch.set_ports(env, world.planned_ports()));
             }
             Step::Configured(capacity) => {
                 let capacity = self.tc.room.map_or(*capacity, |room| room.min(*capacity));
@@ -744,6 +757,13 @@ impl Run {
     }
 
     fn check_exactly(&self) {
+        for (block, rules) in &self.tc.blocks {
+            let runs: Vec<Runs> = rules.values().map(|rule| rule.runs).collect();
+            assert!(
+                runs.windows(2).all(|two| two[0] == two[1]),
+                "{block:?} mixes"
+            );
+        }
         for (port, packet) in self.packets() {
             let fate = self
                 .tc
@@ -755,6 +775,10 @@ impl Run {
             let Some(table) = self.world.ports[port as usize] else {
                 continue;
             };
+            if self.world.software[port as usize] {
+                assert_eq!(fate, Fate::Slow, "{packet:?} by p{port}");
+                continue;
+            }
             // A guard may share the priority of what is inside of it: some packets more for the kernel.
             let special = self.world.how == How::Merged
                 || packet.dst >> 24 == 0

@@ -130,6 +130,8 @@ pub enum Show {
     Neighbours,
     /// Rules in hardware, in tc's words
     Offload(OffloadArgs),
+    /// Filter rules: where each stands, and what it met
+    Acl,
     /// Ports that rules could be written for, and what each admits
     #[command(alias = "port")]
     Ports,
@@ -422,6 +424,7 @@ mod tests {
             "offload --vrf red --table 5",
             "offload --summary --limit 1",
             "ports p0",
+            "acl no-telnet",
         ] {
             let error = routes(words).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{words}");

@@ -19,8 +19,8 @@ use super::client::{self, ClientError};
 use super::decode::{self, Answer, DecodeError, DecodeOptions};
 use super::generate::{GenerateOptions, GeneratedTable};
 use super::proto::{
-    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, OffloadRequest, PlanRequest,
-    PortsRequest, ResyncRequest, Resynced, RoutesRequest, StatusRequest,
+    AclRequest, EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, OffloadRequest,
+    PlanRequest, PortsRequest, ResyncRequest, Resynced, RoutesRequest, StatusRequest,
 };
 use super::render;
 use super::replay::{self, ReplayError, ReplayOptions, ReplayReport, ReplayStream};
@@ -187,6 +187,15 @@ pub async fn show(socket: &Path, what: Show, json: bool) -> Result<Exit, Command
                 let (table, empty) = (render::ports(), "no ports that rules could be written for");
                 let row = |port: &_, rows: &mut Vec<_>| rows.push(render::port_row(port));
                 print(&mut screen, ports, table, empty, row).await?;
+            }
+        }
+        Show::Acl => {
+            let rules = api.show_acl(AclRequest {}).await?.into_inner();
+            if json {
+                list(&mut screen, rules).await?;
+            } else {
+                let empty = "no filter rules; `[[acl]]` in the configuration makes some";
+                print(&mut screen, rules, render::acl(), empty, render::acl_rows).await?;
             }
         }
         Show::Nexthops => {

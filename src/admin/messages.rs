@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
+mod acl;
+
+pub(super) use self::acl::acl;
 use super::proto;
 use crate::engine::report::{
     EventReport, ExplainReport, ExplainStep, FeedbackCounts, GroupReport, KernelCounts, Mended,

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
+mod acl;
+
+pub(super) use self::acl::{acl, acl_rows};
 use super::proto::{
     Event, Explanation, Neighbour, Nexthop, NexthopGroup, OffloadCount, OffloadCounts, OffloadRule,
     OffloadSummary, PlanLine, Port, Route, RouteCount, RouteSummary, Source, Status,

@@ -3,6 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
+mod acl;
+
+pub(super) use self::acl::acl;
 use super::messages::{self, Wall};
 use super::proto;
 use crate::engine::report::*;

@@ -90,7 +90,9 @@ impl Engine {
         let (switches, lab) = if mode == OffloadMode::SkipHw {
             (vec![self.offload.ports.plain(&self.view, config)], true)
         } else {
-            (self.offload.ports.switches(&self.view, config), false)
+            let mut switches = self.offload.ports.switches(&self.view, config);
+            self.mark_software_filters(&self.offload, &mut switches);
+            (switches, false)
         };
         switches
             .iter()
@@ -315,6 +317,9 @@ impl Engine {
         if here.is_empty() {
             return software(Reason::NoPort);
         }
+        if here.iter().all(|port| one.rules.is_closed(port.block)) {
+            return RouteOffload::new(OffloadState::Failed, Some(Reason::AclIncomplete));
+        }
         if !one.rules.is_started() {
             return RouteOffload::new(OffloadState::Pending, Some(Reason::InProgress));
         }
@@ -396,6 +401,12 @@ impl Engine {
             )
         {
             reasons.push(Reason::DriverUnfit);
+        }
+        if one
+            .zip(planned)
+            .is_some_and(|(one, planned)| one.rules.is_closed(planned.block))
+        {
+            reasons.push(Reason::AclIncomplete);
         }
         reasons.sort_unstable();
         reasons.dedup();
@@ -503,7 +514,7 @@ impl Engine {
         }
     }
 
-    fn block_port(&self, block: Block) -> Option<IfName> {
+    pub(super) fn block_port(&self, block: Block) -> Option<IfName> {
         match block {
             Block::Port(dev) => Some(self.view.name_of(dev)),
             Block::Shared(_) => None,
@@ -518,7 +529,7 @@ impl Engine {
     }
 }
 
-fn switch_id(at: &SwitchKey) -> Option<SwitchId> {
+pub(super) fn switch_id(at: &SwitchKey) -> Option<SwitchId> {
     match at {
         SwitchKey::Id(id) => Some(id.clone()),
         SwitchKey::Lab => None,

@@ -70,10 +70,15 @@ impl Abilities {
             limits.bucket_bits = 0;
         }
         if let Some(prios) = self.prios {
+            // Filter rules have what is left in chain 0, or where prefixes stand there too, a quarter of it.
+            limits.acl_slots = limits.acl_slots.min(match self.layout {
+                Layout::Chained => prios.saturating_sub(3) / 2,
+                Layout::Flat => prios / 8,
+            });
             // Both families are in one chain.
             let a_table = match self.layout {
                 Layout::Chained => prios,
-                Layout::Flat => prios / 2,
+                Layout::Flat => (prios - 2 * limits.acl_slots) / 2,
             };
             limits.classes = Limits::classes_for(a_table);
         }

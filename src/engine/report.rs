@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+mod acl;
+
+pub use self::acl::{AclBlockReport, AclReport, AclState};
 pub use super::Mended;
 use crate::model::ip_words::Verb;
 use crate::model::{

@@ -61,6 +61,11 @@ impl BlockState {
         }
     }
 
+    /// Whether only filter rules stand here, in software.
+    fn is_software(&self) -> bool {
+        self.ports.iter().any(|port| port.software)
+    }
+
     /// Whether packets of that family that come in here are looked up in that table.
     fn has_table(&self, table: TableId, family: Family) -> bool {
         let serves = |port: &PlannedPort| port.table == table && port.families[family as usize];
@@ -359,6 +364,11 @@ impl Switch {
         for state in self.blocks.values_mut() {
             state.table.poll_retries(now);
             let left = budget.saturating_sub(out.len());
+            let most = if state.is_software() {
+                usize::MAX
+            } else {
+                most
+            };
             state.table.poll(now, &self.chains, left, most, out);
         }
     }

@@ -59,6 +59,19 @@ pub struct ScopedAcl {
     pub scope: AclScope,
 }
 
+impl ScopedAcl {
+    /// Whether it is for packets that come in by a port of that name, which are looked up in that table.
+    pub fn concerns(&self, name: &str, table: TableId) -> bool {
+        let named = self.rule.terms.ports.as_ref();
+        let inside = match self.scope {
+            AclScope::All => true,
+            AclScope::Table(of) => of == table,
+            AclScope::Nowhere => false,
+        };
+        inside && named.is_none_or(|ports| ports.wants(name))
+    }
+}
+
 /// The list that is wished, and where each of its rules stands.
 #[derive(Debug, Default)]
 pub struct AclPlan {

@@ -98,6 +98,8 @@ pub struct PlannedPort {
     pub block: Block,
     /// The families that it forwards.
     pub families: [bool; 2],
+    /// It forwards none: its filter rules run in software, and nothing else of ours stands in its block.
+    pub software: bool,
 }
 
 /// What a chain is for.

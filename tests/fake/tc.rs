@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use frr_offload::model::{
     Block, Chain, Errno, EtherProto, Family, FlowerRule, Handle, IfIndex, InHardware, MacAddr,
-    Masked, ObservedRule, PortMatch, Prio, Refusal, RuleAction, RuleCounters, RulePlace, VlanMatch,
+    Masked, ObservedRule, PortMatch, Prio, Refusal, RuleAction, RuleCounters, RulePlace, Runs,
+    VlanMatch,
 };
 use frr_offload::reconcile::{RuleWrite, RuleWriteKind};
 
@@ -154,7 +155,7 @@ impl FakeTc {
             let mut met = rules
                 .range(first..)
                 .take_while(|((c, ..), _)| *c == chain)
-                .filter(|(_, rule)| matches(rule, port, packet));
+                .filter(|(_, rule)| rule.runs == Runs::Hardware && matches(rule, port, packet));
             let Some((at, mut rule)) = met.next() else {
                 return Fate::Slow;
             };

@@ -86,6 +86,22 @@ veth0  other   -       -          -               254  -                  1500  
 }
 
 #[test]
+fn filter_rules_say_where_they_stand_and_what_the_driver_said() {
+    let mut rows = Vec::new();
+    for rule in samples::acl() {
+        acl_rows(&rule, &mut rows);
+    }
+    same(
+        &table(acl(), &rows),
+        r"NAME       PLACE     RULE                                                 AT       STATE     RULES  IN HW  HW PACKETS  HW BYTES  SW PACKETS  SW BYTES  NOTE
+no-telnet  hardware  ipv4 drop src 198.51.100.0/24 proto tcp dst_port 23  block 7  hardware      2      3         120      7200           0         0  -
+                                                                          p2       failed        2      0           0         0           0         0  acl-incomplete: Operation not supported: no such match
+watch      any       ipv6 trap vrf red                                    -        pending       -      -           -         -           -         -  no-port
+",
+    );
+}
+
+#[test]
 fn groups_name_frrs_ids_and_the_kernels() {
     let mut rows = Vec::new();
     for group in samples::groups() {

@@ -7,10 +7,10 @@
 use std::collections::BTreeSet;
 
 use super::Switch;
-use crate::model::{Block, ObservedRule};
+use crate::model::{Block, ObservedRule, Runs};
 use crate::plan::{
-    AclKey, AclPlan, Env, Layout, LayoutContext, Marked, PlannedRule, RuleKey, ScopedAcl, Standing,
-    read_mark, slot_of,
+    AclKey, AclPlan, Env, Layout, LayoutConfig, LayoutContext, Marked, PlannedRule, RuleKey,
+    ScopedAcl, Standing, read_mark, slot_of,
 };
 
 /// Pieces of rules that are known by their mark alone.
@@ -116,8 +116,17 @@ impl Switch {
         if state.empties || state.ports.is_empty() {
             return Vec::new();
         }
+        // Such a block has nothing else, so software and hardware never mix.
+        let software = LayoutConfig {
+            runs: Runs::Software,
+            ..self.config.clone()
+        };
         let mut context = LayoutContext {
-            config: &self.config,
+            config: if state.is_software() {
+                &software
+            } else {
+                &self.config
+            },
             plan: &self.plan,
             ports: &state.ports,
             chains: &mut self.chains,

@@ -189,7 +189,9 @@ impl Switch {
             RuleKey::Entry(_) => !crowded && !state.ports.is_empty(),
             // A permit leads to admission past the entry.
             RuleKey::Admit(..) => !crowded && !state.closed && !state.ports.is_empty(),
-            RuleKey::Hop(_) | RuleKey::Bucket(..) => !state.ports.is_empty(),
+            RuleKey::Hop(_) | RuleKey::Bucket(..) => {
+                !state.ports.is_empty() && !state.is_software()
+            }
         };
         let mut context = LayoutContext {
             config: &self.config,
@@ -298,7 +300,8 @@ impl Switch {
                 Layout::Flat => filters + exceptions,
             }
         };
-        let overhead = self.blocks.values().map(of).max().unwrap_or(0);
+        let hardware = self.blocks.values().filter(|state| !state.is_software());
+        let overhead = hardware.map(of).max().unwrap_or(0);
         if overhead != self.plan.limits().overhead {
             let limits = Limits {
                 overhead,

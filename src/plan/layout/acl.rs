@@ -39,7 +39,10 @@ impl LayoutContext<'_> {
             slot, tagged, dev, ..
         } = piece.key;
         let terms = piece.terms;
+        let software = self.ports.iter().any(|port| port.software);
         let action = match (terms.action, self.plan.limits().layout) {
+            // Nothing of ours is behind it.
+            (AclAction::Permit, _) if software => RuleAction::Pass,
             (AclAction::Drop, _) => RuleAction::Drop,
             (AclAction::Trap, _) | (AclAction::Permit, Layout::Flat) => self.slow(),
             (AclAction::Permit, Layout::Chained) => {
@@ -137,15 +140,7 @@ fn pieces<'a>(acl: &'a AclPlan, ports: &[PlannedPort], layout: Layout) -> Vec<Pi
 /// For whom a rule is written in a block: all its ports (`None`), or each of some.
 fn devs(acl: &ScopedAcl, ports: &[PlannedPort]) -> Vec<Option<IfIndex>> {
     let terms = &acl.rule.terms;
-    let concerns = |port: &&PlannedPort| {
-        let named = terms.ports.as_ref().is_none_or(|of| of.wants(&port.name));
-        let inside = match acl.scope {
-            AclScope::All => true,
-            AclScope::Table(table) => port.table == table,
-            AclScope::Nowhere => false,
-        };
-        named && inside
-    };
+    let concerns = |port: &&PlannedPort| acl.concerns(&port.name, port.table);
     let Some(first) = ports.first() else {
         return Vec::new();
     };

@@ -199,6 +199,7 @@ mod tests {
             table: TableId::MAIN,
             block: Block::Port(dev),
             families: [true, true],
+            software: false,
         };
         let config = LayoutConfig {
             runs: Runs::Hardware,
