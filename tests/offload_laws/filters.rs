@@ -137,6 +137,25 @@ fn at_start_nothing_is_admitted_before_the_last_filter_rule_stands() {
 }
 
 #[test]
+fn however_much_is_written_at_once_a_drop_that_fails_is_passed_by_nobody() {
+    for how in [How::Shared, How::Chained, How::Flat] {
+        let mut run = Run::new(how, None);
+        run.step(&Step::Acl(list(&["permit 22", "drop 22-23"])));
+        let to = Wish::Forward(Target::Hop(hop(1)));
+        run.step(&Step::Route(main("0.0.0.0/0"), to));
+        // No other list was ever wished.
+        run.since = vec![run.world.clone()];
+        run.tc.busy = Some(|rule| rule.actions.contains(&RuleAction::Drop));
+        for _ in 0..6 {
+            run.step(&Step::HandOut(1000));
+            run.arrive();
+        }
+        run.tc.busy = None;
+        run.quiet();
+    }
+}
+
+#[test]
 fn a_refused_drop_closes_the_block_until_it_is_taken() {
     for how in [How::Shared, How::Chained, How::Flat] {
         let mut run = routed(how, &["drop 23"]);
