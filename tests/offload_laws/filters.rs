@@ -140,7 +140,7 @@ fn at_start_nothing_is_admitted_before_the_last_filter_rule_stands() {
 fn however_much_is_written_at_once_a_drop_that_fails_is_passed_by_nobody() {
     for how in [How::Shared, How::Chained, How::Flat] {
         let mut run = Run::new(how, None);
-        run.step(&Step::Acl(list(&["permit 22", "drop 22-23"])));
+        run.step(&Step::Acl(list(&["permit 22", "drop 22-25"])));
         let to = Wish::Forward(Target::Hop(hop(1)));
         run.step(&Step::Route(main("0.0.0.0/0"), to));
         // No other list was ever wished.
