@@ -8,6 +8,8 @@
 )]
 
 mod fake;
+#[path = "offload_engine/filters.rs"]
+mod filters;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ struct World {
     now: u64,
     /// Rules are refused because their port is going.
     goes: bool,
+    /// Rules that the driver does not take.
+    refuses: Option<fn(&FlowerRule) -> bool>,
 }
 
 fn dev(index: u32) -> IfIndex {
@@ -108,6 +112,7 @@ impl World {
             rules: BTreeMap::new(),
             now: 0,
             goes: false,
+            refuses: None,
         };
         world.begin(Vec::new());
         world
@@ -296,6 +301,12 @@ impl World {
                     text: None,
                 });
             }
+            RuleOpKind::Put { ref rule, .. } if self.refuses.is_some_and(|no| no(rule)) => {
+                result = Err(Refusal {
+                    errno: Errno(95),
+                    text: Some("not this one".into()),
+                });
+            }
             RuleOpKind::Put { place, rule, .. } => {
                 self.rules.insert(place, *rule);
             }
@@ -366,6 +377,7 @@ impl World {
                     && matches.indev.as_deref().is_none_or(|indev| *indev == *name)
                     && matches.src.is_none()
                     && matches.ttl.is_none()
+                    && matches.ip_proto.is_none()
             })?;
             match rule.1.actions.as_ref() {
                 [.., RuleAction::Goto(next)] => chain = *next,

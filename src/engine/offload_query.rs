@@ -384,7 +384,11 @@ impl Engine {
         let planned = planned
             .flat_map(|(_, ports)| ports)
             .find(|planned| planned.dev == port.dev);
-        let families = planned.map_or([false, false], |planned| planned.families);
+        let closed = one
+            .zip(planned)
+            .is_some_and(|(one, planned)| one.rules.is_closed(planned.block));
+        let families = planned.filter(|_| !closed);
+        let families = families.map_or([false, false], |planned| planned.families);
         let mut reasons: Vec<Reason> = [Family::V4, Family::V6]
             .into_iter()
             .flat_map(|family| port.refusals(family))
@@ -402,10 +406,7 @@ impl Engine {
         {
             reasons.push(Reason::DriverUnfit);
         }
-        if one
-            .zip(planned)
-            .is_some_and(|(one, planned)| one.rules.is_closed(planned.block))
-        {
+        if closed {
             reasons.push(Reason::AclIncomplete);
         }
         reasons.sort_unstable();

@@ -12,13 +12,10 @@ use crate::engine::Engine;
 use crate::engine::probe::Verdict;
 use crate::engine::report::Severity;
 use crate::engine::switch::Refused;
-use crate::model::{AclPlace, Block, TableId};
+use crate::model::{AclPlace, Block};
 use crate::plan::{AclKey, AclScope, ScopedAcl};
 use crate::reconcile::Remedy;
 use crate::view::ports::Switch as SwitchPorts;
-
-/// What `vrf` calls the table `main`.
-const DEFAULT_VRF: &str = "default";
 
 impl Engine {
     /// Gives every switch the filter rules.
@@ -38,10 +35,7 @@ impl Engine {
     /// What the configuration says, with what `vrf` means.
     pub(in crate::engine) fn scoped_filters(&self) -> Vec<ScopedAcl> {
         let scope = |vrf: &str| {
-            if vrf == DEFAULT_VRF {
-                return AclScope::Table(TableId::MAIN);
-            }
-            let table = self.view.link_by_name(vrf).and_then(|link| link.vrf_table);
+            let table = self.table_of_vrf(vrf);
             table.map_or(AclScope::Nowhere, AclScope::Table)
         };
         let rules = self.config.acl.iter().map(|rule| ScopedAcl {

@@ -76,6 +76,8 @@ check 'by the CPU' test "$(cpu_forwarded)" -gt "$cpu"
 
 section 'Tagged packets'
 ipr h0 link add link vf0_0 name tagged type vlan id 5
+# Nothing but what is sent here.
+on h0 sysctl -qw net.ipv6.conf.tagged.disable_ipv6=1
 ipr h0 link set tagged up
 ipr h0 addr add 10.77.0.2/24 dev tagged
 ipr h0 neigh add 10.77.0.1 lladdr 02:00:00:00:00:00 dev tagged nud permanent
