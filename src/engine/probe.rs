@@ -509,10 +509,20 @@ mod tests {
 
     #[test]
     fn few_priorities_are_counted() {
-        let Verdict::Fit(abilities) = run(|_, prio| prio <= 16) else {
+        let Verdict::Fit(mut abilities) = run(|_, prio| prio <= 16) else {
             panic!("unfit")
         };
         assert_eq!(abilities.prios, Some(16));
+        // They are enough for chain 0, and leave some for filter rules.
+        for (layout, slots) in [(Layout::Chained, 6), (Layout::Flat, 2)] {
+            abilities.layout = layout;
+            let limits = abilities.limit(Limits {
+                acl_slots: 512,
+                ..Limits::none()
+            });
+            assert_eq!(limits.acl_slots, slots);
+            assert!(layout.entry_prios(&limits) <= 16);
+        }
     }
 
     #[test]
