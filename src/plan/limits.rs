@@ -21,7 +21,7 @@ pub struct Limits {
     pub overhead: usize,
     /// The most bits of a group.
     pub bucket_bits: u8,
-    /// Slots of filter rules ([`super::acl`]).
+    /// Slots of filter rules, each with a priority for untagged and one for tagged packets.
     pub acl_slots: u16,
     /// How rules are made, which decides what a prefix costs.
     pub layout: Layout,
