@@ -33,6 +33,8 @@ struct BlockState {
     table: RuleTable,
     /// In the flat layout: the table of the port and its address, which every rule of a prefix is for.
     scope: Option<(TableId, MacAddr)>,
+    /// Whether its rules run in software ([`PlannedPort::software`]), as last said of a port.
+    software: bool,
     /// Nothing is wished before all that is there is gone.
     empties: bool,
     /// It admits nothing: not all filter rules can be written.
@@ -45,6 +47,7 @@ impl BlockState {
             ports: Vec::new(),
             table: RuleTable::new(block),
             scope: None,
+            software: false,
             empties: false,
             closed: false,
         }
@@ -54,6 +57,11 @@ impl BlockState {
     /// so they go first; meanwhile the kernel has the packets.
     fn set_ports(&mut self, ports: Vec<PlannedPort>, layout: Layout) {
         self.ports = ports;
+        // While hardware has a part of a list and software the rest, an exception would be missing in one of them.
+        if !self.ports.is_empty() && self.software != self.is_software() {
+            self.software = self.is_software();
+            self.empties |= self.table.iter().next().is_some();
+        }
         let scope = self.ports.first().map(|port| (port.table, port.mac));
         if scope.is_some() && scope != self.scope {
             self.empties |= layout == Layout::Flat && self.table.iter().next().is_some();

@@ -48,7 +48,10 @@ impl Switch {
         let mut standing = Standing::new();
         let rules = self.blocks.values().flat_map(|state| state.table.acl());
         for (key, _) in rules.filter(|(_, entry)| !entry.is_absent()) {
-            standing.entry(key.slot).or_default().insert(key.digest);
+            // One that was found and goes has its slot, and is none that could stay.
+            let found = key.piece >= FIRST_FOUND;
+            let digest = if found { !key.digest } else { key.digest };
+            standing.entry(key.slot).or_default().insert(digest);
         }
         let placed = self.acl.place(&standing, self.plan.limits().acl_slots);
         if !placed && !standing.is_empty() {

@@ -25,7 +25,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{Audited, BlockState, Switch, rule_key};
 use crate::model::{
     Block, Chain, EtherProto, Family, FlowerRule, Masked, ObservedRule, Prefix, Prio, RouteKey,
-    RuleAction, RulePlace,
+    RuleAction, RulePlace, Runs,
 };
 use crate::plan::{
     AclKey, ChainUse, Chains, Env, Except, GroupKey, HopId, HopRule, Layout, LayoutContext, Marked,
@@ -130,10 +130,22 @@ impl Switch {
 
     /// Looks for blocks that must be emptied first.
     fn empty_misplaced(&mut self) -> bool {
-        let layout = self.layout();
+        let (layout, runs) = (self.layout(), self.config.runs);
         for state in self.blocks.values_mut() {
             let mut rules = state.table.iter();
-            state.empties = rules.any(|(item, entry)| state.is_misplaced(layout, item, entry));
+            let wished = if state.is_software() {
+                Runs::Software
+            } else {
+                runs
+            };
+            let elsewhere = |item, entry: &RuleEntry| {
+                let runs = entry.applied.as_ref().map(|rule| rule.rule.runs);
+                matches!(item, Item::Rule(RuleKey::Acl(_)))
+                    && runs.is_some_and(|runs| runs != wished)
+            };
+            state.empties = rules.any(|(item, entry)| {
+                state.is_misplaced(layout, item, entry) || elsewhere(item, entry)
+            });
         }
         self.blocks.values().any(|state| state.empties)
     }

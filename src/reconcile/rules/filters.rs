@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Item, RuleEntry, RuleTable};
-use crate::model::{Chain, RuleAction, Runs};
+use crate::model::{Chain, RuleAction};
 use crate::plan::{AclKey, PlannedRule, RuleKey};
 
 /// Books of a block's filter rules.
@@ -86,10 +86,6 @@ impl Filters {
     }
 
     pub(super) fn may_put(&self, key: AclKey, rule: &PlannedRule) -> bool {
-        // In software it sees nothing of what is still forwarded.
-        if rule.rule.runs != Runs::Hardware && self.closing > 0 {
-            return false;
-        }
         let stops = !matches!(rule.rule.actions.last(), Some(RuleAction::Goto(_)));
         let mut before = self
             .missing
