@@ -62,6 +62,21 @@ impl Switch {
         }
     }
 
+    /// A rule that was found and goes from one block can't share its slot with the same rule, should ports that it is for come there.
+    pub(super) fn part_from_found_acl(&mut self) {
+        let mut there = self.blocks.values().flat_map(|state| state.table.acl());
+        let shares = there.any(|(key, entry)| {
+            let mut wished = self.acl.iter();
+            key.piece >= FIRST_FOUND
+                && !entry.is_absent()
+                && wished.any(|(_, digest, slot)| (digest, slot) == (key.digest, Some(key.slot)))
+        });
+        drop(there);
+        if shares {
+            self.place_acl();
+        }
+    }
+
     /// The same for what an earlier run has left.
     pub(super) fn place_found_acl<'a>(&mut self, found: impl Iterator<Item = &'a ObservedRule>) {
         let mut standing = Standing::new();

@@ -22,6 +22,7 @@ impl Switch {
         if !self.started {
             return;
         }
+        self.part_from_found_acl();
         let mut keys: Vec<Changed> = self
             .plan
             .rules()
