@@ -56,7 +56,8 @@ test-full:
 		PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=4000 scripts/test-rust
 	@KILLS=20 ZEBRA_KILLS=10 FRR_RESTARTS=3 LAB_SECONDS=1200 \
 		$(MAKE) --no-print-directory labs LABS='bookworm/all trixie/all sid/all'
-	@$(MAKE) --no-print-directory test-vm VM=all
+	@DIFFERENCE_SEED=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') DIFFERENCE_PACKETS=1000000 DIFFERENCE_STEPS=400 LAB_SECONDS=7200 \
+		$(MAKE) --no-print-directory test-vm VM=all
 	@scripts/cargo bench --locked --no-run
 	@if [ -f fuzz/Cargo.toml ]; then scripts/cargo check --manifest-path fuzz/Cargo.toml; fi
 

@@ -225,6 +225,9 @@ impl Scenario {
                 let config = config_of(&format!("{}{}", self.toml, rest.join(" ")));
                 self.engine.reconfigure(config);
             }
+            ["farewell"] => {
+                self.engine.begin_farewell();
+            }
             ["lose-answer", at] => self.kernel.lose_at = Some(at.parse().unwrap()),
             ["pass", seconds] => self.now += seconds.parse::<u64>().unwrap() * 1000,
             ["explain", target] => self.explain(target),
@@ -411,12 +414,15 @@ impl Scenario {
             state,
         } in replies
         {
-            assert_eq!(kind, RouteKind::Unicast);
+            let kind = match kind {
+                RouteKind::Unicast => String::new(),
+                other => format!("{other:?} ").to_lowercase(),
+            };
             let (prefix, TableId(table)) = (key.prefix, key.table);
             let state = state.name();
             writeln!(
                 self.out,
-                "  told: {prefix} table {table} proto {protocol} {state}"
+                "  told: {kind}{prefix} table {table} proto {protocol} {state}"
             )
             .unwrap();
         }

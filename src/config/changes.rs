@@ -100,7 +100,10 @@ impl Changes {
             *bucket_bits != new.offload.bucket_bits,
         );
         let FeedbackConfig { mode } = feedback;
-        changes.live("feedback.mode", *mode != new.feedback.mode);
+        // With the mode of the offload that stays until then.
+        let fits = new.feedback.fits(offload);
+        changes.live("feedback.mode", fits && *mode != new.feedback.mode);
+        changes.restart("feedback.mode", !fits && *mode != new.feedback.mode);
         let AdminConfig { socket } = admin;
         changes.restart("admin.socket", *socket != new.admin.socket);
         let LogConfig { filter, format } = log;
@@ -123,6 +126,9 @@ impl Changes {
         config.offload.switches.clone_from(&old.offload.switches);
         config.offload.layout = old.offload.layout;
         config.offload.prio_base = old.offload.prio_base;
+        if !new.feedback.fits(&old.offload) {
+            config.feedback.clone_from(&old.feedback);
+        }
         config.admin.clone_from(&old.admin);
         config.log.format = old.log.format;
         config
@@ -144,7 +150,7 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{LayoutMode, MultipathHash, OffloadMode, SetUp};
+    use crate::config::{FeedbackMode, LayoutMode, MultipathHash, OffloadMode, SetUp};
     use crate::model::{PortFilter, Prio, Reason};
 
     #[test]
@@ -202,5 +208,16 @@ mod tests {
         assert_eq!(Changes::between(&old, &applied).live, changes.live);
         assert!(Changes::between(&applied, &new).live.is_empty());
         assert_eq!(applied.offload.mode, OffloadMode::Auto);
+    }
+
+    #[test]
+    fn answers_by_hardware_wait_for_the_restart_that_switches_it_on() {
+        let mut old = Config::default();
+        old.offload.mode = OffloadMode::Off;
+        let mut new = Config::default();
+        new.feedback.mode = FeedbackMode::Hardware;
+        let changes = Changes::between(&old, &new);
+        assert_eq!(changes.restart, ["offload.mode", "feedback.mode"]);
+        assert_eq!(Changes::applied(&old, &new), old);
     }
 }

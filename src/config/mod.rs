@@ -260,6 +260,14 @@ pub struct FeedbackConfig {
     pub mode: FeedbackMode,
 }
 
+impl FeedbackConfig {
+    /// Whether anything can count as offloaded.
+    pub const fn fits(&self, offload: &OffloadConfig) -> bool {
+        let in_hardware = matches!(offload.mode, OffloadMode::Auto | OffloadMode::SkipSw);
+        in_hardware || !matches!(self.mode, FeedbackMode::Hardware)
+    }
+}
+
 /// `[admin]`: how the command line finds the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {

@@ -158,6 +158,16 @@ impl<'a> Reader<'a> {
         self.acl(&mut config.acl);
 
         self.listen_needs_allow();
+        if !config.feedback.fits(&config.offload)
+            && let Some(entry) = self.raw.get("feedback.mode")
+        {
+            let kind = FaultKind::Conflict {
+                why: "nothing goes to hardware with this offload.mode, so zebra would be told that no route forwards",
+                allowed: "forwarding, off; or offload.mode = \"auto\" or \"skip_sw\"",
+            };
+            let fault = entry.fault("feedback.mode".to_owned(), kind);
+            self.faults.push(fault);
+        }
         config
     }
 

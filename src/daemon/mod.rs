@@ -47,6 +47,10 @@ pub const OP_QUEUE: usize = 2;
 const FAULTS_TOLD: usize = 20;
 /// How long the end may take.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long zebra may take to hear that our routes go.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// How often it is looked whether all is said.
+const FAREWELL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Whether the process has `CAP_NET_ADMIN`. When that can't be told, the kernel will.
 fn may_write_routes() -> bool {
@@ -217,7 +221,10 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
                 }),
                 () = ended.notified() => break End::Engine,
                 signal = signals.next() => match signal {
-                    Signal::End(name) => break End::Signal(name),
+                    Signal::End(name) => {
+                        say_farewell(&asked).await;
+                        break End::Signal(name);
+                    }
                     Signal::Reload => {
                         if let Some(config) = reload(&running, read_config, &log) {
                             running = config.clone();
@@ -282,6 +289,17 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
             info!("ended");
             Ok(())
         }
+    }
+}
+
+/// zebra hears of routes that are about to be removed before they are, so that BGP draws their traffic elsewhere.
+async fn say_farewell(engine: &EngineHandle) {
+    let deadline = Instant::now() + FAREWELL;
+    let mut more = engine.ask(|engine, _| engine.begin_farewell()).await;
+    while more.is_ok_and(|more| more) && Instant::now() < deadline {
+        // Also for what was handed out last, to be sent.
+        tokio::time::sleep(FAREWELL_PAUSE).await;
+        more = engine.ask(|engine, _| engine.replies_to().is_some()).await;
     }
 }
 

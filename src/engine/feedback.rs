@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 use super::Engine;
 use super::hearing::Hearing;
 use super::report::{ExplainStep, FeedbackCounts, OffloadState};
-use crate::config::{FeedbackMode, OffloadMode};
+use crate::config::FeedbackMode;
 use crate::model::{
     KernelHop, KernelTarget, NeighbourKey, Reason, Reply, RouteKey, TableId, Timestamp, Told,
     ZebraProcess,
@@ -41,6 +41,10 @@ pub(super) struct Feedback {
     ground: Ground,
     /// When to look at the whole table.
     recheck: Option<Timestamp>,
+    /// Whether a route was looked at that forwards by its rules in hardware or not at all.
+    leans_on_hardware: bool,
+    /// Whether our routes are about to be removed.
+    ending: bool,
     sent: u64,
     failed_sent: u64,
     /// Who is connected, where that can be seen.
@@ -54,8 +58,8 @@ pub(super) struct Feedback {
 struct Ground {
     /// Those that are not as they should be, mostly none.
     loose: FxHashMap<NeighbourKey, Footing>,
-    /// Of which state of their table.
-    seen: u64,
+    /// Of which state of their table, and of that of next-hop objects, by which groups rest on them.
+    seen: (u64, u64),
     /// Whether a route was looked at that rests on one of them.
     stood_on: bool,
 }
@@ -74,8 +78,7 @@ impl Engine {
     /// The session that is owed replies; they can be polled.
     pub fn replies_to(&self) -> Option<u32> {
         let connection = self.session.connection.as_ref()?;
-        (!self.feedback.owed.is_empty() && !self.judges_by_unsettled())
-            .then_some(connection.session)
+        (!self.feedback.owed.is_empty() && !self.is_behind()).then_some(connection.session)
     }
 
     /// Looks at up to so many routes and hands out what the source is to be told about them.
@@ -113,8 +116,17 @@ impl Engine {
             .take_if(|due| *due <= self.now)
             .is_some()
         {
+            self.feedback.leans_on_hardware = false;
             self.owe_all();
         }
+    }
+
+    /// The daemon ends: whether routes go with it, of which the source is to hear first.
+    pub fn begin_farewell(&mut self) -> bool {
+        let heard = self.session.connection.is_some();
+        self.feedback.ending = heard && self.flushes_on_exit();
+        self.owe_all();
+        self.feedback.ending
     }
 
     /// A connection begins: it knows nothing.
@@ -138,7 +150,8 @@ impl Engine {
 
     /// Notes that something changed in hardware.
     pub(super) fn hardware_changed(&mut self) {
-        if self.judges_by_hardware() && self.feedback.recheck.is_none() {
+        let matters = self.judges_by_hardware() || self.feedback.leans_on_hardware;
+        if matters && self.feedback.recheck.is_none() {
             let pause = RECHECK + Duration::from_secs((self.slots.len() / RECHECK_ROUTES) as u64);
             self.feedback.recheck = Some(self.now + pause);
         }
@@ -146,10 +159,19 @@ impl Engine {
 
     /// Looks which neighbours are not as they should be, if any has changed.
     pub(super) fn survey_ground(&mut self) {
-        let seen = self.neighbour_table.changes();
-        if seen == self.feedback.ground.seen {
-            return;
+        let seen = (self.neighbour_table.changes(), self.object_table.changes());
+        let before = std::mem::replace(&mut self.feedback.ground.seen, seen);
+        if seen.0 != before.0 {
+            self.survey_neighbours();
         }
+        // A group may have one of these as its member now, or not any more, and its routes are as they were.
+        let broken = |footing: &Footing| *footing == Footing::Broken;
+        if seen.1 != before.1 && self.feedback.ground.loose.values().any(broken) {
+            self.owe_all();
+        }
+    }
+
+    fn survey_neighbours(&mut self) {
         let entries = self.neighbour_table.iter();
         let unsettled = entries.filter(|(_, e)| e.desired.is_some() && e.applied != e.desired);
         let loose: FxHashMap<_, _> = unsettled
@@ -165,7 +187,6 @@ impl Engine {
             })
             .collect();
         let ground = &mut self.feedback.ground;
-        ground.seen = seen;
         let before = std::mem::replace(&mut ground.loose, loose);
         let now = |key| ground.loose.get(key).copied().unwrap_or(Footing::Firm);
         let was = |key| before.get(key).copied().unwrap_or(Footing::Firm);
@@ -222,9 +243,11 @@ impl Engine {
         }
     }
 
-    /// Whether the plan of the hardware is behind: its word now would be taken back in a moment.
-    fn judges_by_unsettled(&self) -> bool {
-        self.judges_by_hardware() && self.offload.is_unsettled()
+    /// Whether something came that the plans do not follow yet: their word now would be taken back in a moment.
+    fn is_behind(&self) -> bool {
+        let kernel_follows =
+            self.rescan.is_empty() && self.replan.is_empty() && self.changes.hops.is_empty();
+        !kernel_follows || (self.judges_by_hardware() && self.offload.is_behind())
     }
 
     fn reply(&mut self, id: SlotId) -> Option<Reply> {
@@ -234,14 +257,15 @@ impl Engine {
             return None;
         }
         let path = self.paths.get(slot.path?).key;
-        let told = slot.answer.told();
+        let RouteKey { table, prefix } = slot.key();
+        let answer = slot.answer;
+        let told = answer.told();
         let footing = self.footing(id);
         self.feedback.ground.stood_on |= footing != Footing::Firm;
         let truth = self.truth(id, told, footing)?;
-        if told == Some(truth) && !slot.answer.is_asked() {
+        if told == Some(truth) && !answer.is_asked() {
             return None;
         }
-        let RouteKey { table, prefix } = slot.key();
         let now = self.now;
         self.slots.get_mut(id).tell(now, truth);
         Some(Reply {
@@ -263,25 +287,49 @@ impl Engine {
     }
 
     /// Whether a route forwards; `None` while that is not decided.
-    fn truth(&self, id: SlotId, told: Option<Told>, footing: Footing) -> Option<Told> {
+    fn truth(&mut self, id: SlotId, told: Option<Told>, footing: Footing) -> Option<Told> {
+        if self.feedback.ending {
+            return self.leaves_nothing(id).then_some(Told::Failed);
+        }
         let reason = self.route_reason(id);
+        let kernel = match (reason, footing) {
+            (None | Some(Reason::InProgress), Footing::Broken) => Some(Told::Failed),
+            (None, Footing::Loose) => None,
+            _ => self.kernel_truth(id, reason, told),
+        };
+        let (writes, in_place) = (self.writes_routes(), self.slots.get(id).applied.is_some());
         match self.config.feedback.mode {
             FeedbackMode::Off => None,
-            // Hardware follows what is in the kernel.
-            FeedbackMode::Hardware if reason == Some(Reason::InProgress) => None,
-            FeedbackMode::Hardware => self.hardware_truth(id),
-            FeedbackMode::Forwarding => {
-                let truth = match (reason, footing) {
-                    (None | Some(Reason::InProgress), Footing::Broken) => Some(Told::Failed),
-                    (None, Footing::Loose) => None,
-                    _ => self.kernel_truth(id, reason, told),
-                };
-                let in_hardware = || self.route_offload(id).state == OffloadState::Hardware;
-                if truth == Some(Told::Failed) && in_hardware() {
-                    return Some(Told::Offloaded);
-                }
-                truth
+            // Hardware follows what is in the kernel, and can't have what that can't.
+            FeedbackMode::Hardware
+                if kernel.is_none() && (writes || reason.is_some_and(Reason::is_wait)) =>
+            {
+                None
             }
+            FeedbackMode::Hardware if writes && !in_place => Some(Told::Failed),
+            FeedbackMode::Hardware => self.hardware_truth(id),
+            // Rules of a route that has left the kernel are leaving too.
+            FeedbackMode::Forwarding
+                if kernel == Some(Told::Failed) && in_place && self.offload.is_active() =>
+            {
+                self.feedback.leans_on_hardware = true;
+                let in_hardware = self.route_offload(id).state == OffloadState::Hardware;
+                if in_hardware {
+                    Some(Told::Offloaded)
+                } else {
+                    kernel
+                }
+            }
+            FeedbackMode::Forwarding => kernel,
+        }
+    }
+
+    /// Whether nothing forwards by this route once ours is removed.
+    fn leaves_nothing(&self, id: SlotId) -> bool {
+        match self.config.feedback.mode {
+            FeedbackMode::Off => false,
+            FeedbackMode::Hardware => true,
+            FeedbackMode::Forwarding => self.writes_routes() && !self.zebra_writes(id),
         }
     }
 
@@ -307,12 +355,7 @@ impl Engine {
         match self.route_offload(id).state {
             OffloadState::Hardware => Some(Told::Offloaded),
             OffloadState::Pending => None,
-            OffloadState::Software | OffloadState::Failed => Some(Told::Failed),
-            OffloadState::Off => {
-                let known =
-                    self.config.offload.mode == OffloadMode::Off || self.offload.is_listed();
-                known.then_some(Told::Failed)
-            }
+            OffloadState::Software | OffloadState::Failed | OffloadState::Off => Some(Told::Failed),
         }
     }
 

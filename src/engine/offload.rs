@@ -108,6 +108,15 @@ impl OneSwitch {
         act(&mut self.rules, &env)
     }
 
+    /// Whether the driver was too busy for what it was asked: it may be fit all the same.
+    fn was_busy(&self) -> bool {
+        let Some(Verdict::Unfit(abilities)) = &self.verdict else {
+            return false;
+        };
+        let mut refusals = abilities.missing.iter().map(|(_, refusal)| refusal.errno);
+        refusals.any(|errno| remedy(OpClass::RuleCreate, errno) == Remedy::Retry)
+    }
+
     /// Whether a port went while the driver was asked there: that says nothing about the driver.
     fn was_cut_off(&self, ports: &SwitchPorts) -> bool {
         let stays = |dev| ports.ports.iter().any(|port| port.dev == dev);
@@ -212,6 +221,12 @@ impl Offload {
             && !(self.touched.is_empty()
                 && self.groups_touched.is_empty()
                 && self.neighbours_touched.is_empty())
+    }
+
+    /// Whether it is not known yet what ports there are and what they may admit, or not followed: what is not in hardware by
+    /// that may be in a moment.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.is_listed() || self.ports_changed || self.locals_changed || self.is_unsettled()
     }
 }
 
@@ -371,6 +386,7 @@ impl Engine {
             }
             self.keep_neighbours(&mut offload);
         } else {
+            offload.locals_changed = false;
             offload.touched.clear();
             offload.neighbours_touched.clear();
             offload.groups_touched.clear();
@@ -430,6 +446,12 @@ impl Engine {
             offload.next_retry = self.now + RETRY_REFUSED;
             offload.asked_qdiscs.clear();
             offload.asked_features.clear();
+            for one in offload.switches.values_mut() {
+                if one.was_busy() && one.rules.is_empty() {
+                    one.verdict = None;
+                    one.rules.stop();
+                }
+            }
         }
         let ending = offload.ending;
         let (facts, switches) = offload.split(self);

@@ -144,6 +144,10 @@ pub struct SwitchPlan {
     used: usize,
     admitted: BTreeSet<Rank>,
     waiting: BTreeSet<Rank>,
+    /// Those of them that have a guard: a rule instead of it needs no room.
+    waiting_guards: BTreeSet<Rank>,
+    /// Those of them that need less now: one has a guard, or a prefix below it a rule.
+    eased: Vec<RouteKey>,
     /// What the driver did not take, with the reason.
     refused: FxHashMap<RouteKey, Reason>,
     refill: Refill,
@@ -163,6 +167,8 @@ impl SwitchPlan {
             used: 0,
             admitted: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            waiting_guards: BTreeSet::new(),
+            eased: Vec::new(),
             refused: FxHashMap::default(),
             refill: Refill::Done,
             hopeless: None,
@@ -314,29 +320,52 @@ impl SwitchPlan {
             Refill::Start => std::ops::Bound::Unbounded,
             Refill::Behind(rank) => std::ops::Bound::Excluded(rank),
         };
-        let batch: Vec<Rank> = self
-            .waiting
-            .range((start, std::ops::Bound::Unbounded))
-            .take(REFILL)
-            .copied()
-            .collect();
-        let last = batch.last().copied();
-        for (_, key) in batch {
-            self.refresh(env, key);
-        }
-        // Somebody's leaving may have started it anew meanwhile.
-        if self.refill == Refill::Done {
-            match last {
-                Some(last) => self.refill = Refill::Behind(last),
-                None => self.hopeless = Some(self.room()),
+        let full = self.room() == 0;
+        let waiting = if full {
+            &self.waiting_guards
+        } else {
+            &self.waiting
+        };
+        let behind = waiting.range((start, std::ops::Bound::Unbounded));
+        let batch: Vec<Rank> = behind.take(REFILL).copied().collect();
+        let mut last = None;
+        for rank in batch {
+            // Nor does any other fit, or only one that has a guard.
+            if self.is_hopeless() {
+                return;
             }
+            last = Some(rank);
+            self.refresh(env, rank.1);
+            self.try_eased(env);
+            // Somebody's leaving may have started it anew.
+            if self.refill == Refill::Start {
+                return;
+            }
+            if !full && self.room() == 0 {
+                break;
+            }
+        }
+        match last {
+            Some(last) => self.refill = Refill::Behind(last),
+            None => self.hopeless = Some(self.room()),
         }
     }
 
     fn want_refill(&mut self) {
-        if self.hopeless.is_none_or(|room| self.room() > room) {
+        if !self.is_hopeless() {
             self.refill = Refill::Start;
         }
+    }
+
+    /// Whether nothing of what waits fits, without a look.
+    fn is_hopeless(&self) -> bool {
+        self.hopeless.is_some_and(|room| self.room() <= room)
+    }
+
+    /// Somebody who waits needs less room by so much.
+    fn cheaper(&mut self, by: usize) {
+        self.hopeless = self.hopeless.and_then(|room| room.checked_sub(by));
+        self.want_refill();
     }
 
     /// Something became cheaper for who knows whom.
@@ -379,16 +408,20 @@ impl SwitchPlan {
         let is = self.rule(key);
         match wished {
             None => {
-                self.waiting.remove(&rank(key));
+                self.wait_no_more(key);
                 self.demote(env, key);
             }
             Some(rule) if is == Some(rule) => {}
             Some(rule) => {
+                let room = self.room();
                 if self.try_admit(env, key, rule) {
-                    self.waiting.remove(&rank(key));
+                    self.wait_no_more(key);
                 } else {
                     self.demote(env, key);
-                    self.waiting.insert(rank(key));
+                    // In place of a guard that it has now it needs one less.
+                    let guards = |rule| rule == Some(RouteRule::Guard);
+                    let gained = guards(self.rule(key)) && !guards(is);
+                    self.wait(key, room.checked_sub(usize::from(gained)));
                 }
             }
         }
@@ -426,6 +459,9 @@ impl SwitchPlan {
         for child in unguarded {
             self.put(child, Some(RouteRule::Guard));
         }
+        if before.is_none() {
+            self.eased.extend(env.lookup.parent(key));
+        }
         true
     }
 
@@ -459,7 +495,7 @@ impl SwitchPlan {
 
     /// A prefix is no longer looked up: what was below it is below its parent now.
     fn remove(&mut self, env: &Env<'_>, key: RouteKey) {
-        self.waiting.remove(&rank(key));
+        self.wait_no_more(key);
         self.refused.remove(&key);
         self.put(key, None);
         let parent = env.lookup.parent(key);
@@ -491,7 +527,7 @@ impl SwitchPlan {
                     && let Some(parent) = parent
                 {
                     self.demote(env, parent);
-                    self.waiting.insert(rank(parent));
+                    self.wait_evicted(env, parent);
                     return;
                 }
             }
@@ -505,11 +541,50 @@ impl SwitchPlan {
     fn fit(&mut self, env: &Env<'_>) {
         while self.used > self.limits.usable() {
             let Some((_, key)) = self.admitted.last().copied() else {
-                return;
+                break;
             };
             self.demote(env, key);
-            self.waiting.insert(rank(key));
+            self.wait_evicted(env, key);
         }
+        self.try_eased(env);
+    }
+
+    /// A prefix waits: it needs more room than this, or perhaps none, which is seen at the end of what goes on.
+    fn wait(&mut self, key: RouteKey, too_little: Option<usize>) {
+        if self.rule(key) == Some(RouteRule::Guard) {
+            self.waiting_guards.insert(rank(key));
+        }
+        self.waiting.insert(rank(key));
+        if too_little.is_none() {
+            self.eased.push(key);
+        }
+        let hopeless = self.hopeless;
+        self.hopeless = hopeless.map(|room| room.min(too_little.unwrap_or(0)));
+        if self.hopeless != hopeless {
+            self.want_refill();
+        }
+    }
+
+    /// One that had to go. In place of a guard it may fit without room, if nothing below it needs a guard.
+    fn wait_evicted(&mut self, env: &Env<'_>, key: RouteKey) {
+        let mut children = env.lookup.children(key);
+        let needs_room = self.rule(key) != Some(RouteRule::Guard)
+            || children.any(|child| self.rule(child).is_none());
+        self.wait(key, needs_room.then_some(0));
+    }
+
+    /// Tries those whose own need fell.
+    fn try_eased(&mut self, env: &Env<'_>) {
+        while let Some(key) = self.eased.pop() {
+            if self.waiting.contains(&rank(key)) {
+                self.refresh(env, key);
+            }
+        }
+    }
+
+    fn wait_no_more(&mut self, key: RouteKey) {
+        self.waiting.remove(&rank(key));
+        self.waiting_guards.remove(&rank(key));
     }
 
     /// Sets the rule of a prefix and keeps the books.
@@ -526,13 +601,19 @@ impl SwitchPlan {
             return;
         }
         self.changed.insert(Changed::Route(key));
-        let used = self.used;
+        let (used, hopeless) = (self.used, self.hopeless);
         let cost = |rule: Option<RouteRule>| rule.map_or(0, |rule| self.cost(rule));
         self.used = self.used + cost(rule) - cost(before);
         if rule.is_some_and(RouteRule::is_admitted) {
             self.admitted.insert(rank(key));
         } else {
             self.admitted.remove(&rank(key));
+        }
+        if rule == Some(RouteRule::Guard) && self.waiting.contains(&rank(key)) {
+            self.waiting_guards.insert(rank(key));
+            self.eased.push(key);
+        } else {
+            self.waiting_guards.remove(&rank(key));
         }
         // Hold before release: what stays in use never seems unused between.
         if let Some(RouteRule::Forward(target)) = rule {
@@ -541,7 +622,7 @@ impl SwitchPlan {
         if let Some(RouteRule::Forward(target)) = before {
             self.release(target);
         }
-        if rule.is_none() || self.used < used {
+        if rule.is_none() || self.used < used || self.hopeless != hopeless {
             self.want_refill();
         }
     }

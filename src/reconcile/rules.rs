@@ -241,11 +241,11 @@ impl RuleTable {
         self.entries[at as usize].as_ref().map(|(_, entry)| entry)
     }
 
-    /// Everything.
+    /// Everything that is wished, there or on its way. What is none of these any more is forgotten when it is its turn.
     pub fn iter(&self) -> impl Iterator<Item = (Item, &RuleEntry)> {
-        self.entries
-            .iter()
-            .flatten()
+        let entries = self.entries.iter().flatten();
+        entries
+            .filter(|(_, entry)| !entry.is_empty())
             .map(|(item, entry)| (*item, entry))
     }
 

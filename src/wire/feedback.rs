@@ -7,9 +7,10 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Family, Reply, RouteKey, RouteKind, Told};
+use crate::model::{Family, Reply, RouteKey, Told};
 
 use super::fpm::{HEADER_LEN, TYPE_NETLINK, VERSION};
+use super::kernel_route::rtn;
 use super::netlink::{MessageBuilder, NLM_F_REQUEST};
 use super::rtnl_route::{AF_INET, AF_INET6, RTA_DST, RTA_TABLE, RTM_NEWROUTE};
 
@@ -42,12 +43,7 @@ pub fn encode_reply(reply: &Reply, pid: u32, buffer: &mut Vec<u8>) {
         Family::V4 => AF_INET,
         Family::V6 => AF_INET6,
     };
-    let kind = match kind {
-        RouteKind::Unicast => 1,
-        RouteKind::Blackhole => 6,
-        RouteKind::Unreachable => 7,
-        RouteKind::Prohibit => 8,
-    };
+    let kind = rtn(kind);
     // As zebra does it: a table that a byte can't hold is 0 here and an attribute.
     let short_table = u8::try_from(table.0).ok();
     let mut rtmsg = [0; 12];

@@ -5,9 +5,10 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Family, IfIndex, Protocol, RouteKey, SourceNhId};
+use crate::model::{Family, IfIndex, Protocol, RouteKey, RouteKind, SourceNhId};
 
 use super::fpm::{HEADER_LEN, TYPE_NETLINK, VERSION};
+use super::kernel_route::rtn;
 use super::netlink::{MessageBuilder, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST};
 use super::rtnl_nexthop::{NHA_GATEWAY, NHA_GROUP, NHA_ID, NHA_OIF, RTM_NEWNEXTHOP};
 use super::rtnl_route::{
@@ -62,8 +63,15 @@ impl ZebraEncoder<'_> {
     /// A unicast route by next-hop id.
     pub fn announce(&mut self, key: RouteKey, protocol: Protocol, id: SourceNhId) {
         self.frame(RTM_NEWROUTE, NLM_F_REPLACE, |m| {
-            route(m, key, protocol, 1);
+            route(m, key, protocol, rtn(RouteKind::Unicast));
             m.attr_u32(RTA_NH_ID, id.0);
+        });
+    }
+
+    /// A route without next hops: a blackhole, unreachable or prohibit.
+    pub fn refuse(&mut self, key: RouteKey, protocol: Protocol, kind: RouteKind) {
+        self.frame(RTM_NEWROUTE, NLM_F_REPLACE, |m| {
+            route(m, key, protocol, rtn(kind));
         });
     }
 

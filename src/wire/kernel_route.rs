@@ -230,7 +230,8 @@ fn scope(family: Family, target: &KernelTarget) -> u8 {
     }
 }
 
-const fn rtn(kind: RouteKind) -> u8 {
+/// `rtm_type`.
+pub(super) const fn rtn(kind: RouteKind) -> u8 {
     match kind {
         RouteKind::Unicast => 1,
         RouteKind::Blackhole => 6,

@@ -57,14 +57,19 @@ impl Peer {
         Self { tid, jobs }
     }
 
+    /// Runs `job` over there.
+    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, result) = mpsc::channel();
+        self.jobs
+            .send(Box::new(move || done.send(job()).unwrap()))
+            .unwrap();
+        result.recv().expect("the peer's job to succeed")
+    }
+
     /// Runs `ip` over there.
     pub fn ip(&self, args: &str) -> String {
-        let (done, result) = mpsc::channel();
         let args = args.to_owned();
-        self.jobs
-            .send(Box::new(move || done.send(ip(&args)).unwrap()))
-            .unwrap();
-        result.recv().expect("the peer's ip to succeed")
+        self.run(move || ip(&args))
     }
 
     /// Joins the two namespaces by a veth pair that is up on both ends, and waits for carrier.

@@ -69,7 +69,7 @@ fn a_rule_of_a_vrf_is_for_its_ports_and_follows_them() {
 #[test]
 fn a_refused_drop_is_told_and_nothing_is_forwarded_until_it_is_mended() {
     let mut world = world("");
-    world.refuses = Some(refuses_udp);
+    world.refuses = Some((95, refuses_udp));
     let rules = filter("a", "hardware", "proto = 17") + &filter("b", "hardware", "proto = 6");
     world.reload(&format!("{AUTO}{rules}"));
     let refused = acl(&world, "a");
@@ -103,7 +103,7 @@ fn a_refused_drop_is_told_and_nothing_is_forwarded_until_it_is_mended() {
 #[test]
 fn what_a_driver_refuses_runs_in_software_where_it_may_and_its_port_leaves_hardware() {
     let mut world = world("");
-    world.refuses = Some(refuses_udp);
+    world.refuses = Some((95, refuses_udp));
     let rules =
         filter("a", "any", "proto = 17, in = 'eth1'") + &filter("b", "hardware", "proto = 6");
     world.reload(&format!("{AUTO}{rules}"));

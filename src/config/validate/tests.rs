@@ -187,6 +187,18 @@ fn every_fault_is_reported_at_once_with_line_and_key() {
 }
 
 #[test]
+fn answers_by_hardware_need_hardware() {
+    for offload in ["off", "skip_hw"] {
+        let found = faults(&format!(
+            "offload.mode = '{offload}'\nfeedback.mode = 'hardware'"
+        ));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("c.toml:2: feedback.mode: nothing goes to hardware"));
+    }
+    config("feedback.mode = 'hardware'");
+}
+
+#[test]
 fn keys_of_later_releases_are_refused_not_ignored() {
     for toml in [
         "northbound.endpoint = ''",

@@ -98,6 +98,33 @@ impl Engine {
         }
         self.set_planned_ports(offload);
         self.set_filters(offload);
+        self.shut_out(offload);
+    }
+
+    /// What an earlier run has let in, and must not come in any more (a firewall has come), goes before zebra has spoken.
+    fn shut_out(&mut self, offload: &mut Offload) {
+        if !offload.devlink_listed {
+            return;
+        }
+        for one in offload.switches.values_mut() {
+            let (ports, sharing) = (&one.ports.ports, &one.sharing);
+            let taken = one.rules.take_admission(|block, name, family| {
+                let mut ports = ports.iter().filter(|port| {
+                    sharing.listed_block_of(port) == block
+                        && name.is_none_or(|name| name == &*port.name)
+                });
+                ports.all(|port| sharing.admits(port)[family as usize])
+            });
+            if !taken.is_empty() {
+                let text = format!(
+                    "removing {} rules of an earlier run, by which packets came in that must not any more",
+                    taken.len()
+                );
+                self.notables
+                    .push(self.now, Severity::Info, "old-rules", text);
+                offload.strays.remove(taken);
+            }
+        }
     }
 
     /// What the operator says a switch can hold.

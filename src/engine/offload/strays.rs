@@ -31,6 +31,14 @@ pub(super) struct Strays {
     going: usize,
 }
 
+impl Strays {
+    /// Queues rules for removal, in an order in which nothing lets packets through to what is behind it.
+    pub(super) fn remove(&mut self, mut rules: Vec<(RulePlace, EtherProto)>) {
+        rules.sort_unstable_by_key(|(place, _)| (place.chain, Reverse(place.prio), *place));
+        self.found.extend(rules);
+    }
+}
+
 impl Offload {
     /// Reads and removes, some at a time.
     pub(super) fn poll_strays(&mut self, out: &mut Vec<RuleOp>) {
@@ -79,13 +87,12 @@ impl Engine {
         }
         let ours = rules.into_iter();
         let ours = ours.filter(|rule| rule.cookie.and_then(read_mark).is_some());
-        let mut ours: Vec<_> = ours
+        let ours: Vec<_> = ours
             .filter_map(|rule| Some((rule.place, rule.rule?.protocol)))
             .collect();
         if ours.is_empty() {
             return;
         }
-        ours.sort_unstable_by_key(|(place, _)| (place.chain, Reverse(place.prio), *place));
         let on = self.block_label(block);
         let text = format!(
             "{on} is no port now: removing {} rules of an earlier run",
@@ -93,7 +100,7 @@ impl Engine {
         );
         self.notables
             .push(self.now, Severity::Info, "old-rules", text);
-        self.offload.strays.found.extend(ours);
+        self.offload.strays.remove(ours);
     }
 
     pub(super) fn strays_read(&mut self, block: Block, result: Result<InHardware, Refusal>) {

@@ -98,6 +98,36 @@ impl Switch {
         self.found.values().flatten().any(is_ours)
     }
 
+    /// Takes out of what was found, before the start, the rules by which packets of a family come in at a port where that must
+    /// not be: whoever has them removed need not wait until all is known. `lets` is asked with the port, where the rule names one.
+    pub fn take_admission(
+        &mut self,
+        lets: impl Fn(Block, Option<&str>, Family) -> bool,
+    ) -> Vec<(RulePlace, EtherProto)> {
+        let mut taken = Vec::new();
+        for (block, found) in &mut self.found {
+            found.retain(|observed| {
+                let (Some(marked), Some(rule)) =
+                    (observed.cookie.and_then(read_mark), &observed.rule)
+                else {
+                    return true;
+                };
+                let family = match marked {
+                    Marked::Admit(family) => family,
+                    // In the flat layout packets come in by these.
+                    Marked::Route(_, family) if observed.place.chain == Chain::ENTRY => family,
+                    _ => return true,
+                };
+                let stays = lets(*block, rule.matches.indev.as_deref(), family);
+                if !stays {
+                    taken.push((observed.place, rule.protocol));
+                }
+                stays
+            });
+        }
+        taken
+    }
+
     /// Nothing of ours is there, and not everything that rules follow from is known.
     pub const fn stop(&mut self) {
         self.started = false;

@@ -84,6 +84,7 @@ impl SwitchPlan {
     /// Sets the live members of a group, with weights from 1.
     pub fn set_group(&mut self, env: &Env<'_>, key: GroupKey, members: &[(HopId, u16)]) {
         let bits = self.limits.bucket_bits;
+        let was = self.cost_with(key);
         let group = self.groups.entry(key).or_default();
         let hashed: Vec<Member> = members
             .iter()
@@ -108,7 +109,8 @@ impl SwitchPlan {
             self.changed.insert(Changed::Group(key));
             self.fit(env);
         }
-        self.hope();
+        let is = self.cost_with(key);
+        self.cheaper(was.saturating_sub(is));
     }
 
     /// Who had the buckets of a group in an earlier run, by [`HopId::digest`]: what can stay, stays.
@@ -171,6 +173,12 @@ impl SwitchPlan {
         }
     }
 
+    /// What a prefix costs that begins to lead to a group.
+    fn cost_with(&self, group: GroupKey) -> usize {
+        let target = Target::Group(group);
+        self.cost(RouteRule::Forward(target)) + self.cost_of_new_user(target)
+    }
+
     pub(super) fn cost_of_new_user(&self, target: Target) -> usize {
         if self.limits.layout == Layout::Flat {
             return 0;
@@ -200,15 +208,16 @@ impl SwitchPlan {
                 let group = self.groups.entry(key).or_default();
                 group.users += 1;
                 if group.users == 1 {
+                    let cost = group.cost();
                     if self.limits.layout == Layout::Chained {
-                        self.used += group.cost();
+                        self.used += cost;
                     }
                     let members = group.members.clone();
                     for (hop, _) in members {
                         self.hold_hop(hop);
                     }
                     self.changed.insert(Changed::Group(key));
-                    self.hope();
+                    self.cheaper(cost);
                 }
             }
         }
@@ -245,7 +254,7 @@ impl SwitchPlan {
         if hop.users == 1 {
             self.used += usize::from(self.limits.layout == Layout::Chained);
             self.changed.insert(Changed::Hop(id));
-            self.hope();
+            self.cheaper(1);
         }
     }
 

@@ -37,6 +37,7 @@ enum Step {
     Classes(u8),
     Refuse(Prefix),
     Allow(Prefix),
+    Refill(usize),
 }
 
 fn prefix() -> impl Strategy<Value = Prefix> {
@@ -67,6 +68,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (1_u8..40).prop_map(Step::Classes),
         1 => prefix().prop_map(Step::Refuse),
         1 => prefix().prop_map(Step::Allow),
+        4 => (1_usize..4).prop_map(Step::Refill),
     ];
     proptest::collection::vec(step, 1..80)
 }
@@ -169,6 +171,9 @@ proptest! {
                 }
                 Step::Refuse(prefix) => plan.set_refused(&env, key(prefix), Some(Reason::TableFull)),
                 Step::Allow(prefix) => plan.set_refused(&env, key(prefix), None),
+                Step::Refill(times) => for _ in 0..times {
+                    plan.refill(&env);
+                },
             }
             check(&plan, &lookup, &wishes);
         }
@@ -178,6 +183,11 @@ proptest! {
             plan.refill(&env);
             check(&plan, &lookup, &wishes);
         }
+        plan.take_changed();
+        for prefix in wishes.keys() {
+            plan.refresh(&env, key(*prefix));
+        }
+        prop_assert!(plan.take_changed().is_empty(), "all was tried that could fit");
         let before: BTreeMap<_, _> = plan.rules().map(|(key, rule)| (key, format!("{rule:?}"))).collect();
         plan.take_changed();
         plan.rebuild(&env);

@@ -48,3 +48,13 @@ fn a_prefix_waits_for_exceptions_that_nobody_wishes_yet() {
     assert_eq!(write_all(&mut table, &chains), 1);
     assert_eq!(table.held(), 2);
 }
+
+#[test]
+fn what_is_wished_no_more_before_it_was_written_is_nothing() {
+    let mut table = RuleTable::new(Block::Port(IfIndex::new(1).unwrap()));
+    let key = RuleKey::Except(TableId::MAIN, Family::V4, Except::Expiring);
+    table.want(key, Some(rule(Chain::ENTRY, RuleAction::Trap)));
+    assert_eq!(table.iter().count(), 1);
+    table.want(key, None);
+    assert_eq!(table.iter().count(), 0);
+}

@@ -189,4 +189,20 @@ check 'zebra has what it had' stays "$view" zebras_view
 check 'r3 heard nothing of it' stays "$updates" updates_of_r3
 check 'traffic' reaches r3 10.20.9.1 10.30.1.1
 
+if [[ $SETUP == takeover ]]; then
+    # Beside zebra's own routes nothing would stop forwarding.
+    section 'The daemon goes and takes its routes along'
+    offload_stop r1
+    offload_start r1 $'setup = "takeover"\nkernel.on_exit = "flush"'
+    wait_until 20 'our daemon is back' synced r1
+    wait_until 20 'each route is answered' all_told
+    check 'r3 has all' bgp_has r3 10.20.9.0/24
+    offload_stop r1
+    loses 10.20.9.0/24
+    loses 10.20.1.0/24
+    offload_revive r1
+    gets 10.20.1.0/24
+    gets 10.20.9.0/24
+fi
+
 lab_passed

@@ -84,4 +84,13 @@ wait_until 60 'all are in' in_hardware_are "$PREFIXES"
 all_settled
 [[ -z $strict ]] || check 'all are advertised' test "$(h0_has | wc -l)" = "$PREFIXES"
 
+section 'The daemon anew'
+updates_of_h0() { vtysh h0 'show bgp neighbors json' | jq '[.[].messageStats.updatesRecv] | add'; }
+updates=$(updates_of_h0)
+offload_stop sw
+offload_revive sw
+wait_until 60 'all are in' in_hardware_are "$PREFIXES"
+all_settled
+check 'h0 heard nothing of it' test "$(updates_of_h0)" = "$updates"
+
 lab_passed
