@@ -65,6 +65,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what about this host keeps routes from where they should be, and what mends it; exit 1 if anything is an error
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what the daemon would write now, as commands of ip and tc; what tc can't type says so
     Plan {
         /// Everything that is wished, whether it is there or not

@@ -82,6 +82,10 @@ fn answers_are_as_the_schemas_say() {
     );
     holds(include_str!("../../docs/schema/acl.json"), &samples::acl());
     holds(
+        include_str!("../../docs/schema/doctor.json"),
+        &samples::findings(),
+    );
+    holds(
         include_str!("../../docs/schema/nexthops.json"),
         &samples::groups(),
     );

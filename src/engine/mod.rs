@@ -14,6 +14,7 @@
 //! and both again at [`Engine::poll_timeout`].
 
 mod acl_query;
+mod doctor;
 mod feedback;
 mod hearing;
 mod kernel;

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 mod acl;
+mod doctor;
 
 pub use self::acl::{AclBlockReport, AclReport, AclState};
+pub use self::doctor::Finding;
 pub use super::Mended;
 use crate::model::ip_words::Verb;
 use crate::model::{
