@@ -161,5 +161,6 @@ fn port(n: u8) -> PlannedPort {
         table: TableId::MAIN,
         block: Block::Port(dev),
         families: [true, false],
+        software: false,
     }
 }

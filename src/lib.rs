@@ -35,6 +35,7 @@
 //! - *group*: the next hops of a route; *object*: a next-hop object of the kernel (`ip nexthop`), one a hop or group.
 //! - *path*: all that routes of the same origin share; *form*: all that their kernel routes share.
 //! - *peer*: an IPv6 neighbour that IPv4 routes lead to; its *pool address* is the 169.254 address that stands for it.
+//! - *filter rule*: an `[[acl]]` of the configuration; its *slot* is where it stands among the others in chain 0 of tc.
 //! - *desired*, *applied*, *observed*: what we want, what we last wrote, what the kernel says.
 //! - *stale*: not repeated yet by a source that was lost or restarted (RFC 4724); *left over*: found in the kernel at start.
 //! - *to lose* an object: the kernel or somebody removed it; its id is burnt.

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
             let listener = || files().parse_lenient().0.fpm.listen[0];
             command::replay(what, listener, json).map_err(anyhow::Error::from)
         }
+        Command::Doctor { json } => ask(command::doctor(&socket_of(), json)),
         Command::Plan { full, json } => ask(command::plan(&socket_of(), full, json)),
         Command::Resync { json } => ask(command::resync(&socket_of(), json)),
         Command::Flush { dry_run } => flush(files(), dry_run),

@@ -10,6 +10,8 @@
 mod fake;
 #[path = "offload_engine/feedback.rs"]
 mod feedback;
+#[path = "offload_engine/filters.rs"]
+mod filters;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +22,9 @@ use frr_offload::model::*;
 
 use fake::FakeKernel;
 
+/// The error number, and which rules.
+type Refuses = (i32, fn(&FlowerRule) -> bool);
+
 struct World {
     engine: Engine,
     config: Config,
@@ -27,8 +32,8 @@ struct World {
     qdiscs: BTreeMap<IfIndex, IngressQdisc>,
     rules: BTreeMap<RulePlace, FlowerRule>,
     now: u64,
-    /// Rules are refused with this, because their port is going, or the driver is busy.
-    refuses: Option<i32>,
+    /// Rules that the driver does not take, and what it says: their port is going, it is busy, it can't.
+    refuses: Option<Refuses>,
     /// What zebra was told, if it reads at any time.
     heard: Option<Vec<(&'static str, Told)>>,
 }
@@ -328,13 +333,13 @@ impl World {
         let mut result = Ok(in_hardware);
         match op.kind {
             RuleOpKind::Put { place, rule, .. } => match self.refuses {
-                None => drop(self.rules.insert(place, *rule)),
-                Some(errno) => {
+                Some((errno, refuses)) if refuses(&rule) => {
                     result = Err(Refusal {
                         errno: Errno(errno),
-                        text: None,
+                        text: Some("not this one".into()),
                     });
                 }
+                _ => drop(self.rules.insert(place, *rule)),
             },
             RuleOpKind::Delete { place, .. } => {
                 self.rules.remove(&place);
@@ -403,6 +408,7 @@ impl World {
                     && matches.indev.as_deref().is_none_or(|indev| *indev == *name)
                     && matches.src.is_none()
                     && matches.ttl.is_none()
+                    && matches.ip_proto.is_none()
             })?;
             match rule.1.actions.as_ref() {
                 [.., RuleAction::Goto(next)] => chain = *next,
@@ -617,7 +623,7 @@ fn a_table_that_fills_is_told_at_each_mark_once() {
 fn a_port_that_goes_while_the_driver_is_asked_says_nothing_about_the_driver() {
     let mut world = World::new("offload = { mode = \"auto\", ports = [] }");
     let verdict = |world: &World| world.engine.ports()[0].verdict.clone();
-    world.refuses = Some(19);
+    world.refuses = Some((19, |_| true));
     world.reload("offload.mode = \"auto\"");
     assert!(
         verdict(&world).starts_with("no routes"),
@@ -639,7 +645,7 @@ fn a_port_that_goes_while_the_driver_is_asked_says_nothing_about_the_driver() {
 fn a_driver_that_was_busy_when_it_was_asked_is_asked_again() {
     let mut world = World::new("offload = { mode = \"auto\", ports = [] }");
     let verdict = |world: &World| world.engine.ports()[0].verdict.clone();
-    world.refuses = Some(16);
+    world.refuses = Some((16, |_| true));
     world.reload("offload.mode = \"auto\"");
     let busy = verdict(&world);
     assert!(busy.starts_with("no routes"), "{busy}");

@@ -12,6 +12,8 @@
     reason = "a test may panic"
 )]
 
+#[path = "offload_laws/filters.rs"]
+mod filters;
 #[path = "offload_laws/gates.rs"]
 mod gates;
 #[path = "fake/tc.rs"]
@@ -25,13 +27,13 @@ use std::time::Duration;
 
 use frr_offload::engine::switch::Switch;
 use frr_offload::model::{
-    Block, Chain, Cookie, EtherProto, Family, FlowerRule, Handle, IfIndex, MacAddr, Masked,
-    NextHop, NhgId, Prefix, Prio, Reason, RouteKey, RuleAction, RuleMatch, Runs, TableId,
+    AclAction, Block, Chain, Cookie, EtherProto, Family, FlowerRule, Handle, IfIndex, MacAddr,
+    Masked, NextHop, NhgId, Prefix, Prio, Reason, RouteKey, RuleAction, RuleMatch, Runs, TableId,
     Timestamp,
 };
 use frr_offload::plan::{
-    Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits, Lookup, PlannedPort, RouteRule,
-    Target, Wish,
+    AclScope, Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits, Lookup, PlannedPort,
+    RouteRule, ScopedAcl, Target, Wish,
 };
 use frr_offload::reconcile::{RuleWrite, RuleWriteKind};
 use frr_offload::rib::Groups;
@@ -97,6 +99,9 @@ struct World {
     /// Which of its two addresses a port has.
     macs: Vec<bool>,
     locals: BTreeSet<Prefix>,
+    acl: Vec<ScopedAcl>,
+    /// Ports whose filter rules run in software.
+    software: [bool; PORTS as usize],
     how: How,
 }
 
@@ -137,6 +142,8 @@ impl World {
             ports: vec![Some(TableId::MAIN); PORTS as usize],
             macs: vec![false; PORTS as usize],
             locals: BTreeSet::new(),
+            acl: Vec::new(),
+            software: [false; PORTS as usize],
             how,
         }
     }
@@ -164,7 +171,8 @@ impl World {
                     mac: self.mac(n),
                     table: self.ports[n as usize]?,
                     block: self.block(n),
-                    families: [true, false],
+                    families: [!self.software[n as usize], false],
+                    software: self.software[n as usize],
                 })
             })
             .collect()
@@ -192,6 +200,36 @@ impl World {
         }
         let route = self.longest_match(table?, packet.dst)?;
         Some(self.routes[&route]).filter(|wish| !matches!(wish, Wish::Slow(_)))
+    }
+
+    /// What the filter rules say about a packet that comes in by a port.
+    fn filter(&self, port: u8, packet: Packet) -> AclAction {
+        let meets = |acl: &&ScopedAcl| {
+            let terms = &acl.rule.terms;
+            let within = |prefix: Option<Prefix>, bits| {
+                prefix.is_none_or(|p| p.contains(IpAddr::V4(Ipv4Addr::from_bits(bits))))
+            };
+            let table = match acl.scope {
+                AclScope::All => true,
+                AclScope::Table(table) => self.ports[port as usize] == Some(table),
+                AclScope::Nowhere => false,
+            };
+            let named = terms
+                .ports
+                .as_ref()
+                .is_none_or(|of| of.wants(&format!("p{port}")));
+            let dst_port = |(first, last)| (first..=last).contains(&packet.dst_port);
+            table
+                && named
+                && terms.family == Family::V4
+                && terms.vlan.is_none_or(|id| packet.tag == Some(id))
+                && within(terms.src, packet.src)
+                && within(terms.dst, packet.dst)
+                && terms.proto.is_none_or(|proto| proto == packet.proto)
+                && terms.dst_port.is_none_or(dst_port)
+        };
+        let first = self.acl.iter().find(meets);
+        first.map_or(AclAction::Permit, |acl| acl.rule.terms.action)
     }
 
     fn members(&self, target: Target) -> Vec<HopId> {
@@ -235,8 +273,16 @@ fn allows<'a>(
     let mut treatments = treatments.flatten();
     let foreign = |world: &World| !world.is_local(packet.dst) && !world.is_local(packet.src);
     let admits = |world: &World| world.mac(port) == packet.dst_mac;
+    let filtered = |as_to| {
+        worlds
+            .clone()
+            .any(|world| world.filter(port, packet) == as_to)
+    };
     match fate {
         Fate::Slow => true,
+        _ if worlds.clone().all(|world| world.software[port as usize]) => false,
+        Fate::Drop if filtered(AclAction::Drop) => true,
+        _ if !filtered(AclAction::Permit) || packet.tag.is_some() => false,
         _ if !worlds.clone().any(foreign) => false,
         _ if !worlds.clone().any(admits) => false,
         Fate::Drop => treatments.any(|wish| wish == Wish::Discard),
@@ -264,6 +310,9 @@ enum Step {
     PortTable(u8, Option<usize>),
     PortMac(u8, bool),
     Local(Prefix, bool),
+    Acl(Vec<ScopedAcl>),
+    /// Its filter rules run in software, or do no more.
+    Software(u8, bool),
     Capacity(Option<usize>),
     /// The operator says otherwise, and never more than there is room for.
     Configured(usize),
@@ -311,6 +360,8 @@ fn steps(failures: bool) -> impl Strategy<Value = Steps> {
         2 => (0..PORTS, proptest::option::weighted(0.8, 0_usize..2)).prop_map(|(p, t)| Step::PortTable(p, t)),
         1 => (0..PORTS, any::<bool>()).prop_map(|(p, mac)| Step::PortMac(p, mac)),
         2 => (key(), any::<bool>()).prop_map(|(k, on)| Step::Local(k.prefix, on)),
+        4 => filters::lists().prop_map(Step::Acl),
+        1 => (0..PORTS, any::<bool>()).prop_map(|(port, on)| Step::Software(port, on)),
         12 => (1_usize..12).prop_map(Step::Work),
         8 => (1_usize..6).prop_map(Step::HandOut),
         3 => Just(Step::Quiet),
@@ -402,6 +453,7 @@ impl Run {
             for key in world.routes.keys() {
                 switch.update(env, *key);
             }
+            switch.set_acl(env, world.acl.clone());
         });
     }
 
@@ -455,6 +507,15 @@ impl Run {
                         switch.set_locals(env, (table, Family::V4), world.locals.clone());
                     }
                 });
+            }
+            Step::Acl(acl) => {
+                self.world.acl.clone_from(acl);
+                self.with_env(|switch, env, world| switch.set_acl(env, world.acl.clone()));
+            }
+            Step::Software(n, on) => {
+                // In a block of its own, then.
+                self.world.software[*n as usize] = *on && self.world.how != How::Shared;
+                self.with_env(|switch, env, world| switch.set_ports(env, world.planned_ports()));
             }
             Step::Configured(capacity) => {
                 let capacity = self.tc.room.map_or(*capacity, |room| room.min(*capacity));
@@ -666,6 +727,9 @@ impl Run {
                     src: 0xc633_6400 + n as u32 * 5,
                     dst,
                     ttl,
+                    tag: (n % 6 == 4).then_some(5),
+                    proto: if n % 4 == 1 { 17 } else { 6 },
+                    dst_port: 22 + (n % 3) as u16,
                 };
                 (port, packet)
             })
@@ -693,6 +757,13 @@ impl Run {
     }
 
     fn check_exactly(&self) {
+        for (block, rules) in &self.tc.blocks {
+            let runs: Vec<Runs> = rules.values().map(|rule| rule.runs).collect();
+            assert!(
+                runs.windows(2).all(|two| two[0] == two[1]),
+                "{block:?} mixes"
+            );
+        }
         for (port, packet) in self.packets() {
             let fate = self
                 .tc
@@ -704,11 +775,16 @@ impl Run {
             let Some(table) = self.world.ports[port as usize] else {
                 continue;
             };
+            if self.world.software[port as usize] {
+                assert_eq!(fate, Fate::Slow, "{packet:?} by p{port}");
+                continue;
+            }
             // A guard may share the priority of what is inside of it: some packets more for the kernel.
             let special = self.world.how == How::Merged
                 || packet.dst >> 24 == 0
                 || packet.dst_mac != self.world.mac(port)
                 || packet.ttl < 2
+                || packet.tag.is_some()
                 || self.world.is_local(packet.dst)
                 || self.world.is_local(packet.src);
             let rule = self
@@ -725,6 +801,14 @@ impl Run {
                             .all(|(hop, _)| self.world.hops[hop] != HopRule::Slow)
                 }
             };
+            // The flat layout has no way on to the routes.
+            let filtered = self.world.filter(port, packet);
+            let full = self.switch.plan().limits().is_crowded();
+            if filtered == AclAction::Drop && !full {
+                assert_eq!(fate, Fate::Drop, "{packet:?} by p{port} should be dropped");
+            }
+            let flat = self.world.how.layout() == Layout::Flat && !self.world.acl.is_empty();
+            let special = special || filtered != AclAction::Permit || flat || full;
             match rule {
                 Some(RouteRule::Forward(target)) if !special && live(target) => {
                     assert_ne!(
@@ -782,6 +866,7 @@ fn new_switch(how: How, capacity: Option<usize>) -> Switch {
 fn limits(how: How, capacity: Option<usize>) -> Limits {
     let mut limits = Limits {
         capacity,
+        acl_slots: if how == How::Merged { 12 } else { 64 },
         ..Limits::none()
     };
     if how == How::Merged {

@@ -65,6 +65,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what about this host keeps routes from where they should be, and what mends it; exit 1 if anything is an error
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what the daemon would write now, as commands of ip and tc; what tc can't type says so
     Plan {
         /// Everything that is wished, whether it is there or not
@@ -130,6 +136,8 @@ pub enum Show {
     Neighbours,
     /// Rules in hardware, in tc's words
     Offload(OffloadArgs),
+    /// Filter rules: where each stands, and what it met
+    Acl,
     /// Ports that rules could be written for, and what each admits
     #[command(alias = "port")]
     Ports,
@@ -422,6 +430,7 @@ mod tests {
             "offload --vrf red --table 5",
             "offload --summary --limit 1",
             "ports p0",
+            "acl no-telnet",
         ] {
             let error = routes(words).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{words}");

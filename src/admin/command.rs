@@ -19,8 +19,9 @@ use super::client::{self, ClientError};
 use super::decode::{self, Answer, DecodeError, DecodeOptions};
 use super::generate::{GenerateOptions, GeneratedTable};
 use super::proto::{
-    EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest, OffloadRequest, PlanRequest,
-    PortsRequest, ResyncRequest, Resynced, RoutesRequest, StatusRequest,
+    AclRequest, DoctorRequest, EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest,
+    OffloadRequest, PlanRequest, PortsRequest, ResyncRequest, Resynced, RoutesRequest,
+    StatusRequest,
 };
 use super::render;
 use super::replay::{self, ReplayError, ReplayOptions, ReplayReport, ReplayStream};
@@ -189,6 +190,15 @@ pub async fn show(socket: &Path, what: Show, json: bool) -> Result<Exit, Command
                 print(&mut screen, ports, table, empty, row).await?;
             }
         }
+        Show::Acl => {
+            let rules = api.show_acl(AclRequest {}).await?.into_inner();
+            if json {
+                list(&mut screen, rules).await?;
+            } else {
+                let empty = "no filter rules; `[[acl]]` in the configuration makes some";
+                print(&mut screen, rules, render::acl(), empty, render::acl_rows).await?;
+            }
+        }
         Show::Nexthops => {
             let groups = api.show_nexthops(NexthopsRequest {}).await?.into_inner();
             if json {
@@ -266,6 +276,30 @@ pub async fn explain(
         "no-route" => Exit::BadNews,
         _ => Exit::Fine,
     })
+}
+
+/// `doctor`.
+pub async fn doctor(socket: &Path, json: bool) -> Result<Exit, CommandError> {
+    let mut api = client::connect(socket).await?;
+    let mut findings = api.doctor(DoctorRequest {}).await?.into_inner();
+    let mut all = Vec::new();
+    while let Some(finding) = findings.message().await? {
+        all.push(finding);
+    }
+    let mut screen = stdout();
+    if json {
+        document(&mut screen, &all)?;
+    } else if all.is_empty() {
+        writeln!(screen.out, "nothing was found that needs mending")?;
+    }
+    if !json {
+        for finding in &all {
+            render::finding(&mut screen, finding)?;
+        }
+    }
+    screen.out.flush()?;
+    let bad = all.iter().any(|finding| finding.severity == "error");
+    Ok(if bad { Exit::BadNews } else { Exit::Fine })
 }
 
 /// `plan`.

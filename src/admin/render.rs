@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
+mod acl;
+
+pub(super) use self::acl::{acl, acl_rows};
 use super::proto::{
-    Event, Explanation, Neighbour, Nexthop, NexthopGroup, OffloadCount, OffloadCounts, OffloadRule,
-    OffloadSummary, PlanLine, Port, Route, RouteCount, RouteSummary, Source, Status,
+    Event, Explanation, Finding, Neighbour, Nexthop, NexthopGroup, OffloadCount, OffloadCounts,
+    OffloadRule, OffloadSummary, PlanLine, Port, Route, RouteCount, RouteSummary, Source, Status,
 };
 use super::table::{Align, Cell, Column, Paint, Row, Screen, Table};
 use crate::model::Reason;
@@ -305,19 +308,38 @@ pub(super) fn events() -> Table {
     ])
 }
 
-/// The line of an event.
-pub(super) fn event_row(event: &Event) -> Row {
-    let paint = match event.severity.as_str() {
+fn severity_paint(severity: &str) -> Option<Paint> {
+    match severity {
         "error" => Some(Paint::Bad),
         "warn" => Some(Paint::Waiting),
         _ => None,
-    };
+    }
+}
+
+/// The line of an event.
+pub(super) fn event_row(event: &Event) -> Row {
     vec![
         Cell::from(&event.at),
-        Cell::painted(&event.severity, paint),
+        Cell::painted(&event.severity, severity_paint(&event.severity)),
         Cell::from(&event.kind),
         Cell::from(&event.text),
     ]
+}
+
+/// A finding of `doctor`, and under it what mends it.
+pub(super) fn finding<W: Write>(screen: &mut Screen<W>, finding: &Finding) -> io::Result<()> {
+    let Finding {
+        id,
+        severity,
+        finding,
+        fix,
+    } = finding;
+    screen.paint(severity_paint(severity), &format!("{severity:<5}"))?;
+    writeln!(screen.out, "  {id}: {finding}")?;
+    if let Some(fix) = fix {
+        writeln!(screen.out, "       mend: {fix}")?;
+    }
+    Ok(())
 }
 
 /// `show routes --summary`.

@@ -3,6 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
+mod acl;
+
+pub(super) use self::acl::acl;
 use super::messages::{self, Wall};
 use super::proto;
 use crate::engine::report::*;
@@ -479,4 +482,23 @@ pub(super) fn no_route() -> proto::Explanation {
         reason: Some(Reason::LinkDown),
     };
     messages::explanation("198.51.100.1".to_owned(), report)
+}
+
+/// One that can be mended by a command, and one that can't.
+pub(super) fn findings() -> Vec<proto::Finding> {
+    let findings = [
+        Finding {
+            id: "zebra-not-connected",
+            severity: Severity::Error,
+            finding: "no zebra is connected to 127.0.0.1:2620: routes are not followed".to_owned(),
+            fix: Some("vtysh -c 'configure' -c 'fpm address 127.0.0.1 port 2620'".to_owned()),
+        },
+        Finding {
+            id: Reason::DriverUnfit.code(),
+            severity: Severity::Warn,
+            finding: format!("p0: {}", Reason::DriverUnfit.text()),
+            fix: None,
+        },
+    ];
+    findings.into_iter().map(messages::finding).collect()
 }

@@ -80,6 +80,11 @@ fn answers_are_as_the_schemas_say() {
         include_str!("../../docs/schema/ports.json"),
         &samples::ports(),
     );
+    holds(include_str!("../../docs/schema/acl.json"), &samples::acl());
+    holds(
+        include_str!("../../docs/schema/doctor.json"),
+        &samples::findings(),
+    );
     holds(
         include_str!("../../docs/schema/nexthops.json"),
         &samples::groups(),

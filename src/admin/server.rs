@@ -22,10 +22,10 @@ use super::filter::{DEFAULT_VRF, Wanted, WantedRules};
 use super::messages::{self, Wall};
 use super::proto::admin_server::{Admin as AdminApi, AdminServer};
 use super::proto::{
-    Event, EventsRequest, ExplainRequest, Explanation, LogFilter, Neighbour, NeighboursRequest,
-    NexthopGroup, NexthopsRequest, OffloadRequest, OffloadRule, OffloadSummary, PlanLine,
-    PlanRequest, Port, PortsRequest, ResyncRequest, Resynced, Route, RouteSummary, RoutesRequest,
-    Status as StatusMessage, StatusRequest,
+    Acl, AclRequest, DoctorRequest, Event, EventsRequest, ExplainRequest, Explanation, Finding,
+    LogFilter, Neighbour, NeighboursRequest, NexthopGroup, NexthopsRequest, OffloadRequest,
+    OffloadRule, OffloadSummary, PlanLine, PlanRequest, Port, PortsRequest, ResyncRequest,
+    Resynced, Route, RouteSummary, RoutesRequest, Status as StatusMessage, StatusRequest,
 };
 use super::socket::AdminSocket;
 use crate::engine::PlanWalk;
@@ -147,6 +147,8 @@ impl AdminApi for Api {
     type ShowRoutesStream = Answers<Route>;
     type ShowOffloadStream = Answers<OffloadRule>;
     type ShowPortsStream = Answers<Port>;
+    type ShowAclStream = Answers<Acl>;
+    type DoctorStream = Answers<Finding>;
     type ShowNexthopsStream = Answers<NexthopGroup>;
     type ShowNeighboursStream = Answers<Neighbour>;
     type ShowEventsStream = Answers<Event>;
@@ -234,6 +236,22 @@ impl AdminApi for Api {
         let mut ports = self.engine.ask(|engine, _| engine.ports()).await?;
         ports.sort_unstable_by(|a, b| (&a.switch, a.ifindex).cmp(&(&b.switch, b.ifindex)));
         Ok(stream_all(ports, messages::port))
+    }
+
+    async fn show_acl(
+        &self,
+        _: Request<AclRequest>,
+    ) -> Result<Response<Self::ShowAclStream>, Status> {
+        let rules = self.engine.ask(|engine, _| engine.acl()).await?;
+        Ok(stream_all(rules, messages::acl))
+    }
+
+    async fn doctor(
+        &self,
+        _: Request<DoctorRequest>,
+    ) -> Result<Response<Self::DoctorStream>, Status> {
+        let findings = self.engine.ask(|engine, _| engine.findings()).await?;
+        Ok(stream_all(findings, messages::finding))
     }
 
     async fn show_nexthops(

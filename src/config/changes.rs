@@ -27,6 +27,7 @@ impl Changes {
             feedback,
             admin,
             log,
+            acl,
         } = old;
         changes.restart("setup", *setup != new.setup);
         let FpmConfig {
@@ -108,6 +109,7 @@ impl Changes {
         let LogConfig { filter, format } = log;
         changes.live("log.filter", *filter != new.log.filter);
         changes.restart("log.format", *format != new.log.format);
+        changes.live("acl", *acl != new.acl);
         changes
     }
 

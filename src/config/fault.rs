@@ -65,6 +65,11 @@ pub enum FaultKind {
         /// What may be there.
         allowed: String,
     },
+    /// A key that has no default is not there.
+    Required {
+        /// What may be there.
+        allowed: String,
+    },
     /// The value alone is fine, but not here.
     Conflict {
         /// What it collides with.
@@ -79,6 +84,7 @@ impl FaultKind {
     pub fn allowed(&self) -> Option<&str> {
         match self {
             Self::Type { allowed, .. }
+            | Self::Required { allowed }
             | Self::Value { allowed, .. }
             | Self::ValueNotInThisRelease { allowed, .. } => Some(allowed),
             Self::Conflict { allowed, .. } => Some(allowed),
@@ -112,6 +118,7 @@ impl fmt::Display for FaultKind {
             Self::ValueNotInThisRelease { found, .. } => {
                 write!(f, "{found:?} is not in this release")
             }
+            Self::Required { .. } => f.write_str("is missing"),
             Self::Conflict { why, .. } => f.write_str(why),
         }
     }

@@ -53,7 +53,7 @@ const KEYS: &[(&str, Release)] = &[
     ("admin.metrics", Later),
     ("log.filter", This),
     ("log.format", This),
-    ("acl", Later),
+    ("acl", This),
 ];
 
 /// Longer names than this are no typing errors.

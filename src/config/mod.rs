@@ -21,7 +21,7 @@ pub use fault::{Fault, FaultKind, Faults};
 pub use raw::ConfigText;
 pub use validate::{check_filter, parse, parse_lenient};
 
-use crate::model::{PortFilter, Prefix, Prio, Protocol, Reason, TableId};
+use crate::model::{AclRule, PortFilter, Prefix, Prio, Protocol, Reason, TableId};
 
 /// Where the main file is when nobody says otherwise. `config.d/*.toml` beside it comes after it.
 pub const DEFAULT_PATH: &str = "/etc/frr-offload/config.toml";
@@ -190,6 +190,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[[acl]]`, in order.
+    pub acl: Vec<AclRule>,
 }
 
 /// `[fpm]`: what zebra connects to.
@@ -298,6 +300,7 @@ impl Default for Config {
             },
             admin: AdminConfig::default(),
             log: LogConfig::default(),
+            acl: Vec::new(),
         }
     }
 }

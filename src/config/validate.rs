@@ -35,7 +35,7 @@ const IGNORABLE: [Reason; 3] = [
 /// Less would not hold admission, exceptions and a route.
 const SMALLEST_CAPACITY: i64 = 16;
 /// Leaves room for our band in the 16 bits of a priority.
-const LAST_PRIO_BASE: u16 = 65000;
+const LAST_PRIO_BASE: u16 = 64000;
 /// A driver's buckets are rules: more cost more than they share better.
 const MOST_BUCKETS: i64 = 256;
 
@@ -154,6 +154,8 @@ impl<'a> Reader<'a> {
             &mut config.log.format,
             super::LogFormat::WORDS,
         );
+
+        self.acl(&mut config.acl);
 
         self.listen_needs_allow();
         if !config.feedback.fits(&config.offload)
@@ -399,7 +401,7 @@ impl<'a> Reader<'a> {
         self.auto_or_number(
             "offload.prio_base",
             prio_base,
-            "a tc priority, 1 to 65000",
+            "a tc priority, 1 to 64000",
             |number| {
                 let number = u16::try_from(number).ok();
                 number.filter(|n| *n <= LAST_PRIO_BASE).and_then(Prio::new)
@@ -592,6 +594,8 @@ fn is_devlink_handle(text: &str) -> bool {
     text.split_once('/')
         .is_some_and(|(bus, dev)| named(bus) && named(dev) && !dev.contains('/'))
 }
+
+mod acl;
 
 #[cfg(test)]
 mod tests;

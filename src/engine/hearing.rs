@@ -61,10 +61,17 @@ impl Engine {
 
     fn tell_of_zebra(&mut self, zebra: ZebraProcess) {
         self.feedback.told_of = Some(zebra);
-        let (severity, text) = words(&zebra, self.gives_answers());
+        if let Some((severity, text)) = self.hearing_words() {
+            self.notables.push(self.now, severity, "zebra-known", text);
+        }
+    }
+
+    /// What the connected zebra makes of answers, where it can be seen.
+    pub(super) fn hearing_words(&self) -> Option<(Severity, String)> {
+        let zebra = self.feedback.zebra.as_ref()?;
+        let (severity, text) = words(zebra, self.gives_answers());
         let who = format!("zebra is FRR {}, process {}", zebra.version, zebra.pid);
-        let text = format!("{who}: {text}");
-        self.notables.push(self.now, severity, "zebra-known", text);
+        Some((severity, format!("{who}: {text}")))
     }
 
     fn gives_answers(&self) -> bool {

@@ -13,6 +13,8 @@
 //! time and the channels: it calls [`Engine::handle`] for each event, [`Engine::poll_ops`] while the writer has room,
 //! and both again at [`Engine::poll_timeout`].
 
+mod acl_query;
+mod doctor;
 mod feedback;
 mod hearing;
 mod kernel;

@@ -11,6 +11,7 @@
 //! Knows no netlink; policy is in `plan`, order in `reconcile`.
 
 mod blocks;
+mod filters;
 mod ports;
 mod settle;
 mod strays;
@@ -32,8 +33,8 @@ use crate::model::{
     Block, IfIndex, InHardware, NeighbourKey, ObservedRule, OffloadEvent, Reason, Refusal,
     RouteKey, RuleOp, RuleOpKind, SwitchId, TableId, Ticket, Timestamp,
 };
-use crate::plan::{Env, GroupKey, PlannedPort};
-use crate::reconcile::{OpClass, Remedy, RuleWrite, RuleWriteKind, remedy};
+use crate::plan::{Env, GroupKey, PlannedPort, RuleKey};
+use crate::reconcile::{Item, OpClass, Remedy, RuleWrite, RuleWriteKind, remedy};
 use crate::rib::SlotId;
 use crate::view::ports::{Port, Ports, Switch as SwitchPorts};
 
@@ -186,6 +187,10 @@ pub(super) struct Offload {
     refresh_mirror_at: Option<Timestamp>,
     /// What was said of globs that match no port.
     unmatched: BTreeSet<String>,
+    /// Filter rules, by digest, that a driver refused and that may run in software.
+    pub(super) software_filters: BTreeMap<(SwitchKey, u64), Refusal>,
+    /// Filter rules that are refused and have been told of.
+    refused_filters: BTreeSet<(Block, Box<str>)>,
     /// The last refusal of a rule, for people.
     last_refusal: Option<String>,
     /// Neighbours that are kept fresh because hardware forwards to them, and the kernel sees none of it.
@@ -470,6 +475,7 @@ impl Engine {
             writes.extend(of_one.into_iter().map(|write| (key.clone(), write)));
         }
         self.note_full_tables(&mut offload);
+        self.note_taken_filters(&mut offload);
         for (switch, write) in writes {
             let RuleWrite {
                 index,
@@ -610,7 +616,11 @@ impl Engine {
                         rules.complete(env, block, (index, revision), result, now)
                     })
                 });
-                if let Some(refused) = refused {
+                if let Some(refused) = &refused
+                    && let Item::Rule(RuleKey::Acl(filter)) = refused.item
+                {
+                    self.filter_refused(&mut offload, &switch, (block, filter), refused);
+                } else if let Some(refused) = refused {
                     let text = refused.refusal.text.as_deref().unwrap_or("no reason given");
                     let errno = refused.refusal.errno;
                     let said = format!("{errno}: {text}");

@@ -90,7 +90,9 @@ impl Engine {
         let (switches, lab) = if mode == OffloadMode::SkipHw {
             (vec![self.offload.ports.plain(&self.view, config)], true)
         } else {
-            (self.offload.ports.switches(&self.view, config), false)
+            let mut switches = self.offload.ports.switches(&self.view, config);
+            self.mark_software_filters(&self.offload, &mut switches);
+            (switches, false)
         };
         switches
             .iter()
@@ -315,6 +317,9 @@ impl Engine {
         if here.is_empty() {
             return software(Reason::NoPort);
         }
+        if here.iter().all(|port| one.rules.is_closed(port.block)) {
+            return RouteOffload::new(OffloadState::Failed, Some(Reason::AclIncomplete));
+        }
         if !one.rules.is_started() {
             return RouteOffload::new(OffloadState::Pending, Some(Reason::InProgress));
         }
@@ -379,7 +384,11 @@ impl Engine {
         let planned = planned
             .flat_map(|(_, ports)| ports)
             .find(|planned| planned.dev == port.dev);
-        let families = planned.map_or([false, false], |planned| planned.families);
+        let closed = one
+            .zip(planned)
+            .is_some_and(|(one, planned)| one.rules.is_closed(planned.block));
+        let families = planned.filter(|_| !closed);
+        let families = families.map_or([false, false], |planned| planned.families);
         let mut reasons: Vec<Reason> = [Family::V4, Family::V6]
             .into_iter()
             .flat_map(|family| port.refusals(family))
@@ -396,6 +405,9 @@ impl Engine {
             )
         {
             reasons.push(Reason::DriverUnfit);
+        }
+        if closed {
+            reasons.push(Reason::AclIncomplete);
         }
         reasons.sort_unstable();
         reasons.dedup();
@@ -444,6 +456,7 @@ impl Engine {
         let shown = shown.or(sent);
         let (kind, table, prefix) = match item {
             Item::Stray(..) => (RuleKind::Stray, None, None),
+            Item::Rule(RuleKey::Acl(_)) => (RuleKind::Acl, None, None),
             Item::Rule(RuleKey::Entry(_)) => (RuleKind::Entry, None, None),
             Item::Rule(RuleKey::Admit(..)) => (RuleKind::Admit, None, None),
             Item::Rule(RuleKey::Except(table, ..)) => (RuleKind::Exception, Some(table), None),
@@ -502,7 +515,7 @@ impl Engine {
         }
     }
 
-    fn block_port(&self, block: Block) -> Option<IfName> {
+    pub(super) fn block_port(&self, block: Block) -> Option<IfName> {
         match block {
             Block::Port(dev) => Some(self.view.name_of(dev)),
             Block::Shared(_) => None,
@@ -517,7 +530,7 @@ impl Engine {
     }
 }
 
-fn switch_id(at: &SwitchKey) -> Option<SwitchId> {
+pub(super) fn switch_id(at: &SwitchKey) -> Option<SwitchId> {
     match at {
         SwitchKey::Id(id) => Some(id.clone()),
         SwitchKey::Lab => None,

@@ -70,10 +70,15 @@ impl Abilities {
             limits.bucket_bits = 0;
         }
         if let Some(prios) = self.prios {
+            // Filter rules have what is left in chain 0, or where prefixes stand there too, a quarter of it.
+            limits.acl_slots = limits.acl_slots.min(match self.layout {
+                Layout::Chained => prios.saturating_sub(3) / 2,
+                Layout::Flat => prios / 8,
+            });
             // Both families are in one chain.
             let a_table = match self.layout {
                 Layout::Chained => prios,
-                Layout::Flat => prios / 2,
+                Layout::Flat => (prios - 2 * limits.acl_slots) / 2,
             };
             limits.classes = Limits::classes_for(a_table);
         }
@@ -504,10 +509,20 @@ mod tests {
 
     #[test]
     fn few_priorities_are_counted() {
-        let Verdict::Fit(abilities) = run(|_, prio| prio <= 16) else {
+        let Verdict::Fit(mut abilities) = run(|_, prio| prio <= 16) else {
             panic!("unfit")
         };
         assert_eq!(abilities.prios, Some(16));
+        // They are enough for chain 0, and leave some for filter rules.
+        for (layout, slots) in [(Layout::Chained, 6), (Layout::Flat, 2)] {
+            abilities.layout = layout;
+            let limits = abilities.limit(Limits {
+                acl_slots: 512,
+                ..Limits::none()
+            });
+            assert_eq!(limits.acl_slots, slots);
+            assert!(layout.entry_prios(&limits) <= 16);
+        }
     }
 
     #[test]

@@ -3,6 +3,11 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+mod acl;
+mod doctor;
+
+pub use self::acl::{AclBlockReport, AclReport, AclState};
+pub use self::doctor::Finding;
 pub use super::Mended;
 use crate::model::ip_words::Verb;
 use crate::model::{
@@ -410,6 +415,8 @@ pub struct OffloadRuleReport {
 /// What a rule is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RuleKind {
+    /// In chain 0, before all others: filters.
+    Acl,
     /// In chain 0: on to admission.
     Entry,
     /// Takes what comes for the router.
@@ -430,7 +437,8 @@ pub enum RuleKind {
 
 impl RuleKind {
     /// All of them, in the order in which a packet meets them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Acl,
         Self::Entry,
         Self::Admit,
         Self::Exception,
@@ -444,6 +452,7 @@ impl RuleKind {
     /// The word in JSON.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Acl => "acl",
             Self::Entry => "entry",
             Self::Admit => "admit",
             Self::Exception => "exception",

@@ -14,14 +14,15 @@ use crate::model::{
     TableId, Timestamp,
 };
 use crate::plan::{
-    ChainUse, Chains, Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits, PlannedPort,
-    RuleKey, SwitchPlan, Target,
+    AclPlan, ChainUse, Chains, Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits,
+    PlannedPort, RuleKey, SwitchPlan, Target,
 };
 use crate::reconcile::{Item, Remedy, RuleEntry, RuleTable, RuleWrite};
 
 /// The chains of ours begin here.
 const FIRST_CHAIN: u32 = 1;
 
+mod acl;
 mod adopt;
 mod refusals;
 mod wants;
@@ -32,8 +33,12 @@ struct BlockState {
     table: RuleTable,
     /// In the flat layout: the table of the port and its address, which every rule of a prefix is for.
     scope: Option<(TableId, MacAddr)>,
+    /// Whether its rules run in software ([`PlannedPort::software`]), as last said of a port.
+    software: bool,
     /// Nothing is wished before all that is there is gone.
     empties: bool,
+    /// It admits nothing: not all filter rules can be written.
+    closed: bool,
 }
 
 impl BlockState {
@@ -42,7 +47,9 @@ impl BlockState {
             ports: Vec::new(),
             table: RuleTable::new(block),
             scope: None,
+            software: false,
             empties: false,
+            closed: false,
         }
     }
 
@@ -50,11 +57,21 @@ impl BlockState {
     /// so they go first; meanwhile the kernel has the packets.
     fn set_ports(&mut self, ports: Vec<PlannedPort>, layout: Layout) {
         self.ports = ports;
+        // While hardware has a part of a list and software the rest, an exception would be missing in one of them.
+        if !self.ports.is_empty() && self.software != self.is_software() {
+            self.software = self.is_software();
+            self.empties |= self.table.iter().next().is_some();
+        }
         let scope = self.ports.first().map(|port| (port.table, port.mac));
         if scope.is_some() && scope != self.scope {
             self.empties |= layout == Layout::Flat && self.table.iter().next().is_some();
             self.scope = scope;
         }
+    }
+
+    /// Whether only filter rules stand here, in software.
+    fn is_software(&self) -> bool {
+        self.ports.iter().any(|port| port.software)
     }
 
     /// Whether packets of that family that come in here are looked up in that table.
@@ -105,6 +122,7 @@ pub struct Switch {
     blocks: BTreeMap<Block, BlockState>,
     /// To this host, by table and family: the kernel's `local` table.
     locals: FxHashMap<(TableId, Family), BTreeSet<Prefix>>,
+    acl: AclPlan,
     /// The bucket set that is wished of each group.
     sets: FxHashMap<GroupKey, u8>,
     /// What the driver did not take, in its words.
@@ -132,6 +150,7 @@ impl Switch {
             chains: Chains::new(first),
             blocks: BTreeMap::new(),
             locals: FxHashMap::default(),
+            acl: AclPlan::default(),
             sets: FxHashMap::default(),
             refused_targets: FxHashMap::default(),
             refused_routes: FxHashMap::default(),
@@ -353,6 +372,11 @@ impl Switch {
         for state in self.blocks.values_mut() {
             state.table.poll_retries(now);
             let left = budget.saturating_sub(out.len());
+            let most = if state.is_software() {
+                usize::MAX
+            } else {
+                most
+            };
             state.table.poll(now, &self.chains, left, most, out);
         }
     }
@@ -377,6 +401,9 @@ impl Switch {
         let state = self.blocks.get_mut(&block)?;
         let done = state.table.complete(index, revision, result, now)?;
         let held = state.table.held();
+        if matches!(done.item, Item::Rule(RuleKey::Acl(_))) {
+            self.settle_filters();
+        }
         let Some((remedy, refusal)) = done.refused else {
             if let Some(key) = rule_key(done.item) {
                 self.release_chain(key);

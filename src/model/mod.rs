@@ -4,6 +4,7 @@
 //! Every type here cannot be wrong once it exists: it was parsed at an edge (`wire`, `config`).
 //! Knows no netlink, no sockets, no clock: time is a [`Timestamp`] that somebody hands in.
 
+mod acl;
 mod event;
 mod feedback;
 pub mod ip_words;
@@ -20,6 +21,7 @@ mod time;
 mod verdict;
 mod zebra;
 
+pub use acl::{AclAction, AclPlace, AclRule, AclTerms, PROTOCOLS, port_masks};
 pub use event::{
     DumpKind, Event, KernelEvent, ObservedContent, ObservedNextHop, ObservedRoute, Op, OpKind,
     Outcome, Refusal, Setting, SourceEvent, SourceUpdate, Ticket,

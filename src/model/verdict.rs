@@ -139,6 +139,10 @@ reasons! {
     TcOffloadOff => "tc-offload-off", "hw-tc-offload is off on this port and can't be switched on";
     /// The switch is not in switchdev mode.
     EswitchLegacy => "eswitch-legacy", "the eswitch is in legacy mode (devlink dev eswitch set ... mode switchdev)";
+    /// Filter rules of the port run in software.
+    AclInSoftware => "acl-in-software", "a filter rule of this port runs in software, which would not see what hardware forwards; `show acl` says which";
+    /// Filter rules that must be in hardware are not.
+    AclIncomplete => "acl-incomplete", "not all filter rules that are to be in hardware could be written, and nothing may pass them by; `show acl` says which";
     /// nftables or iptables may drop or rewrite what the kernel forwards.
     ForwardFilter => "forward-filter", "nftables or iptables may drop or rewrite forwarded packets, which hardware would not do; `show ports` says which";
 }

@@ -8,15 +8,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustc_hash::FxHashMap;
 
+use super::acl::AclKey;
 use super::{GroupKey, HopId, HopRule, Limits, RouteRule, SwitchPlan, Target};
 use crate::model::{
     Block, Chain, Cookie, EtherProto, Family, FlowerRule, IfIndex, IfName, MacAddr, Masked, Prefix,
     Prio, RouteKey, RuleAction, RuleMatch, Runs, TableId,
 };
 
+mod acl;
 mod chained;
 mod flat;
 
+pub use acl::{acl_count, slot_of};
 pub use flat::keys_of;
 
 /// The ways in which rules are made of what is admitted.
@@ -40,16 +43,19 @@ impl Layout {
 
     /// How many priorities of chain 0 it takes.
     pub fn entry_prios(self, limits: &Limits) -> u16 {
-        match self {
-            Self::Chained => chained::ENTRY_PRIOS,
-            Self::Flat => flat::entry_prios(limits),
-        }
+        limits.acl_prios()
+            + match self {
+                Self::Chained => chained::ENTRY_PRIOS,
+                Self::Flat => flat::entry_prios(limits),
+            }
     }
 }
 
 /// What identifies a rule of ours within a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RuleKey {
+    /// In chain 0, before all others: a filter rule.
+    Acl(AclKey),
     /// In chain 0: on to admission.
     Entry(EtherProto),
     /// What comes in by this port for the router.
@@ -92,6 +98,8 @@ pub struct PlannedPort {
     pub block: Block,
     /// The families that it forwards.
     pub families: [bool; 2],
+    /// It forwards none: its filter rules run in software, and nothing else of ours stands in its block.
+    pub software: bool,
 }
 
 /// What a chain is for.
@@ -414,6 +422,8 @@ pub enum Marked {
     Bucket(Family),
     /// [`RuleKey::Hop`]; which one, by [`HopId::digest`].
     Hop(Family, u64),
+    /// [`RuleKey::Acl`]: its digest.
+    Acl(u64),
     /// [`probe_mark`].
     Probe,
 }
@@ -430,6 +440,8 @@ fn mark(key: RuleKey) -> Cookie {
         RuleKey::Bucket(group, ..) => (4, group.1 as u8, 0),
         // What it does says nothing of whom it leads to while that neighbour is lost, and little when two have one address.
         RuleKey::Hop(hop) => (5, hop.family as u8, hop.digest()),
+        // Its family is in the rule.
+        RuleKey::Acl(key) => (7, 0, key.digest),
     };
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&MAGIC);
@@ -469,6 +481,7 @@ pub fn read_mark(cookie: Cookie) -> Option<Marked> {
         4 => Marked::Bucket(of_family?),
         5 => Marked::Hop(of_family?, id),
         6 => Marked::Probe,
+        7 => Marked::Acl(id),
         _ => return None,
     })
 }

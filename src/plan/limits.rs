@@ -5,6 +5,7 @@
 //! bucket set always have a place. Knows no prefix and counts no rules: `offload` does.
 
 use super::Layout;
+use super::acl::SLOT_PRIOS;
 use super::ecmp::MAX_BITS;
 use crate::model::{Family, Prefix};
 
@@ -20,6 +21,8 @@ pub struct Limits {
     pub overhead: usize,
     /// The most bits of a group.
     pub bucket_bits: u8,
+    /// Slots of filter rules, each with a priority for untagged and one for tagged packets.
+    pub acl_slots: u16,
     /// How rules are made, which decides what a prefix costs.
     pub layout: Layout,
     /// For each family and prefix length which priority it shares; by length, ascending. Prefixes of one class must not overlap.
@@ -27,12 +30,13 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// A priority for each length and no known capacity.
+    /// A priority for each length, no known capacity, and no filter rules.
     pub fn none() -> Self {
         Self {
             capacity: None,
             overhead: 0,
             bucket_bits: MAX_BITS,
+            acl_slots: 0,
             layout: Layout::Chained,
             classes: [(0..=32).collect(), (0..=128).collect()],
         }
@@ -60,6 +64,11 @@ impl Limits {
             let class = |len| (len * classes.min(lengths) / lengths) as u8;
             (0..lengths).map(class).collect()
         })
+    }
+
+    /// Priorities of filter rules, before all others in chain 0.
+    pub(super) const fn acl_prios(&self) -> u16 {
+        self.acl_slots * SLOT_PRIOS
     }
 
     /// Rules that are kept free, for replacing (which holds old and new for a moment) and for new bucket sets.

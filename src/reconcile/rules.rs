@@ -6,7 +6,10 @@
 //! | --- | --- |
 //! | a bucket | the hop it leads to |
 //! | a prefix that forwards or drops | its target, the exceptions of its table, and every rule that is wished inside of it |
-//! | a guard, an exception, a hop, admission, the entry | nothing |
+//! | a filter rule (`filters`) | the filter rules before it |
+//! | admission and the entry (in the flat layout, a prefix that forwards or drops) | all filter rules |
+//! | a guard, an exception, a hop | nothing |
+//! | removal of a filter rule | all filter rules that are wished, those behind it that go too, and whatever else of chain 0 or admission goes |
 //! | removal of a prefix | the next shorter prefix that has a rule, which must be as it is wished, and what is wished inside of it |
 //! | removal of a hop, bucket or stray | that no rule leads there; a bucket set of a group that lives, that the new set is complete |
 //! | removal of an exception | the other exceptions that are wished; of a table that goes, its prefixes |
@@ -26,6 +29,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use self::books::{RouteAt, TableKey, whole};
+use self::filters::Filters;
 use super::Failure;
 use super::remedy::{OpClass, Remedy, remedy};
 use crate::model::{
@@ -35,6 +39,7 @@ use crate::model::{
 use crate::plan::{Chains, GroupKey, PlannedRule, RuleKey};
 
 mod books;
+mod filters;
 mod gates;
 mod room;
 
@@ -117,8 +122,13 @@ impl RuleEntry {
         self.desired.is_some() && !self.stands()
     }
 
+    /// Whether it is neither there nor on its way.
+    pub const fn is_absent(&self) -> bool {
+        self.applied.is_none() && self.sent.is_none()
+    }
+
     fn is_empty(&self) -> bool {
-        self.desired.is_none() && self.applied.is_none() && self.sent.is_none()
+        self.desired.is_none() && self.is_absent()
     }
 
     /// Whether it stands elsewhere than it should: then it goes before it comes.
@@ -143,13 +153,14 @@ type Order = (u8, std::cmp::Reverse<u8>, Item);
 
 fn order(item: Item) -> Order {
     let (phase, len) = match item {
-        Item::Rule(RuleKey::Hop(_)) => (0, 0),
-        Item::Rule(RuleKey::Bucket(..)) => (1, 0),
-        Item::Rule(RuleKey::Except(..)) => (2, 0),
-        Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => (3, key.prefix.len()),
-        Item::Rule(RuleKey::Admit(..)) => (4, 0),
-        Item::Rule(RuleKey::Entry(_)) => (5, 0),
-        Item::Stray(..) => (6, 0),
+        Item::Rule(RuleKey::Acl(_)) => (0, 0),
+        Item::Rule(RuleKey::Hop(_)) => (1, 0),
+        Item::Rule(RuleKey::Bucket(..)) => (2, 0),
+        Item::Rule(RuleKey::Except(..)) => (3, 0),
+        Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => (4, key.prefix.len()),
+        Item::Rule(RuleKey::Admit(..)) => (5, 0),
+        Item::Rule(RuleKey::Entry(_)) => (6, 0),
+        Item::Stray(..) => (7, 0),
     };
     (phase, std::cmp::Reverse(len), item)
 }
@@ -183,6 +194,7 @@ pub struct RuleTable {
     buckets: FxHashMap<GroupKey, (usize, usize)>,
     /// In chain 0.
     strays: BTreeSet<(Prio, Handle)>,
+    filters: Filters,
 }
 
 impl RuleTable {
@@ -209,6 +221,7 @@ impl RuleTable {
             missing_exceptions: FxHashMap::default(),
             buckets: FxHashMap::default(),
             strays: BTreeSet::new(),
+            filters: Filters::default(),
         }
     }
 

@@ -75,6 +75,7 @@ pub struct Switch {
 }
 
 /// A port, and all that decides about what it may admit.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     /// Its link.
@@ -105,6 +106,8 @@ pub struct Port {
     pub ipv4: Treatment,
     /// What the kernel does with its IPv6 packets.
     pub ipv6: Treatment,
+    /// Filter rules of this port run in software.
+    pub software_acl: bool,
     /// What the operator says is no reason to refuse.
     pub ignored: Box<[Reason]>,
 }
@@ -151,6 +154,7 @@ impl Port {
             (treatment.strict_rp_filter, Reason::StrictRpFilter),
             (treatment.policy_rule, Reason::PolicyRule),
             (treatment.filtered, Reason::ForwardFilter),
+            (self.software_acl, Reason::AclInSoftware),
         ];
         let holding = reasons.into_iter().filter(|(holds, _)| *holds);
         let reasons = holding.map(|(_, reason)| reason);
@@ -395,6 +399,7 @@ impl Ports {
                 policy_rule: self.has_policy(Family::V6, &link.name),
                 filtered: self.has_filter(Family::V6),
             },
+            software_acl: false,
             ignored: config.ignore.clone().into(),
         }
     }

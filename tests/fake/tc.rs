@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use frr_offload::model::{
-    Block, Chain, Errno, EtherProto, FlowerRule, Handle, IfIndex, InHardware, MacAddr, Masked,
-    ObservedRule, Prio, Refusal, RuleAction, RuleCounters, RulePlace,
+    Block, Chain, Errno, EtherProto, Family, FlowerRule, Handle, IfIndex, InHardware, MacAddr,
+    Masked, ObservedRule, PortMatch, Prio, Refusal, RuleAction, RuleCounters, RulePlace, Runs,
+    VlanMatch,
 };
 use frr_offload::reconcile::{RuleWrite, RuleWriteKind};
 
@@ -21,6 +22,10 @@ pub struct Packet {
     pub src: u32,
     pub dst: u32,
     pub ttl: u8,
+    /// The id of its 802.1Q tag.
+    pub tag: Option<u16>,
+    pub proto: u8,
+    pub dst_port: u16,
 }
 
 /// What the hardware does with it.
@@ -150,7 +155,7 @@ impl FakeTc {
             let mut met = rules
                 .range(first..)
                 .take_while(|((c, ..), _)| *c == chain)
-                .filter(|(_, rule)| matches(rule, port, packet));
+                .filter(|(_, rule)| rule.runs == Runs::Hardware && matches(rule, port, packet));
             let Some((at, mut rule)) = met.next() else {
                 return Fate::Slow;
             };
@@ -200,7 +205,24 @@ fn matches(rule: &FlowerRule, port: &str, packet: Packet) -> bool {
         Some(Masked::V4 { addr, mask }) => bits & mask == addr,
         Some(Masked::V6 { .. }) => panic!("an IPv6 match in a rule for IPv4"),
     };
-    rule.protocol == EtherProto::Ipv4
+    // Tagged packets are met by the protocol of their tag alone.
+    let protocol = match packet.tag {
+        None => EtherProto::Ipv4,
+        Some(_) => EtherProto::Vlan,
+    };
+    let tag = |vlan: VlanMatch| {
+        vlan.id.is_none_or(|id| Some(id) == packet.tag)
+            && vlan.carries.is_none_or(|family| family == Family::V4)
+    };
+    let dst_port = |of: PortMatch| match of {
+        PortMatch::Range(first, last) => (first..=last).contains(&packet.dst_port),
+        PortMatch::Masked(bits, mask) => packet.dst_port & mask == bits,
+    };
+    rule.protocol == protocol
+        && m.vlan.is_none_or(tag)
+        && m.ip_proto.is_none_or(|proto| proto == packet.proto)
+        && m.dst_port.is_none_or(dst_port)
+        && m.src_port.is_none()
         && m.indev.as_ref().is_none_or(|name| &**name == port)
         && m.dst_mac.is_none_or(|mac| mac == packet.dst_mac)
         && m.ttl.is_none_or(|(value, mask)| packet.ttl & mask == value)

@@ -189,6 +189,7 @@ fn a_block_has_prefixes_of_the_families_that_its_ports_forward() {
             table: TableId::MAIN,
             block: Block::Port(dev(1)),
             families: [false, true],
+            software: false,
         });
         switch.set_ports(env, ports);
     });

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{CommandError, Exit, document, stdout};
 use crate::admin::render;
 use crate::config::{Config, Fault, OffloadConfig};
+use crate::model::AclRule;
 
 /// The answer of `check` in JSON.
 #[derive(Debug, Serialize)]
@@ -99,6 +100,7 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
         feedback,
         admin,
         log,
+        acl,
     } = config;
     let listen: Vec<String> = fpm.listen.iter().map(ToString::to_string).collect();
     let mut tables: Vec<String> = fpm
@@ -139,7 +141,13 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
     summarise_offload(out, offload)?;
     writeln!(out, "  feedback {}", feedback.mode.name())?;
     writeln!(out, "  admin    {}", admin.socket.display())?;
-    writeln!(out, "  log      {}", log.filter)
+    writeln!(out, "  log      {}", log.filter)?;
+    for (n, rule) in acl.iter().enumerate() {
+        let head = if n == 0 { "acl" } else { "" };
+        let AclRule { name, place, terms } = rule;
+        writeln!(out, "  {head:<8} {name}: {terms}, in {}", place.name())?;
+    }
+    Ok(())
 }
 
 fn summarise_offload(out: &mut impl Write, offload: &OffloadConfig) -> io::Result<()> {

@@ -86,6 +86,22 @@ veth0  other   -       -          -               254  -                  1500  
 }
 
 #[test]
+fn filter_rules_say_where_they_stand_and_what_the_driver_said() {
+    let mut rows = Vec::new();
+    for rule in samples::acl() {
+        acl_rows(&rule, &mut rows);
+    }
+    same(
+        &table(acl(), &rows),
+        r"NAME       PLACE     RULE                                                 AT       STATE     RULES  IN HW  HW PACKETS  HW BYTES  SW PACKETS  SW BYTES  NOTE
+no-telnet  hardware  ipv4 drop src 198.51.100.0/24 proto tcp dst_port 23  block 7  hardware      2      3         120      7200           0         0  -
+                                                                          p2       failed        2      0           0         0           0         0  acl-incomplete: Operation not supported: no such match
+watch      any       ipv6 trap vrf red                                    -        pending       -      -           -         -           -         -  no-port
+",
+    );
+}
+
+#[test]
 fn groups_name_frrs_ids_and_the_kernels() {
     let mut rows = Vec::new();
     for group in samples::groups() {
@@ -121,6 +137,21 @@ fn events_are_a_line_each() {
         r"TIME                      SEVERITY  EVENT          TEXT
 2026-01-02T03:04:06.500Z  info      fpm-connected  zebra connected from 127.0.0.1:41234
 2026-01-02T03:05:06.000Z  warn      link-down      p1 lost its carrier
+",
+    );
+}
+
+#[test]
+fn a_finding_has_what_mends_it_below() {
+    let mut screen = screen();
+    for one in samples::findings() {
+        finding(&mut screen, &one).unwrap();
+    }
+    same(
+        &text(screen),
+        r"error  zebra-not-connected: no zebra is connected to 127.0.0.1:2620: routes are not followed
+       mend: vtysh -c 'configure' -c 'fpm address 127.0.0.1 port 2620'
+warn   driver-unfit: p0: the switch's driver can't do what routes need; `show ports` says what
 ",
     );
 }

@@ -111,7 +111,7 @@ fn every_key_is_read() {
         ignore = ["forward-filter", "policy-rule", "policy-rule"]
         capacity = 16
         layout = "chained"
-        prio_base = 65000
+        prio_base = 64000
         hosts = false
         ecmp = { buckets = 16, field = "src-ip" }
         [admin]
@@ -142,7 +142,7 @@ fn every_key_is_read() {
     assert_eq!(read.offload.ignore, ignored);
     assert_eq!(read.offload.capacity, Some(16));
     assert_eq!(read.offload.layout, LayoutMode::Chained);
-    assert_eq!(read.offload.prio_base, Prio::new(65000));
+    assert_eq!(read.offload.prio_base, Prio::new(64000));
     assert!(!read.offload.hosts);
     assert_eq!(read.offload.bucket_bits, 4);
     assert_eq!(read.admin.socket, Path::new("/run/blue.sock"));
@@ -166,7 +166,8 @@ fn every_fault_is_reported_at_once_with_line_and_key() {
          mode = 'on'\n\
          heat.sample = 0\n\
          [[acl]]\n\
-         name = 'x'\n",
+         name = 'x'\n\
+         family = 'ipv4'\n",
     );
     let expected = [
         "c.toml:1: setup: \"both\" is not allowed (allowed: takeover, beside, observe)",
@@ -180,7 +181,7 @@ fn every_fault_is_reported_at_once_with_line_and_key() {
         "c.toml:10: fpm.record_dir: not in this release",
         "c.toml:12: offload.mode: \"on\" is not allowed (allowed: auto, off, skip_sw, skip_hw)",
         "c.toml:13: offload.heat.sample: not in this release",
-        "c.toml:14: acl: not in this release",
+        "c.toml:14: acl[0].action: is missing (allowed: permit, drop, trap)",
     ];
     assert_eq!(found, expected);
 }
@@ -230,7 +231,7 @@ fn offload_faults_say_what_is_allowed() {
          ports = ['p 0', 7]\n\
          ignore = 'forward'\n\
          capacity = 15\n\
-         prio_base = 65001\n\
+         prio_base = 64001\n\
          hosts = 'yes'\n\
          ecmp = { buckets = 12, fields = 'src-ip' }\n",
     );
@@ -244,7 +245,7 @@ fn offload_faults_say_what_is_allowed() {
         format!("c.toml:3: offload.ports: \"p 0\" is not allowed ({ports}: no interface name has the character ' ')"),
         "c.toml:4: offload.ignore: \"forward\" is not allowed (allowed: strict-rp-filter, policy-rule, forward-filter)".to_owned(),
         "c.toml:5: offload.capacity: \"15\" is not allowed (allowed: \"auto\" or a number of rules, 16 or more)".to_owned(),
-        "c.toml:6: offload.prio_base: \"65001\" is not allowed (allowed: \"auto\" or a tc priority, 1 to 65000)".to_owned(),
+        "c.toml:6: offload.prio_base: \"64001\" is not allowed (allowed: \"auto\" or a tc priority, 1 to 64000)".to_owned(),
         "c.toml:7: offload.hosts: a string can't stand here (allowed: true, false)".to_owned(),
         "c.toml:8: offload.ecmp.fields: unknown key; did you mean offload.ecmp.field?".to_owned(),
         "c.toml:8: offload.ecmp.buckets: \"12\" is not allowed (allowed: \"auto\" or a power of two, 1 to 256)".to_owned(),
@@ -367,6 +368,115 @@ fn deep_nesting_is_a_fault() {
     assert!(!faults(&deep).is_empty());
     let dots = format!("a{} = 1", ".a".repeat(20_000));
     assert!(!faults(&dots).is_empty());
+}
+
+#[test]
+fn filter_rules_are_read_in_their_order() {
+    use crate::model::{AclAction, AclPlace, AclTerms, Family};
+    let rules = config(
+        "[[acl]]\n\
+         name = 'bgp'\n\
+         family = 'ipv4'\n\
+         action = 'permit'\n\
+         match = { proto = 'tcp', dst_port = 179, src = '192.0.2.1', vlan = 5 }\n\
+         [[acl]]\n\
+         name = 'x11'\n\
+         family = 'ipv6'\n\
+         action = 'drop'\n\
+         place = 'any'\n\
+         match = { in = ['p*', '!p3'], proto = 6, dst_port = '6000-6063', dscp = 46, vrf = 'red' }\n\
+         [[acl]]\n\
+         name = 'rest'\n\
+         family = 'ipv6'\n\
+         action = 'trap'\n",
+    )
+    .acl;
+    let bgp = AclTerms {
+        proto: Some(6),
+        dst_port: Some((179, 179)),
+        src: Some("192.0.2.1/32".parse().unwrap()),
+        vlan: Some(5),
+        ..AclTerms::all(Family::V4, AclAction::Permit)
+    };
+    let x11 = AclTerms {
+        ports: PortFilter::new(["p*", "!p3"]).ok(),
+        proto: Some(6),
+        dst_port: Some((6000, 6063)),
+        dscp: Some(46),
+        vrf: Some("red".into()),
+        ..AclTerms::all(Family::V6, AclAction::Drop)
+    };
+    let rest = AclTerms::all(Family::V6, AclAction::Trap);
+    let expected = [
+        ("bgp", AclPlace::Hardware, bgp),
+        ("x11", AclPlace::Any, x11),
+        ("rest", AclPlace::Hardware, rest),
+    ];
+    assert_eq!(rules.len(), expected.len());
+    for (rule, (name, place, terms)) in rules.iter().zip(expected) {
+        assert_eq!(
+            (&*rule.name, rule.place, &rule.terms),
+            (name, place, &terms)
+        );
+    }
+}
+
+#[test]
+fn faults_of_filter_rules_say_which_rule_and_what_is_allowed() {
+    let found = faults(
+        "[[acl]]\n\
+         name = ''\n\
+         family = 'ip'\n\
+         action = 'deny'\n\
+         plase = 'any'\n\
+         match.dst_prot = 5\n\
+         [[acl]]\n\
+         name = 'a'\n\
+         family = 'ipv4'\n\
+         action = 'drop'\n\
+         match.dst_port = 70000\n\
+         match.src = '2001:db8::/32'\n\
+         match.vlan = 4095\n\
+         match.proto = 'gre'\n\
+         [[acl]]\n\
+         name = 'a'\n\
+         family = 'ipv4'\n\
+         action = 'drop'\n\
+         match = { dst_port = '23-22' }\n\
+         [[acl]]\n\
+         name = 'b'\n\
+         family = 'ipv6'\n\
+         action = 'drop'\n\
+         match = { dst_port = 23, proto = 'icmp', icmp_type = 8 }\n\
+         [[acl]]\n\
+         name = 'c'\n\
+         family = 'ipv4'\n\
+         action = 'drop'\n\
+         match = { proto = 'udp', src_port = '1-65534', dst_port = '1-65534' }\n",
+    );
+    let expected = [
+        "c.toml:2: acl[0].name: \"\" is not allowed (allowed: a text of at most 64 characters, none of them a control character)",
+        "c.toml:3: acl[0].family: \"ip\" is not allowed (allowed: ipv4, ipv6)",
+        "c.toml:4: acl[0].action: \"deny\" is not allowed (allowed: permit, drop, trap)",
+        "c.toml:5: acl[0].plase: unknown key; did you mean place?",
+        "c.toml:6: acl[0].match.dst_prot: unknown key; did you mean dst_port?",
+        "c.toml:11: acl[1].match.dst_port: \"70000\" is not allowed (allowed: a port, like 23, or a range, like \"6000-6063\")",
+        "c.toml:12: acl[1].match.src: an address of the other family than the rule's (allowed: addresses of the rule's family)",
+        "c.toml:13: acl[1].match.vlan: \"4095\" is not allowed (allowed: a number, 1 to 4094)",
+        "c.toml:14: acl[1].match.proto: \"gre\" is not allowed (allowed: icmp, tcp, udp, icmpv6, sctp, or a number, 0 to 255)",
+        "c.toml:19: acl[2].match.dst_port: \"23-22\" is not allowed (allowed: a port, like 23, or a range, like \"6000-6063\")",
+        "c.toml:24: acl[3].match.dst_port: ports are matched only together with a protocol that has them (allowed: proto = \"tcp\", \"udp\" or \"sctp\")",
+        "c.toml:24: acl[3].match.icmp_type: a type is matched only together with the ICMP of the rule's family (allowed: proto = \"icmp\" in ipv4, \"icmpv6\" in ipv6)",
+        "c.toml:29: acl[4].match.dst_port: both ranges together would be too many rules: each is bits under masks (allowed: smaller ranges, or one of the two)",
+    ];
+    assert_eq!(found, expected);
+    let rule = "name = 'a'\nfamily = 'ipv4'\naction = 'drop'\n";
+    let twice = faults(&format!("[[acl]]\n{rule}[[acl]]\n{rule}"));
+    assert_eq!(
+        twice,
+        ["c.toml:5: acl[1].name: another rule has this name (allowed: a name for each)"]
+    );
+    assert!(faults("[acl]")[0].contains("acl: a table can't stand here"));
 }
 
 fn tomlish() -> impl Strategy<Value = String> {

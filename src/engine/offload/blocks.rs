@@ -18,7 +18,7 @@ use std::num::NonZeroU32;
 
 use crate::model::{
     Block, Chain, EtherProto, Family, FlowerRule, Handle, IfIndex, InHardware, MacAddr, Prio,
-    Refusal, RuleAction, RuleMatch, RuleOpKind, RulePlace, Runs, SwitchId,
+    Reason, Refusal, RuleAction, RuleMatch, RuleOpKind, RulePlace, Runs, SwitchId,
 };
 use crate::plan::{is_our_block, our_blocks, probe_mark};
 use crate::view::ports::Port;
@@ -129,6 +129,13 @@ impl Sharing {
         [Family::V4, Family::V6].map(|family| !taken && port.refusals(family).is_empty())
     }
 
+    /// Whether filter rules of a port hang at it in software, where it would admit packets but for these.
+    pub(in crate::engine) fn filters(&self, port: &Port) -> bool {
+        let taken = port.qdisc.is_some() && self.block_of(port).is_none();
+        let only = |family| port.refusals(family) == [Reason::AclInSoftware];
+        !taken && [Family::V4, Family::V6].into_iter().any(only)
+    }
+
     /// At how many ports a rule of a block should be.
     pub(in crate::engine) fn ports_of(&self, block: Block) -> usize {
         match block {
@@ -176,7 +183,7 @@ impl Sharing {
     /// Whether a port without a qdisc waits to join; else it gets a plain one.
     pub(super) fn takes(&self, port: &Port) -> bool {
         let can = self.home.is_some() && !self.dissolved && self.refusal().is_none();
-        can && !self.apart.contains_key(&port.dev)
+        can && !port.software_acl && !self.apart.contains_key(&port.dev)
     }
 
     /// Whether a port is joining: what is written meanwhile may be refused for its sake.
@@ -279,6 +286,10 @@ impl Sharing {
         if self.dissolved {
             let left = ports.iter().find(|port| self.is_home(port));
             return left.map(|port| First::Leave(port.dev));
+        }
+        // Rules in software need a block of their own.
+        if let Some(left) = ports.iter().find(|p| self.is_home(p) && p.software_acl) {
+            return Some(First::Leave(left.dev));
         }
         let on_trial = |port: &&Port| self.is_unproven(port);
         let joins = |port: &&Port| {

@@ -21,7 +21,7 @@ use crate::model::{
     Block, IfIndex, InHardware, Prio, Reason, Refusal, RouteKey, RuleOp, RuleOpKind, Runs,
     SwitchId, TableId,
 };
-use crate::plan::{Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
+use crate::plan::{ACL_SLOTS, Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
 use crate::view::ports::{Port, Ports, Switch as SwitchPorts};
 
 impl Engine {
@@ -97,6 +97,7 @@ impl Engine {
             self.set_configured_limits(offload);
         }
         self.set_planned_ports(offload);
+        self.set_filters(offload);
         self.shut_out(offload);
     }
 
@@ -132,6 +133,7 @@ impl Engine {
         let limits = Limits {
             capacity: config.capacity,
             bucket_bits: config.bucket_bits,
+            acl_slots: ACL_SLOTS,
             ..Limits::none()
         };
         match config.layout {
@@ -170,7 +172,8 @@ impl Engine {
             };
             config.switches.is_empty() || config.switches.iter().any(|name| is(name))
         };
-        let switches = offload.ports.switches(&self.view, config);
+        let mut switches = offload.ports.switches(&self.view, config);
+        self.mark_software_filters(offload, &mut switches);
         let with_id = switches
             .into_iter()
             .filter_map(|switch| Some((switch.id.clone()?, switch)));
@@ -247,11 +250,12 @@ impl Engine {
                     table: port.table,
                     block: block.filter(|block| one.listed.contains(block))?,
                     families: [v4 && able[0], v6 && able[1]],
+                    software: one.sharing.filters(port),
                 })
             };
             let ports = one.ports.ports.iter().filter_map(planned);
             let wanted: Vec<PlannedPort> = ports
-                .filter(|port| port.families != [false, false])
+                .filter(|port| port.families != [false, false] || port.software)
                 .collect();
             if one.planned != wanted {
                 one.planned.clone_from(&wanted);
@@ -401,7 +405,9 @@ impl Engine {
                 }
                 match port.qdisc {
                     None if shares && one.sharing.takes(port) => {}
-                    None if admits && !offload.asked_qdiscs.contains(&dev) => {
+                    None if (admits || one.sharing.filters(port))
+                        && !offload.asked_qdiscs.contains(&dev) =>
+                    {
                         jobs.push((Job::Qdisc(dev), RuleOpKind::AddQdisc { dev, block: None }));
                     }
                     None => {}

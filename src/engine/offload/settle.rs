@@ -214,6 +214,8 @@ impl Engine {
                 Some(Verdict::Unfit(_)) => true,
                 None => false,
             };
+            // Nobody is asked what the driver can where all filter rules run in software.
+            let filters = synced && one.planned.iter().any(|port| port.software);
             // Nor do rules of an earlier run wait for routes, or for somebody to ask the driver, where nothing may be admitted.
             let mut ports = one.ports.ports.iter();
             let idle =
@@ -223,7 +225,7 @@ impl Engine {
                     one.rules.stop();
                     moved = true;
                 }
-            } else if all_listed && (decided || (idle && one.rules.has_found_ours())) {
+            } else if all_listed && (decided || (idle && (filters || one.rules.has_found_ours()))) {
                 one.with(&facts, Switch::start);
                 moved |= one.rules.is_started();
             }

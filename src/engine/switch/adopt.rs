@@ -25,10 +25,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{Audited, BlockState, Switch, rule_key};
 use crate::model::{
     Block, Chain, EtherProto, Family, FlowerRule, Masked, ObservedRule, Prefix, Prio, RouteKey,
-    RuleAction, RulePlace,
+    RuleAction, RulePlace, Runs,
 };
 use crate::plan::{
-    ChainUse, Chains, Env, Except, GroupKey, HopId, HopRule, Layout, LayoutContext, Marked,
+    AclKey, ChainUse, Chains, Env, Except, GroupKey, HopId, HopRule, Layout, LayoutContext, Marked,
     PlannedRule, RouteRule, RuleKey, Target, read_mark,
 };
 use crate::reconcile::{Item, RuleEntry, RuleTable};
@@ -152,14 +152,30 @@ impl Switch {
         if self.empty_misplaced() {
             self.rewant();
         }
+        if !self.acl.has_place() {
+            self.place_acl();
+        }
+        self.settle_filters();
     }
 
     /// Looks for blocks that must be emptied first.
     fn empty_misplaced(&mut self) -> bool {
-        let layout = self.layout();
+        let (layout, runs) = (self.layout(), self.config.runs);
         for state in self.blocks.values_mut() {
             let mut rules = state.table.iter();
-            state.empties = rules.any(|(item, entry)| state.is_misplaced(layout, item, entry));
+            let wished = if state.is_software() {
+                Runs::Software
+            } else {
+                runs
+            };
+            let elsewhere = |item, entry: &RuleEntry| {
+                let runs = entry.applied.as_ref().map(|rule| rule.rule.runs);
+                matches!(item, Item::Rule(RuleKey::Acl(_)))
+                    && runs.is_some_and(|runs| runs != wished)
+            };
+            state.empties = rules.any(|(item, entry)| {
+                state.is_misplaced(layout, item, entry) || elsewhere(item, entry)
+            });
         }
         self.blocks.values().any(|state| state.empties)
     }
@@ -295,6 +311,7 @@ impl Switch {
             .iter()
             .map(|(block, rules)| (*block, rules.iter().filter_map(ours).collect()))
             .collect();
+        self.place_found_acl(found.values().flatten());
         match self.layout() {
             Layout::Chained => {
                 self.adopt_chains(ours.values().flatten());
@@ -336,7 +353,7 @@ impl Switch {
                     Some(hop) => ChainUse::Hop(*hop),
                     None => continue,
                 },
-                Marked::Entry | Marked::Bucket(_) | Marked::Probe => continue,
+                Marked::Entry | Marked::Bucket(_) | Marked::Acl(_) | Marked::Probe => continue,
             };
             self.chains.adopt(of, rule.chain());
         }
@@ -454,6 +471,16 @@ impl Switch {
 
     fn adopt_block(&mut self, block: Block, ours: &[Ours<'_>]) {
         let flat = self.layout() == Layout::Flat;
+        let at = self.blocks.keys().position(|known| *known == block);
+        let wished = at.map(|at| self.acl_rules(at)).unwrap_or_default();
+        let acl = ours.iter().enumerate();
+        let mut acl: FxHashMap<RulePlace, AclKey> = acl
+            .filter_map(|(n, ours)| {
+                let found = self.found_key(ours.observed, n)?;
+                let key = Self::adopted_acl(&wished, ours.observed, found);
+                Some((ours.observed.place, key))
+            })
+            .collect();
         let Some(state) = self.blocks.get_mut(&block) else {
             return;
         };
@@ -461,6 +488,9 @@ impl Switch {
             let rule = ours.rule;
             let chain_use = self.chains.use_of(ours.chain());
             let key = match (ours.marked, chain_use) {
+                (Marked::Acl(_), _) if ours.chain() == Chain::ENTRY => {
+                    acl.remove(&ours.observed.place).map(RuleKey::Acl)
+                }
                 (Marked::Except(table, family), _) if flat && ours.chain() == Chain::ENTRY => {
                     except_of(rule).map(|except| RuleKey::Except(table, family, except))
                 }

@@ -85,7 +85,9 @@ impl Switch {
                 self.refuse_target(env, Target::Group(group), refusal);
             }
             // Nothing goes in without these; they are tried again.
-            Item::Rule(RuleKey::Entry(_) | RuleKey::Admit(..) | RuleKey::Except(..))
+            Item::Rule(
+                RuleKey::Acl(_) | RuleKey::Entry(_) | RuleKey::Admit(..) | RuleKey::Except(..),
+            )
             | Item::Stray(..) => {}
         }
     }
@@ -127,6 +129,8 @@ impl Switch {
             Item::Rule(RuleKey::Route(route) | RuleKey::Share(route, ..)) => route == key,
             Item::Rule(RuleKey::Except(of, version, _)) => (of, version) == (table, family),
             Item::Rule(RuleKey::Admit(_, version)) => version == family,
+            // One that is missing closes the block.
+            Item::Rule(RuleKey::Acl(_)) => true,
             Item::Rule(RuleKey::Entry(protocol)) => protocol == EtherProto::of(family),
             Item::Rule(RuleKey::Bucket(group, ..)) => target == Some(Target::Group(group)),
             Item::Rule(RuleKey::Hop(hop)) => match target {

@@ -12,7 +12,7 @@ use super::{BlockState, Switch, rule_key};
 use crate::model::{EtherProto, Family, RouteKey, TableId};
 use crate::plan::{
     Changed, Env, Except, GroupKey, Layout, LayoutContext, Limits, RouteRule, RuleKey, Target,
-    fixed_exceptions, keys_of,
+    acl_count, fixed_exceptions, keys_of,
 };
 use crate::reconcile::Item;
 
@@ -22,6 +22,7 @@ impl Switch {
         if !self.started {
             return;
         }
+        self.part_from_found_acl();
         let mut keys: Vec<Changed> = self
             .plan
             .rules()
@@ -38,7 +39,12 @@ impl Switch {
                     }
                     Item::Rule(RuleKey::Bucket(group, ..)) => keys.push(Changed::Group(group)),
                     Item::Rule(RuleKey::Hop(hop)) => keys.push(Changed::Hop(hop)),
-                    Item::Rule(RuleKey::Entry(_) | RuleKey::Admit(..) | RuleKey::Except(..))
+                    Item::Rule(
+                        RuleKey::Acl(_)
+                        | RuleKey::Entry(_)
+                        | RuleKey::Admit(..)
+                        | RuleKey::Except(..),
+                    )
                     | Item::Stray(..) => {}
                 }
             }
@@ -49,6 +55,7 @@ impl Switch {
             self.want_changed(key);
         }
         for block in 0..self.blocks.len() {
+            self.want_acl(block);
             self.want_exceptions(block);
             self.want_admission(block);
         }
@@ -150,7 +157,11 @@ impl Switch {
             }
         }
         if emptied {
+            if !self.acl.has_place() {
+                self.place_acl();
+            }
             self.rewant();
+            self.settle_filters();
         }
     }
 
@@ -162,18 +173,26 @@ impl Switch {
 
     pub(super) fn want_in(&mut self, at: usize, key: RuleKey) {
         let crowded = self.plan.limits().is_crowded();
+        let layout = self.layout();
         let Some(state) = self.blocks.values_mut().nth(at) else {
             return;
         };
         let wanted = match key {
             _ if state.empties => false,
             RuleKey::Route(route) | RuleKey::Share(route, ..) => {
-                state.has_table(route.table, route.prefix.family())
+                let behind = layout == Layout::Flat && state.closed;
+                !behind && state.has_table(route.table, route.prefix.family())
             }
+            // Looked after by `want_acl`.
+            RuleKey::Acl(_) => return,
             // Where these do not all fit, no packet may go beyond chain 0: everything is the kernel's.
             RuleKey::Except(table, family, _) => !crowded && state.has_table(table, family),
-            RuleKey::Entry(_) | RuleKey::Admit(..) => !crowded && !state.ports.is_empty(),
-            RuleKey::Hop(_) | RuleKey::Bucket(..) => !state.ports.is_empty(),
+            RuleKey::Entry(_) => !crowded && !state.ports.is_empty(),
+            // A permit leads to admission past the entry.
+            RuleKey::Admit(..) => !crowded && !state.closed && !state.ports.is_empty(),
+            RuleKey::Hop(_) | RuleKey::Bucket(..) => {
+                !state.ports.is_empty() && !state.is_software()
+            }
         };
         let mut context = LayoutContext {
             config: &self.config,
@@ -212,7 +231,7 @@ impl Switch {
         }
     }
 
-    fn want_admission(&mut self, at: usize) {
+    pub(super) fn want_admission(&mut self, at: usize) {
         let Some(state) = self.blocks.values().nth(at) else {
             return;
         };
@@ -263,7 +282,7 @@ impl Switch {
         all.into_iter()
     }
 
-    /// Admission and exceptions count against the capacity, too.
+    /// Filter rules, admission and exceptions count against the capacity, too.
     pub(super) fn count_overhead(&mut self, env: &Env<'_>) {
         let of = |state: &BlockState| {
             let exceptions: usize = state
@@ -276,12 +295,14 @@ impl Switch {
                 .iter()
                 .map(|port| port.families.iter().filter(|has| **has).count())
                 .sum();
+            let filters = acl_count(&self.acl, &state.ports, self.layout());
             match self.layout() {
-                Layout::Chained => exceptions + admission + 2,
-                Layout::Flat => exceptions,
+                Layout::Chained => filters + exceptions + admission + 2,
+                Layout::Flat => filters + exceptions,
             }
         };
-        let overhead = self.blocks.values().map(of).max().unwrap_or(0);
+        let hardware = self.blocks.values().filter(|state| !state.is_software());
+        let overhead = hardware.map(of).max().unwrap_or(0);
         if overhead != self.plan.limits().overhead {
             let limits = Limits {
                 overhead,

@@ -1,7 +1,7 @@
 //! The chained layout: a chain a table, a group and a hop, so that what many prefixes share is written once.
 //!
 //! ```text
-//! chain 0   prio B    ip                         goto 1              B: the first of our band
+//! chain 0   prio B    ip                         goto 1              B: the first of our band, behind the filter rules (`acl`)
 //!           prio B+1  ipv6                       goto 1
 //! chain 1   prio 1    ip,   [indev,] router MAC  goto 2              admission; what is not for the router goes to the kernel
 //!           prio 2    ipv6, [indev,] router MAC  goto 3
@@ -34,7 +34,8 @@ impl LayoutContext<'_> {
             RuleKey::Entry(protocol) => {
                 let admission = self.chains.of(ChainUse::Admission)?;
                 let at = protocol_rank(protocol);
-                let prio = Prio::new(self.config.first_prio.get().checked_add(at)?)?;
+                let behind = self.plan.limits().acl_prios() + at;
+                let prio = Prio::new(self.config.first_prio.get().checked_add(behind)?)?;
                 let goto = vec![RuleAction::Goto(admission)];
                 return Some(PlannedRule {
                     chain: Chain::ENTRY,
@@ -132,7 +133,7 @@ impl LayoutContext<'_> {
                 RuleMatch::default(),
                 self.hop_actions(hop)?,
             ),
-            RuleKey::Share(..) => return None,
+            RuleKey::Share(..) | RuleKey::Acl(_) => return None,
         };
         Some(PlannedRule {
             chain: self.chains.of(of)?,

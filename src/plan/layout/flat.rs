@@ -1,7 +1,7 @@
 //! The flat layout: a prefix's rule does all by itself, in chain 0, for drivers without `goto`.
 //!
 //! ```text
-//! chain 0   prio B      ip    ttl 0..1                                 trap     B: the first of our band
+//! chain 0   prio B      ip    ttl 0..1                                 trap     B: the first of our band, behind the filter rules
 //!           prio B+1..  ip    sources that are not routed              trap     a priority a length: one mask each
 //!           prio B+34.. ip    destinations that are not routed         trap
 //!           prio B+68   ip    router MAC, 10.1.2.3/32                  set MACs, ttl-1, csum, redirect
@@ -51,7 +51,11 @@ impl LayoutContext<'_> {
                 let prio = route_prio(limits, route.prefix);
                 (family, prio, matches, self.share(route, bits, n)?)
             }
-            RuleKey::Entry(_) | RuleKey::Admit(..) | RuleKey::Bucket(..) | RuleKey::Hop(_) => {
+            RuleKey::Acl(_)
+            | RuleKey::Entry(_)
+            | RuleKey::Admit(..)
+            | RuleKey::Bucket(..)
+            | RuleKey::Hop(_) => {
                 return None;
             }
         };
@@ -64,8 +68,8 @@ impl LayoutContext<'_> {
             _ => matches,
         };
         let behind = match family {
-            Family::V4 => 0,
-            Family::V6 => table_prios(limits, Family::V4),
+            Family::V4 => limits.acl_prios(),
+            Family::V6 => limits.acl_prios() + table_prios(limits, Family::V4),
         };
         let prio = (self.config.first_prio.get() - 1).checked_add(behind + prio)?;
         Some(PlannedRule {
@@ -195,6 +199,7 @@ mod tests {
             table: TableId::MAIN,
             block: Block::Port(dev),
             families: [true, true],
+            software: false,
         };
         let config = LayoutConfig {
             runs: Runs::Hardware,

@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 
 use rustc_hash::FxHashMap;
 
+use super::filters::FilterBook;
 use super::{Item, RuleEntry, RuleTable};
 use crate::model::{Chain, Family, Prefix, RuleAction, TableId};
 use crate::plan::RuleKey;
@@ -138,6 +139,7 @@ impl RuleTable {
                 }
             }
         }
+        let filter = FilterBook::of(item, entry);
         match item {
             Item::Stray(Chain::ENTRY, prio, handle) => {
                 if empty || !enter {
@@ -164,6 +166,7 @@ impl RuleTable {
             }
             _ => {}
         }
+        self.filters.book(filter, enter);
     }
 }
 

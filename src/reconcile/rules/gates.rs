@@ -20,15 +20,20 @@ impl RuleTable {
             _ => None,
         };
         match key {
-            RuleKey::Hop(_) | RuleKey::Except(..) | RuleKey::Admit(..) | RuleKey::Entry(_) => true,
+            RuleKey::Acl(key) => self.filters.may_put(key, rule),
+            RuleKey::Hop(_) | RuleKey::Except(..) => true,
+            RuleKey::Admit(..) | RuleKey::Entry(_) => self.filters.are_whole(),
             RuleKey::Bucket(..) => target.is_none_or(|chain| self.is_ready(chain, chains)),
             RuleKey::Route(route) | RuleKey::Share(route, ..) => {
                 let guard = matches!(
                     rule.rule.actions.last(),
                     Some(RuleAction::Trap | RuleAction::Pass)
                 );
+                // In chain 0 it stands right behind the filter rules.
+                let filtered = rule.chain != Chain::ENTRY || self.filters.are_whole();
                 guard
-                    || (target.is_none_or(|chain| self.is_ready(chain, chains))
+                    || (filtered
+                        && target.is_none_or(|chain| self.is_ready(chain, chains))
                         && self.has_exceptions(route)
                         && !self.misses_inside(route))
             }
@@ -49,6 +54,7 @@ impl RuleTable {
             }
             // In a chain that is in use again it only doubles what stands there.
             Item::Stray(chain, ..) => leads_nowhere(item) || self.is_ready(chain, chains),
+            Item::Rule(RuleKey::Acl(key)) => self.strays.is_empty() && self.filters.may_delete(key),
             Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)) => true,
             Item::Rule(RuleKey::Hop(_)) => leads_nowhere(item),
             Item::Rule(RuleKey::Bucket(group, ..)) => match self.buckets.get(&group) {

@@ -44,6 +44,7 @@ fn port(n: u32) -> Port {
         qdisc: None,
         ipv4: forwards,
         ipv6: forwards,
+        software_acl: false,
         ignored: Box::default(),
     }
 }

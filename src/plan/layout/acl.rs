@@ -1,0 +1,158 @@
+//! Filter rules as flower rules, before everything else of ours in chain 0, in both layouts alike.
+//!
+//! ```text
+//! chain 0   prio B+2s    ip      tcp dst_port 23          drop      B: the first of our band, s: the slot of the rule
+//!           prio B+2s+1  802.1Q  vlan_ethtype ip, tcp ... drop      a priority has one protocol
+//! ```
+//!
+//! An IPv4 rule is in priorities of `ip` and `802.1Q` with `vlan_ethtype ip`, so it never meets IPv6. Permit goes on to admission. The flat
+//! layout has no `goto`: there a permit before a drop or trap hands its packets to the kernel, which is safe; behind the last of these
+//! it means nothing and is left out. In a block of several ports, a rule for some of them is written for each, with `indev`.
+
+use super::{ChainUse, Layout, LayoutContext, PlannedPort, PlannedRule, RuleKey};
+use crate::model::{
+    AclAction, AclTerms, Block, Chain, EtherProto, IfIndex, Masked, PortMatch, Prefix, Prio,
+    RuleAction, RuleMatch, VlanMatch,
+};
+use crate::plan::acl::{AclKey, AclPlan, AclScope, SLOT_PRIOS, ScopedAcl};
+
+/// A rule of tc to be.
+struct Piece<'a> {
+    key: AclKey,
+    terms: &'a AclTerms,
+    ports: (Option<PortMatch>, Option<PortMatch>),
+}
+
+impl LayoutContext<'_> {
+    /// All filter rules of the block; none while they have no place.
+    pub fn acl_rules(&mut self, acl: &AclPlan) -> Vec<(AclKey, PlannedRule)> {
+        if !acl.has_place() {
+            return Vec::new();
+        }
+        let pieces = pieces(acl, self.ports, self.plan.limits().layout);
+        let rule = |piece: &Piece<'_>| Some((piece.key, self.acl_rule(piece)?));
+        pieces.iter().filter_map(rule).collect()
+    }
+
+    fn acl_rule(&mut self, piece: &Piece<'_>) -> Option<PlannedRule> {
+        let AclKey {
+            slot, tagged, dev, ..
+        } = piece.key;
+        let terms = piece.terms;
+        let software = self.ports.iter().any(|port| port.software);
+        let action = match (terms.action, self.plan.limits().layout) {
+            // Nothing of ours is behind it.
+            (AclAction::Permit, _) if software => RuleAction::Pass,
+            (AclAction::Drop, _) => RuleAction::Drop,
+            (AclAction::Trap, _) | (AclAction::Permit, Layout::Flat) => self.slow(),
+            (AclAction::Permit, Layout::Chained) => {
+                RuleAction::Goto(self.chains.of(ChainUse::Admission)?)
+            }
+        };
+        let masked = |prefix: Option<Prefix>| prefix.filter(|p| p.len() > 0).map(Masked::prefix);
+        let name = |dev| self.ports.iter().find(|port| port.dev == dev);
+        let matches = RuleMatch {
+            indev: match dev {
+                Some(dev) => Some(name(dev)?.name.clone()),
+                None => None,
+            },
+            vlan: tagged.then_some(VlanMatch {
+                id: terms.vlan,
+                carries: Some(terms.family),
+            }),
+            src: masked(terms.src),
+            dst: masked(terms.dst),
+            tos: terms.dscp.map(|dscp| (dscp << 2, 0xfc)),
+            ip_proto: terms.proto,
+            src_port: piece.ports.0,
+            dst_port: piece.ports.1,
+            icmp_type: terms.icmp_type,
+            ..RuleMatch::default()
+        };
+        let protocol = if tagged {
+            EtherProto::Vlan
+        } else {
+            EtherProto::of(terms.family)
+        };
+        let behind = SLOT_PRIOS
+            .checked_mul(slot)?
+            .checked_add(u16::from(tagged))?;
+        let prio = self.config.first_prio.get().checked_add(behind)?;
+        Some(PlannedRule {
+            chain: Chain::ENTRY,
+            prio: Prio::new(prio)?,
+            rule: self.rule(RuleKey::Acl(piece.key), protocol, matches, vec![action]),
+        })
+    }
+}
+
+/// How many rules of tc the list is in a block.
+pub fn acl_count(acl: &AclPlan, ports: &[PlannedPort], layout: Layout) -> usize {
+    pieces(acl, ports, layout).len()
+}
+
+/// The slot of a priority of our band, if that protocol may stand there.
+pub fn slot_of(first: Prio, prio: Prio, protocol: EtherProto) -> Option<u16> {
+    let behind = prio.get().checked_sub(first.get())?;
+    let tagged = protocol == EtherProto::Vlan;
+    (behind % SLOT_PRIOS == u16::from(tagged)).then_some(behind / SLOT_PRIOS)
+}
+
+fn pieces<'a>(acl: &'a AclPlan, ports: &[PlannedPort], layout: Layout) -> Vec<Piece<'a>> {
+    let mut pieces = Vec::new();
+    // From the last to the first: whether a permit is followed by something that it is an exception of.
+    let mut stopped = [false; 2];
+    for (scoped, digest, slot) in acl.iter().rev() {
+        let terms = &scoped.rule.terms;
+        let stops = &mut stopped[terms.family as usize];
+        if terms.action == AclAction::Permit {
+            if layout == Layout::Flat && !*stops {
+                continue;
+            }
+        } else {
+            *stops = true;
+        }
+        for dev in devs(scoped, ports) {
+            for tagged in [false, true] {
+                if terms.vlan.is_some() && !tagged {
+                    continue;
+                }
+                for (n, pair) in terms.port_pairs().into_iter().enumerate() {
+                    let key = AclKey {
+                        slot: slot.unwrap_or_default(),
+                        digest,
+                        tagged,
+                        dev,
+                        piece: n as u16,
+                    };
+                    pieces.push(Piece {
+                        key,
+                        terms,
+                        ports: pair,
+                    });
+                }
+            }
+        }
+    }
+    pieces
+}
+
+/// For whom a rule is written in a block: all its ports (`None`), or each of some.
+fn devs(acl: &ScopedAcl, ports: &[PlannedPort]) -> Vec<Option<IfIndex>> {
+    let terms = &acl.rule.terms;
+    let concerns = |port: &&PlannedPort| acl.concerns(&port.name, port.table);
+    let Some(first) = ports.first() else {
+        return Vec::new();
+    };
+    let shared = matches!(first.block, Block::Shared(_));
+    let of_all = terms.ports.is_none() && acl.scope == AclScope::All;
+    match (shared, of_all) {
+        (_, true) => vec![None],
+        (true, false) => ports
+            .iter()
+            .filter(concerns)
+            .map(|port| Some(port.dev))
+            .collect(),
+        (false, false) => ports.iter().filter(concerns).map(|_| None).collect(),
+    }
+}

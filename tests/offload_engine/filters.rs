@@ -1,0 +1,150 @@
+//! Filter rules from the configuration to the switches: reload, VRFs, what a driver refuses, and rules in software.
+
+use frr_offload::engine::report::{AclReport, AclState};
+
+use super::*;
+
+const AUTO: &str = "offload.mode = \"auto\"\n";
+
+fn filter(name: &str, place: &str, matches: &str) -> String {
+    format!(
+        "[[acl]]\nname = \"{name}\"\nfamily = \"ipv4\"\naction = \"drop\"\nplace = \"{place}\"\nmatch = {{ {matches} }}\n"
+    )
+}
+
+fn world(filters: &str) -> World {
+    let mut world = World::new(&format!("{AUTO}{filters}"));
+    // Nobody tells routes.
+    world.pass(200);
+    world
+}
+
+fn acl(world: &World, name: &str) -> AclReport {
+    let mut all = world.engine.acl().into_iter();
+    all.find(|acl| &*acl.name == name).unwrap()
+}
+
+/// Rules that drop, with the block, and where they run.
+fn drops(world: &World) -> Vec<(Block, Runs, Option<IfName>)> {
+    let rules = world.rules.iter();
+    let rules = rules.filter(|(_, rule)| *rule.actions == [RuleAction::Drop]);
+    rules
+        .map(|(place, rule)| (place.block, rule.runs, rule.matches.indev.clone()))
+        .collect()
+}
+
+fn refuses_udp(rule: &FlowerRule) -> bool {
+    rule.matches.ip_proto == Some(17) && rule.runs == Runs::Hardware
+}
+
+fn forwards(world: &World, port: u32) -> bool {
+    world.sends(port, "10.0.2.2") == Some((dev(2), World::mac(2)))
+}
+
+#[test]
+fn a_rule_comes_and_goes_by_reload() {
+    let mut world = world("");
+    assert_eq!(drops(&world), []);
+    world.reload(&format!("{AUTO}{}", filter("a", "hardware", "proto = 6")));
+    // Untagged and tagged, once for all ports.
+    assert_eq!(drops(&world).len(), 2);
+    assert_eq!(acl(&world, "a").state, AclState::Hardware);
+    assert!(forwards(&world, 1));
+    world.reload(AUTO);
+    assert_eq!(drops(&world), []);
+}
+
+#[test]
+fn a_rule_of_a_vrf_is_for_its_ports_and_follows_them() {
+    let mut world = world(&filter("a", "hardware", "vrf = 'blue'"));
+    assert_eq!(drops(&world), []);
+    assert_eq!(acl(&world, "a").reason, Some(Reason::NoPort));
+    world.enslave(1, Some(9));
+    let ports = |world: &World| -> Vec<_> { drops(world).into_iter().map(|drop| drop.2).collect() };
+    assert_eq!(ports(&world), [Some("eth1".into()), Some("eth1".into())]);
+    world.enslave(1, None);
+    assert_eq!(ports(&world), []);
+}
+
+#[test]
+fn a_refused_drop_is_told_and_nothing_is_forwarded_until_it_is_mended() {
+    let mut world = world("");
+    world.refuses = Some((95, refuses_udp));
+    let rules = filter("a", "hardware", "proto = 17") + &filter("b", "hardware", "proto = 6");
+    world.reload(&format!("{AUTO}{rules}"));
+    let refused = acl(&world, "a");
+    assert_eq!(refused.state, AclState::Failed);
+    assert_eq!(refused.blocks[0].reason, Some(Reason::AclIncomplete));
+    assert!(refused.blocks[0].error.is_some());
+    assert_eq!(acl(&world, "b").state, AclState::Hardware);
+    assert_eq!(world.sends(1, "10.0.2.2"), None);
+    let told = |world: &World, code| {
+        let events = world.engine.events(0);
+        events.iter().filter(|event| event.kind == code).count()
+    };
+    assert_eq!(told(&world, "acl-refused"), 1);
+    for port in world.engine.ports() {
+        assert_eq!(
+            (port.admits, port.reasons),
+            (vec![], vec![Reason::AclIncomplete])
+        );
+    }
+    // The driver thinks better of it.
+    world.refuses = None;
+    world.pass(600);
+    assert_eq!(acl(&world, "a").state, AclState::Hardware);
+    assert!(forwards(&world, 1));
+    assert_eq!(
+        (told(&world, "acl-refused"), told(&world, "acl-taken")),
+        (1, 1)
+    );
+}
+
+#[test]
+fn what_a_driver_refuses_runs_in_software_where_it_may_and_its_port_leaves_hardware() {
+    let mut world = world("");
+    world.refuses = Some((95, refuses_udp));
+    let rules =
+        filter("a", "any", "proto = 17, in = 'eth1'") + &filter("b", "hardware", "proto = 6");
+    world.reload(&format!("{AUTO}{rules}"));
+    world.pass(10);
+    let own = Block::Port(dev(1));
+    let mut runs: Vec<_> = drops(&world)
+        .into_iter()
+        .map(|drop| (drop.0 == own, drop.1))
+        .collect();
+    runs.sort_by_key(|(own, _)| *own);
+    let (hardware, software) = ((false, Runs::Hardware), (true, Runs::Software));
+    assert_eq!(
+        runs,
+        [hardware, hardware, software, software, software, software]
+    );
+    // Nothing of hardware stands beside them.
+    let beside = |(place, rule): (&RulePlace, &FlowerRule)| {
+        place.block == own && rule.runs != Runs::Software
+    };
+    assert!(!world.rules.iter().any(beside));
+    assert_eq!(acl(&world, "a").state, AclState::Software);
+    assert_eq!(world.sends(1, "10.0.2.2"), None);
+    assert!(forwards(&world, 3));
+    let port = &world.engine.ports()[0];
+    assert_eq!(port.reasons, [Reason::AclInSoftware]);
+    world.reload(AUTO);
+    world.pass(10);
+    assert_eq!(drops(&world), []);
+    assert!(forwards(&world, 1));
+}
+
+#[test]
+fn rules_of_software_alone_need_no_driver() {
+    let world = world(&filter("a", "software", "proto = 6"));
+    let drops = drops(&world);
+    assert_eq!(drops.len(), 6);
+    assert!(
+        drops
+            .iter()
+            .all(|(block, runs, _)| matches!(block, Block::Port(_)) && *runs == Runs::Software)
+    );
+    assert_eq!(acl(&world, "a").state, AclState::Software);
+    assert_eq!(world.rules.len(), 6);
+}
