@@ -8,7 +8,9 @@
 //! a [`Writer`] or a [`Listener`]. Measurements: the numbers in [`batch`] and [`monitor`].
 
 pub mod batch;
+mod counters;
 mod dump;
+mod ethtool_ioctl;
 mod fib_writer;
 mod filter_lists;
 mod listener;
@@ -23,6 +25,7 @@ mod tc_watch;
 mod tc_writer;
 mod writer;
 
+pub use counters::{nic_statistics, port_counters};
 pub use dump::DumpSocket;
 pub use fib_writer::{FibWriter, WriterConfig};
 pub use listener::Listener;
