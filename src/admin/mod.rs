@@ -14,6 +14,7 @@ pub mod decode;
 pub mod replay;
 
 mod client;
+mod counters;
 mod engine_handle;
 mod filter;
 pub mod generate;
@@ -27,6 +28,7 @@ mod server;
 mod socket;
 mod table;
 
+pub use counters::{Counters, ReadNic, ReadPorts};
 pub use engine_handle::{EngineGone, EngineHandle, Question};
 pub use server::{Admin, KernelLookup, ServeError, SetLogFilter};
 pub use socket::{AdminSocket, BindError};
