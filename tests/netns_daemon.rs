@@ -607,7 +607,7 @@ fn counters_are_those_of_ip_and_of_ethtool() {
         let mut lab = Lab::new("counters", "[offload]\nmode = \"skip_hw\"\n");
         // Nothing is sent but what the test sends.
         for link in ["eth0", "p0"] {
-            let all = format!("/proc/thread-self/../../sys/net/ipv6/conf/{link}/disable_ipv6");
+            let all = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
             fs::write(all, "1").unwrap();
         }
         lab.start();
