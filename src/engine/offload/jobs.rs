@@ -54,7 +54,12 @@ impl Engine {
         }
         let mut offload = std::mem::take(&mut self.offload);
         Self::poll_port_ops(&mut offload, out);
-        self.poll_probes(&mut offload, out);
+        if self.poll_probes(&mut offload, out) {
+            // What was found out decides which ports may admit, and nothing else may happen for a while.
+            self.offload = offload;
+            self.settle_offload();
+            offload = std::mem::take(&mut self.offload);
+        }
         Self::poll_sharing(&mut offload, out);
         if offload.next_counters <= self.now {
             offload.next_counters = self.now + COUNTERS;
@@ -304,9 +309,11 @@ impl Offload {
         self.asked_qdiscs.clear();
         self.asked_features.clear();
         for one in self.switches.values_mut() {
-            if one.was_busy() && one.rules.is_empty() {
+            if one.was_busy() {
                 one.verdict = None;
-                one.rules.stop();
+                if one.rules.is_empty() {
+                    one.rules.stop();
+                }
             }
         }
     }

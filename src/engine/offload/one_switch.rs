@@ -35,11 +35,11 @@ pub(in crate::engine) struct OneSwitch {
 }
 
 impl OneSwitch {
-    /// A block that may have rules and was read back.
+    /// A block that may have rules of the driver and was read back.
     pub(super) fn first_to_ask(&self) -> Option<(Block, IfIndex)> {
         let ports = self.ports.ports.iter();
         ports
-            .filter(|port| self.sharing.admits(port) != [false, false])
+            .filter(|port| self.sharing.needs_driver(port))
             .filter_map(|port| Some((self.sharing.ready_block_of(port)?, port.dev)))
             .find(|(block, _)| self.listed.contains(block))
     }
@@ -78,6 +78,11 @@ impl OneSwitch {
         };
         let mut refusals = unfit.iter().map(|(_, refusal)| refusal);
         lost && self.rules.is_empty() && refusals.any(|refusal| refusal.errno.0 == ENODEV)
+    }
+
+    /// Whether the driver is known to take rules that it does not carry out.
+    pub(super) fn lies(&self) -> bool {
+        matches!(&self.verdict, Some(Verdict::Unfit(abilities)) if abilities.lies)
     }
 
     /// The families that the driver can route.
