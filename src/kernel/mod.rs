@@ -5,7 +5,7 @@
 //! no window is needed and a second writer only waits for the same lock. [`Monitor`] is the thread that listens, on its own
 //! socket; [`PortWatch`] and [`MirrorWatch`] do so for what only the offload needs. [`DumpSocket`] reads complete lists back.
 //! [`TcWriter`] and [`TcWatch`] are the same two for hardware rules: a slow NIC must not keep routes waiting. All threads are
-//! a [`Writer`] or a [`Listener`]. Measurements: the numbers in [`batch`] and [`monitor`].
+//! a [`Writer`] or a [`Listener`]. [`port_counters`] and [`nic_statistics`] read what is counted, and block whoever calls. Measurements: the numbers in [`batch`] and [`monitor`].
 
 pub mod batch;
 mod counters;

@@ -60,8 +60,11 @@ pub(in crate::admin) fn port_statistics<W: Write>(
     ports(screen, statistics.port.as_slice())?;
     writeln!(screen.out)?;
     let mut table = Table::new([("GROUP", Left), ("COUNTER", Left), ("VALUE", Right)]);
+    // Most of the kernel's own stay 0 for ever.
+    let kernels = |group: &str| ["link", "cpu"].contains(&group);
     let told = statistics.statistics.iter();
     let rows: Vec<Row> = told
+        .filter(|told| told.value > 0 || !kernels(&told.group))
         .map(|told| {
             vec![
                 Cell::from(&told.group),

@@ -139,6 +139,7 @@ cpu      rx_packets                         20
 eth-mac  FramesReceivedOK                 2000
 rmon     rx-etherStatsPkts65to127Octets   1500
 driver   vport_rx_packets                 2000
+driver   hw_drop_packets                     0
 driver: Input/output error (os error 5)
 ",
     );

@@ -85,11 +85,12 @@ pub(in crate::admin) fn port_statistics() -> proto::PortStatistics {
             counter(NicGroup::EthMac, "FramesReceivedOK", 2000),
             counter(NicGroup::Rmon, "rx-etherStatsPkts65to127Octets", 1500),
             counter(NicGroup::Driver, "vport_rx_packets", 2000),
+            counter(NicGroup::Driver, "hw_drop_packets", 0),
         ],
         failed: vec![(NicGroup::Driver, Errno(5))],
     };
     let mut report = port();
-    report.reading.all = LinkCounters::new([2000, 1000]);
+    report.reading.all = LinkCounters::new([2000, 1000, 0]);
     report.reading.cpu = Some(LinkCounters::new([20]));
     messages::port_statistics(report, statistics)
 }
