@@ -1,9 +1,10 @@
 //! [`Counters`]: how counters of ports are read without keeping anybody waiting.
 //!
-//! A driver may ask its firmware, which may hang, so every reading has a thread of its own and a time after which the asker is told
-//! so; the engine is only asked for names and handed what was read. Threads that hang are not waited for, and there
-//! are never more than [`PLACES`] of them. Rates need an earlier reading: [`Counters::sample`] hands the engine one of all ports
-//! every few seconds, a dump of microseconds a link, never of a NIC's own statistics. Knows no netlink: the daemon says how to read.
+//! A driver may ask its firmware, which may hang, so every reading has a thread of its own and a time after which the
+//! asker is told so; the engine is only asked for names and handed what was read. Threads that hang are not waited for,
+//! and there are never more than [`PLACES`] of them. Rates need an earlier reading: [`Counters::sample`] hands the
+//! engine one of all ports every few seconds, a dump of microseconds a link, never of a NIC's own statistics. Knows no
+//! netlink: the daemon says how to read.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! Read-only answers about counters: ports by readings that are handed in, rules as they were last read back. The one thing that is
-//! kept is what ports had counted before, for their rates. Nothing is asked for from here: an answer costs the engine no wait.
+//! Read-only answers about counters: ports by readings that are handed in, rules as they were last read back. The one
+//! thing that is kept is what ports had counted before, for their rates. Nothing is asked for from here: an answer
+//! costs the engine no wait.
 
 use std::collections::BTreeMap;
 

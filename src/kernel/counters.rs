@@ -1,8 +1,9 @@
-//! Reads what ports have counted: [`port_counters`] of all links in one dump, which costs microseconds a link and is asked for now
-//! and then, and [`nic_statistics`] of one link, for which the driver may ask its firmware and take its time.
+//! Reads what ports have counted: [`port_counters`] of all links in one dump, which costs microseconds a link and is
+//! asked for now and then, and [`nic_statistics`] of one link, for which the driver may ask its firmware and take its
+//! time.
 //!
-//! Decides nothing, keeps nothing, and may block: whoever calls has a thread for it. Sockets are opened for each call, in
-//! the network namespace of the calling thread.
+//! Decides nothing, keeps nothing, and may block: whoever calls has a thread for it. Sockets are opened for each call,
+//! in the network namespace of the calling thread.
 
 use std::io;
 

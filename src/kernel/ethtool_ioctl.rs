@@ -1,9 +1,11 @@
-//! A driver's own counters (`ethtool -S`), which the kernel gives only by `ioctl(SIOCETHTOOL)`. The one file with `unsafe`.
+//! A driver's own counters (`ethtool -S`), which the kernel gives only by `ioctl(SIOCETHTOOL)`. The one file with
+//! `unsafe`.
 //!
-//! The caller has to bring memory for as many counters as the driver has, and asks for their number first. Between the two
-//! questions it may have grown (mlx5 and bnxt have some for each queue), and kernels from before 2026 then write past what they
-//! were given. So answers go into pages of their own with one behind them that nobody can touch: the kernel stops there with
-//! `EFAULT`, and everything is asked again. What is in the answers is `wire::ethtool_stats`'s business.
+//! The caller has to bring memory for as many counters as the driver has, and asks for their number first. Between the
+//! two questions it may have grown (mlx5 and bnxt have some for each queue), and kernels from before 2026 then write
+//! past what they were given. So answers go into pages of their own with one behind them that nobody can touch: the
+//! kernel stops there with `EFAULT`, and everything is asked again. What is in the answers is `wire::ethtool_stats`'s
+//! business.
 #![allow(
     unsafe_code,
     reason = "mmap(2) and ioctl(2) on memory that the kernel writes"
@@ -81,9 +83,9 @@ fn ask(socket: &OwnedFd, dev: &str, request: &[u8], len: usize) -> nix::Result<F
             ifru_data: answer.pages.as_ptr().cast(),
         },
     };
-    // SAFETY: the file descriptor is open while `socket` is borrowed; `question` is a valid `ifreq` of which the kernel reads the
-    // name and the pointer, and writes nothing that is read here. Through the pointer it reads and writes `answer`'s own
-    // pages, which nobody else refers to, and beyond them only a page without access, where it stops.
+    // SAFETY: the file descriptor is open while `socket` is borrowed; `question` is a valid `ifreq` of which the kernel
+    // reads the name and the pointer, and writes nothing that is read here. Through the pointer it reads and writes
+    // `answer`'s own pages, which nobody else refers to, and beyond them only a page without access, where it stops.
     let result = unsafe {
         libc::ioctl(
             socket.as_raw_fd(),

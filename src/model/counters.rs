@@ -1,6 +1,6 @@
-//! What ports have counted, as the kernel tells it: a link's own counters, the part of them that the CPU saw, and what a NIC
-//! counts besides. Read on demand and now and then; rates are made of two readings in `view::counters`. Counters of rules are
-//! beside the rules ([`RuleCounters`](super::RuleCounters)).
+//! What ports have counted, as the kernel tells it: a link's own counters, the part of them that the CPU saw, and what
+//! a NIC counts besides. Read on demand and now and then; rates are made of two readings in `view::counters`. Counters
+//! of rules are beside the rules ([`RuleCounters`](super::RuleCounters)).
 
 use super::{Errno, IfIndex, Timestamp};
 

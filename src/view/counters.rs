@@ -1,9 +1,10 @@
-//! [`PortHistory`]: what ports had counted a few seconds ago, and the rates that follow from it. Given readings with their
-//! time; knows no clock. Memory: a handful of samples, 72 bytes a link each.
+//! [`PortHistory`]: what ports had counted a few seconds ago, and the rates that follow from it. Given readings with
+//! their time; knows no clock. Memory: a handful of samples, 72 bytes a link each.
 //!
 //! Drivers hand out counters that they refresh every second or two, so a rate over less is noise: it is made over about
-//! [`WINDOW`], and over a shorter time only at the start. What goes backwards was reset (a driver reloaded, a link made anew, or a
-//! counter of 32 bits that came round): nothing is made of what was before, since a missing rate is better than a wrong one.
+//! [`WINDOW`], and over a shorter time only at the start. What goes backwards was reset (a driver reloaded, a link made
+//! anew, or a counter of 32 bits that came round): nothing is made of what was before, since a missing rate is better
+//! than a wrong one.
 //!
 //! ```text
 //! samples        t-15  t-10   t-5    t          the reading that is asked about: now

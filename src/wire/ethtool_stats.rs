@@ -1,9 +1,11 @@
 //! What a NIC counts besides the link's own counters, in the two forms that the kernel has for it.
 //!
-//! - Standard groups (IEEE 802.3, RFC 2819) over ethtool's netlink: `ETHTOOL_MSG_STATS_GET`. A counter is a number whose name is in
-//!   a string set that the answer names: `ETHTOOL_MSG_STRSET_GET`. A histogram of packet sizes has bounds in place of names.
-//! - A driver's own (`ethtool -S`) only by ioctl, as two arrays: names of 32 bytes, and numbers. Their names are offered over
-//!   netlink too, but in one attribute, whose length has 16 bits: 1,200 names fill it, and some NICs have more.
+//! - Standard groups (IEEE 802.3, RFC 2819) over ethtool's netlink: `ETHTOOL_MSG_STATS_GET`. A counter is a number
+//!   whose name is in a string set that the answer names: `ETHTOOL_MSG_STRSET_GET`. A histogram of packet sizes has
+//!   bounds in place of names.
+//! - A driver's own (`ethtool -S`) only by ioctl, as two arrays: names of 32 bytes, and numbers. Their names are
+//!   offered over netlink too, but in one attribute, whose length has 16 bits: some 1,300 names fill it, and some NICs have
+//!   more.
 //!
 //! Follows `linux/ethtool_netlink.h` and `linux/ethtool.h`.
 

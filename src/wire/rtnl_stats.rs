@@ -1,7 +1,8 @@
 //! The counters of links: `RTM_GETSTATS`, with the CPU's part of those whose NIC forwards by itself.
 //!
-//! Follows `linux/if_link.h`. In the nest of `IFLA_STATS_LINK_OFFLOAD_XSTATS` only `IFLA_OFFLOAD_XSTATS_CPU_HIT` is read, which a
-//! link has or has not by its driver. `struct rtnl_link_stats64` grew over the years: what there is of it is taken.
+//! Follows `linux/if_link.h`. In the nest of `IFLA_STATS_LINK_OFFLOAD_XSTATS` only `IFLA_OFFLOAD_XSTATS_CPU_HIT` is
+//! read, which a link has or has not by its driver. `struct rtnl_link_stats64` grew over the years: what there is of it
+//! is taken.
 
 use super::netlink::{Attributes, Envelope, NLM_F_DUMP, u32_at};
 use crate::model::{IfIndex, LinkCounters, PortReading};

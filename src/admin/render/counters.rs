@@ -1,4 +1,5 @@
-//! `show counters` as text: a line for each way of a port, then the rules by kind; for one port all that is counted of it.
+//! `show counters` as text: a line for each way of a port, then the rules by kind; for one port all that is counted of
+//! it.
 
 use std::io::{self, Write};
 
