@@ -7,6 +7,8 @@
     reason = "a test may panic"
 )]
 
+#[path = "offload_engine/counters.rs"]
+mod counters;
 mod fake;
 #[path = "offload_engine/feedback.rs"]
 mod feedback;
@@ -34,6 +36,8 @@ struct World {
     now: u64,
     /// Rules that the driver does not take, and what it says: their port is going, it is busy, it can't.
     refuses: Option<Refuses>,
+    /// What each rule has counted.
+    counted: RuleCounters,
     /// What zebra was told, if it reads at any time.
     heard: Option<Vec<(&'static str, Told)>>,
 }
@@ -122,6 +126,7 @@ impl World {
             rules: BTreeMap::new(),
             now: 0,
             refuses,
+            counted: RuleCounters::default(),
             heard: None,
         };
         world.begin(Vec::new());
@@ -372,7 +377,7 @@ impl World {
                     cookie: Some(rule.cookie),
                     rule: Some(rule.clone()),
                     hardware: in_hardware,
-                    counters: RuleCounters::default(),
+                    counters: self.counted,
                 };
                 events.push(OffloadEvent::Rules {
                     block,
