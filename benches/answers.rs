@@ -109,6 +109,7 @@ impl World {
                 frames: 1,
                 skipped: 0,
                 updates,
+                read_at: std::time::Instant::now(),
             }));
             world.settle();
         }

@@ -245,6 +245,7 @@ impl World {
             frames: 1,
             skipped: 0,
             updates: vec![SourceUpdate::Route(update)],
+            read_at: std::time::Instant::now(),
         }));
     }
 
