@@ -104,8 +104,9 @@ impl Changes {
         let fits = new.feedback.fits(offload);
         changes.live("feedback.mode", fits && *mode != new.feedback.mode);
         changes.restart("feedback.mode", !fits && *mode != new.feedback.mode);
-        let AdminConfig { socket } = admin;
+        let AdminConfig { socket, metrics } = admin;
         changes.restart("admin.socket", *socket != new.admin.socket);
+        changes.restart("admin.metrics", *metrics != new.admin.metrics);
         let LogConfig { filter, format } = log;
         changes.live("log.filter", *filter != new.log.filter);
         changes.restart("log.format", *format != new.log.format);
