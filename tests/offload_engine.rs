@@ -7,6 +7,8 @@
     reason = "a test may panic"
 )]
 
+#[path = "offload_engine/doctor.rs"]
+mod doctor;
 mod fake;
 #[path = "offload_engine/feedback.rs"]
 mod feedback;
@@ -34,6 +36,10 @@ struct World {
     now: u64,
     /// Rules that the driver does not take, and what it says: their port is going, it is busy, it can't.
     refuses: Option<Refuses>,
+    /// `hw-tc-offload` can't be switched on.
+    refuses_features: bool,
+    /// What others have in a block.
+    others: Vec<ObservedRule>,
     /// What zebra was told, if it reads at any time.
     heard: Option<Vec<(&'static str, Told)>>,
 }
@@ -117,6 +123,8 @@ impl World {
             rules: BTreeMap::new(),
             now: 0,
             refuses: None,
+            refuses_features: false,
+            others: Vec::new(),
             heard: None,
         };
         world.begin(Vec::new());
@@ -355,6 +363,10 @@ impl World {
             RuleOpKind::DeleteQdisc { dev } => {
                 self.qdiscs.remove(&dev);
             }
+            RuleOpKind::SwitchOnFeature { .. } if self.refuses_features => {
+                let (errno, text) = (Errno(1), None);
+                result = Err(Refusal { errno, text });
+            }
             RuleOpKind::SwitchOnFeature { .. } => {}
             RuleOpKind::DumpQdiscs => {
                 events.push(OffloadEvent::Qdiscs(
@@ -370,9 +382,10 @@ impl World {
                     hardware: in_hardware,
                     counters: RuleCounters::default(),
                 };
+                let theirs = self.others.iter().filter(|rule| rule.place.block == block);
                 events.push(OffloadEvent::Rules {
                     block,
-                    rules: of_it.map(observed).collect(),
+                    rules: of_it.map(observed).chain(theirs.cloned()).collect(),
                     last: true,
                 });
             }

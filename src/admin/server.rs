@@ -30,7 +30,7 @@ use super::proto::{
 use super::socket::AdminSocket;
 use crate::engine::PlanWalk;
 use crate::engine::report::{self, OffloadRuleReport, RouteFilter};
-use crate::model::{KernelMatch, Prefix, RouteKey, TableId};
+use crate::model::{HostFacts, IfIndex, IfName, KernelMatch, Prefix, RouteKey, TableId};
 
 /// Slots of the route table that one question walks.
 const SLOTS_A_QUESTION: usize = 4096;
@@ -56,6 +56,9 @@ pub type SetLogFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 /// Asks the kernel which route takes an address.
 pub type KernelLookup = Box<dyn Fn(IpAddr) -> Option<KernelMatch> + Send + Sync>;
 
+/// Reads what the host shows about itself and these links; may take a while.
+pub type ReadHost = fn(&[(IfIndex, IfName)]) -> HostFacts;
+
 /// What the admin API needs of the daemon.
 #[allow(missing_debug_implementations, reason = "holds a closure")]
 pub struct Admin {
@@ -67,6 +70,8 @@ pub struct Admin {
     pub set_log_filter: SetLogFilter,
     /// For `explain`.
     pub kernel_lookup: KernelLookup,
+    /// For `doctor`.
+    pub host_facts: ReadHost,
 }
 
 /// Why the admin API ended before it was told to.
@@ -93,12 +98,14 @@ impl AdminSocket {
             started,
             set_log_filter,
             kernel_lookup,
+            host_facts,
         } = admin;
         let api = Api {
             engine,
             wall: Wall(started),
             set_log_filter,
             kernel_lookup,
+            host_facts,
             ended: ended.clone(),
         };
         let incoming = UnixListenerStream::new(self.listener()?);
@@ -131,6 +138,7 @@ struct Api {
     wall: Wall,
     set_log_filter: SetLogFilter,
     kernel_lookup: KernelLookup,
+    host_facts: ReadHost,
     ended: watch::Receiver<bool>,
 }
 
@@ -248,9 +256,17 @@ impl AdminApi for Api {
 
     async fn doctor(
         &self,
-        _: Request<DoctorRequest>,
+        request: Request<DoctorRequest>,
     ) -> Result<Response<Self::DoctorStream>, Status> {
-        let findings = self.engine.ask(|engine, _| engine.findings()).await?;
+        let frr = request.into_inner().frr.map(messages::frr);
+        let links = self.engine.ask(|engine, _| engine.doctor_links()).await?;
+        let read = self.host_facts;
+        let host = tokio::task::spawn_blocking(move || read(&links)).await;
+        let host = host.map_err(|_| Status::internal("the host could not be looked at"))?;
+        let findings = self
+            .engine
+            .ask(move |engine, _| engine.findings(&host, frr.as_ref()))
+            .await?;
         Ok(stream_all(findings, messages::finding))
     }
 

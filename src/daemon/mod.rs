@@ -201,6 +201,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         started: wall,
         set_log_filter: Box::new(move |filter| set_filter.set(filter)),
         kernel_lookup: Box::new(kernel::lookup),
+        host_facts: kernel::read_host,
     };
     let why = runtime.block_on(async {
         let (finish, finished) = tokio::sync::oneshot::channel::<()>();

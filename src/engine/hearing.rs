@@ -124,6 +124,8 @@ mod tests {
             version: FrrVersion::parse(version).unwrap(),
             module: FpmModule::DplaneFpmNl,
             waits,
+            table: None,
+            netns_vrfs: false,
         }
     }
 

@@ -206,6 +206,7 @@ pub struct Engine {
     // What the source is owed.
     feedback: feedback::Feedback,
     // For people.
+    evidence: doctor::Evidence,
     counters: Counters,
     notables: Notables,
 }
@@ -255,6 +256,7 @@ impl Engine {
             rescan: FxHashSet::default(),
             seed: 0x9e37_79b9_7f4a_7c15,
             feedback: feedback::Feedback::default(),
+            evidence: doctor::Evidence::default(),
             counters: Counters::default(),
             notables: Notables::default(),
             config,

@@ -31,9 +31,9 @@ use super::switch::{Audited, Switch};
 use crate::config::{OffloadConfig, OffloadMode};
 use crate::model::{
     Block, IfIndex, InHardware, NeighbourKey, ObservedRule, OffloadEvent, Reason, Refusal,
-    RouteKey, RuleOp, RuleOpKind, SwitchId, TableId, Ticket, Timestamp,
+    RouteKey, RuleOp, RuleOpKind, RulePlace, Runs, SwitchId, TableId, Ticket, Timestamp,
 };
-use crate::plan::{Env, GroupKey, PlannedPort, RuleKey};
+use crate::plan::{Env, GroupKey, PlannedPort, RuleKey, read_mark};
 use crate::reconcile::{Item, OpClass, Remedy, RuleWrite, RuleWriteKind, remedy};
 use crate::rib::SlotId;
 use crate::view::ports::{Port, Ports, Switch as SwitchPorts};
@@ -152,6 +152,13 @@ enum Job {
     RemoveStray,
 }
 
+/// How often a port's qdisc was deleted by others, and when last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Theft {
+    pub(super) count: u32,
+    pub(super) last: Timestamp,
+}
+
 /// The state of the offload.
 #[allow(
     clippy::struct_excessive_bools,
@@ -186,13 +193,13 @@ pub(super) struct Offload {
     next_retry: Timestamp,
     refresh_mirror_at: Option<Timestamp>,
     /// What was said of globs that match no port.
-    unmatched: BTreeSet<String>,
+    pub(super) unmatched: BTreeSet<String>,
     /// Filter rules, by digest, that a driver refused and that may run in software.
     pub(super) software_filters: BTreeMap<(SwitchKey, u64), Refusal>,
     /// Filter rules that are refused and have been told of.
     refused_filters: BTreeSet<(Block, Box<str>)>,
     /// The last refusal of a rule, for people.
-    last_refusal: Option<String>,
+    pub(super) last_refusal: Option<String>,
     /// Neighbours that are kept fresh because hardware forwards to them, and the kernel sees none of it.
     kept: FxHashSet<NeighbourKey>,
     next_keep: Timestamp,
@@ -200,6 +207,11 @@ pub(super) struct Offload {
     /// The operator says otherwise what switches can hold.
     limits_changed: bool,
     strays: Strays,
+    /// Rules of others that run in software, in blocks that have rules of ours or may get some.
+    pub(super) software_of_others: BTreeMap<Block, BTreeSet<RulePlace>>,
+    /// Qdiscs that somebody deleted.
+    pub(super) thefts: BTreeMap<IfIndex, Theft>,
+    refused_features: FxHashSet<IfIndex>,
     /// The end has come: nothing is started any more.
     pub(super) ending: bool,
 }
@@ -208,6 +220,11 @@ impl Offload {
     /// Whether anything is to be forwarded in hardware.
     pub(super) fn is_active(&self) -> bool {
         !self.switches.is_empty()
+    }
+
+    /// Whether a port's `hw-tc-offload` could not be switched on.
+    pub(super) fn was_refused_feature(&self, dev: IfIndex) -> bool {
+        self.refused_features.contains(&dev)
     }
 
     /// Whether it is known which switches there are.
@@ -272,6 +289,9 @@ impl Engine {
                     self.offload.wanted_dumps.insert(rule.place.block);
                 }
                 OffloadEvent::RuleGone(place) => {
+                    if let Some(places) = self.offload.software_of_others.get_mut(&place.block) {
+                        places.remove(&place);
+                    }
                     let lost = self
                         .offload
                         .switches
@@ -655,7 +675,9 @@ impl Engine {
                 self.offload.asked_qdiscs.remove(&dev);
             }
             Job::Feature(dev) => {
+                self.offload.refused_features.remove(&dev);
                 if let Err(refusal) = result {
+                    self.offload.refused_features.insert(dev);
                     self.note_refusal(
                         &format!("hw-tc-offload of {}", self.view.name_of(dev)),
                         refusal.errno,
@@ -684,6 +706,7 @@ impl Engine {
     }
 
     fn rules_listed(&mut self, block: Block, rules: Vec<ObservedRule>) {
+        let others = &mut self.offload.software_of_others;
         let switch = self.offload.switches.values_mut().find(|one| {
             let of_it = |port: &Port| one.sharing.listed_block_of(port) == block;
             one.ports.ports.iter().any(of_it)
@@ -692,6 +715,7 @@ impl Engine {
             self.strays_listed(block, rules);
             return;
         };
+        others.insert(block, software_of_others(&rules));
         one.listed.insert(block);
         one.sharing.recounted(block);
         if one.rules.is_started() {
@@ -719,6 +743,20 @@ impl Engine {
         }
         self.offload.ports_changed = true;
     }
+}
+
+/// Of a list of a block's rules, those that are not ours and that the CPU has to look at.
+fn software_of_others(rules: &[ObservedRule]) -> BTreeSet<RulePlace> {
+    let ours = |rule: &ObservedRule| {
+        rule.cookie
+            .is_some_and(|cookie| read_mark(cookie).is_some())
+    };
+    let in_software = |rule: &&ObservedRule| {
+        let runs = rule.rule.as_ref().map(|rule| rule.runs);
+        !ours(rule) && (!rule.hardware.in_hw || runs == Some(Runs::Either))
+    };
+    let theirs = rules.iter().filter(in_software);
+    theirs.map(|rule| rule.place).collect()
 }
 
 impl Offload {

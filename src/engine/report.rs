@@ -7,7 +7,7 @@ mod acl;
 mod doctor;
 
 pub use self::acl::{AclBlockReport, AclReport, AclState};
-pub use self::doctor::Finding;
+pub use self::doctor::{Finding, Pitfall};
 pub use super::Mended;
 use crate::model::ip_words::Verb;
 use crate::model::{

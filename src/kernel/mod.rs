@@ -11,6 +11,7 @@ pub mod batch;
 mod dump;
 mod fib_writer;
 mod filter_lists;
+mod host;
 mod listener;
 mod lookup;
 mod mirror_watch;
@@ -25,6 +26,7 @@ mod writer;
 
 pub use dump::DumpSocket;
 pub use fib_writer::{FibWriter, WriterConfig};
+pub use host::read as read_host;
 pub use listener::Listener;
 pub use lookup::lookup;
 pub use mirror_watch::MirrorWatch;

@@ -24,6 +24,9 @@ use crate::model::{
 use crate::plan::{ACL_SLOTS, Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
 use crate::view::ports::{Port, Ports, Switch as SwitchPorts};
 
+/// How long nobody must have deleted a port's qdisc for those who did to be forgotten.
+const PEACE: std::time::Duration = std::time::Duration::from_secs(3600);
+
 impl Engine {
     /// Makes switches of the ports that there are, and tells each which ports may admit.
     pub(super) fn replan_ports(&mut self, offload: &mut Offload, mode: OffloadMode) {
@@ -501,6 +504,13 @@ impl Engine {
             self.offload.ports_changed = true;
             if self.view.link(dev).is_some() {
                 self.counters.mended.rules += 1;
+                let theft = self.offload.thefts.entry(dev).or_default();
+                // Old ones are forgotten with the next one that comes after a long peace.
+                if self.now.since(theft.last) > PEACE {
+                    theft.count = 0;
+                }
+                theft.count += 1;
+                theft.last = self.now;
                 self.notables.push(
                     self.now,
                     Severity::Warn,

@@ -51,11 +51,17 @@ if ! at_least 10.7; then
     wait_until 20 'the daemon knows this zebra' hearing "$word"
     check 'and says what comes of it' says 1 'nothing is ever advertised'
     check 'in its log, too' grep -q 'nothing is ever advertised' "$LAB/r1/log/frr-offload"
+    check 'and doctor says it once' finds r1 zebra-waits-for-answers 'nothing is ever advertised'
     wait_until 20 'everything is in place' steady
     never 'r3 does not get it' bgp_has r3 10.20.1.0/24
     vtysh r1 'configure terminal' 'no fpm address' 'fpm address 127.0.0.1 port 2620'
     wait_until 20 'zebra dials anew' replayed_again
     check 'it is said once a zebra' says 1 'nothing is ever advertised'
+
+    # How much our answers make zebra say.
+    said() { grep -c 'Failed to find route\|not a request\|no table for' "$LAB/r1/run/frr/zebra.log" || true; }
+    say "zebra's log: $(wc -l <"$LAB/r1/run/frr/zebra.log") lines, of which $(said) are about our answers:"
+    say "$(grep -m 1 'Failed to find route\|no table for' "$LAB/r1/run/frr/zebra.log" || echo none)"
 
     section 'zebra without that option'
     frr_stop r1
@@ -63,6 +69,8 @@ if ! at_least 10.7; then
     frr_start r1 "$LAB/daemons" "$LAB/leaf.conf"
     wait_until 20 'the daemon knows this zebra too' says 2 'waits for its own kernel routes'
     wait_until 60 'r3 gets everything' bgp_converged
+    check 'doctor says once that answers are ignored, and nothing else' finds r1 zebra-ignores-answers "can't take answers in"
+    check 'which is no fault' finds_nothing r1
     lab_passed
     exit
 fi
@@ -77,6 +85,7 @@ check 'the daemon knows this zebra' hearing heeded
 check 'and says so' says 1 'it waits for answers, and takes them in'
 all_told() { offload r1 show status --json | jq -e '.feedback | .offloaded > 0 and .failed == 0 and .waiting == 0'; }
 wait_until 10 'each route is answered' all_told
+check 'doctor finds nothing' finds_nothing r1
 
 section 'No route is advertised before it forwards'
 signal r1/frr-offload STOP

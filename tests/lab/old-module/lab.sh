@@ -33,4 +33,6 @@ check 'traffic' reaches r3 10.20.1.1 10.30.1.1
 ipr r2 link set eth1 up
 wait_until 40 'the cable is back: both paths again' ours r1 10.20.1.0/24 'eth0 eth1'
 
+check 'doctor knows the module' finds r1 old-fpm-module 'older module'
+
 lab_passed
