@@ -30,7 +30,7 @@ use super::proto::{
 use super::socket::AdminSocket;
 use crate::engine::PlanWalk;
 use crate::engine::report::{self, OffloadRuleReport, RouteFilter};
-use crate::model::{HostFacts, IfIndex, IfName, KernelMatch, Prefix, RouteKey, TableId};
+use crate::model::{HostFacts, HostQuestion, KernelMatch, Prefix, RouteKey, TableId};
 
 /// Slots of the route table that one question walks.
 const SLOTS_A_QUESTION: usize = 4096;
@@ -56,8 +56,8 @@ pub type SetLogFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 /// Asks the kernel which route takes an address.
 pub type KernelLookup = Box<dyn Fn(IpAddr) -> Option<KernelMatch> + Send + Sync>;
 
-/// Reads what the host shows about itself and these links; may take a while.
-pub type ReadHost = fn(&[(IfIndex, IfName)]) -> HostFacts;
+/// Reads what the host shows about itself; may take a while.
+pub type ReadHost = fn(&HostQuestion) -> HostFacts;
 
 /// What the admin API needs of the daemon.
 #[allow(missing_debug_implementations, reason = "holds a closure")]
@@ -259,9 +259,10 @@ impl AdminApi for Api {
         request: Request<DoctorRequest>,
     ) -> Result<Response<Self::DoctorStream>, Status> {
         let frr = request.into_inner().frr.map(messages::frr);
-        let links = self.engine.ask(|engine, _| engine.doctor_links()).await?;
+        let question = self.engine.ask(|engine, _| engine.host_question());
+        let question = question.await?;
         let read = self.host_facts;
-        let host = tokio::task::spawn_blocking(move || read(&links)).await;
+        let host = tokio::task::spawn_blocking(move || read(&question)).await;
         let host = host.map_err(|_| Status::internal("the host could not be looked at"))?;
         let findings = self
             .engine

@@ -22,31 +22,34 @@ use rustc_hash::FxHashMap;
 use super::Engine;
 use super::report::Finding;
 use crate::config::OffloadMode;
-use crate::model::{FrrAnswer, HostFacts, IfIndex, IfName, NextHop, RouteKey};
+use crate::model::{
+    FrrAnswer, HostFacts, HostQuestion, IfIndex, IfName, NextHop, RouteKey, TableId,
+};
 
 /// Names that a finding has at most.
 const SHOWN: usize = 6;
 
-/// Echoes that are remembered: one is enough for a finding.
-const ECHOES: usize = 256;
+/// Routes that may be echoes, of which one is enough for a finding.
+const ECHOES: usize = 64;
 
 /// What a source's stream has shown of pitfalls since it dialled.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     /// zebra's own routes in a table that it should have left (`-R`).
     pub(super) unmapped: u64,
-    /// Routes that zebra took from the kernel, though only a sidecar writes such; with a next hop, where they came with one.
+    /// Routes that zebra took from the kernel, though perhaps only a sidecar writes such. With a 169.254 next hop, if that is
+    /// known: zebra also uses ids for them that it never announced (seen with 10.3).
     pub(super) echoes: FxHashMap<RouteKey, Option<NextHop>>,
 }
 
 impl Evidence {
     /// A route that zebra has from the kernel. A 169.254 address for a next hop, which no protocol announces, makes it an
-    /// echo, as does an object of ours.
-    pub(super) fn note_kernel_route(&mut self, key: RouteKey, object: bool, hops: &[NextHop]) {
+    /// echo; where hops can't be told, the kernel is asked.
+    pub(super) fn note_kernel_route(&mut self, key: RouteKey, hops: Option<&[NextHop]>) {
         let makeshift =
             |hop: &&NextHop| matches!(hop.via, Some(IpAddr::V4(via)) if via.is_link_local());
-        let hop = hops.iter().find(makeshift).copied();
-        if hop.is_none() && !object {
+        let hop = hops.and_then(|hops| hops.iter().find(makeshift).copied());
+        if hop.is_none() && hops.is_some() {
             self.echoes.remove(&key);
         } else if self.echoes.len() < ECHOES {
             self.echoes.insert(key, hop);
@@ -55,19 +58,24 @@ impl Evidence {
 }
 
 impl Engine {
-    /// The links whose facts [`Self::findings`] wants to know: those that routes use, and ports.
-    pub fn doctor_links(&self) -> Vec<(IfIndex, IfName)> {
+    /// What [`Self::findings`] wants to know of the host.
+    pub fn host_question(&self) -> HostQuestion {
         let mut links: BTreeSet<IfIndex> = self.links_in_use().into_keys().collect();
         if self.config.offload.mode != OffloadMode::Off {
             links.extend(self.ports().iter().map(|port| port.ifindex));
         }
         let known = links.into_iter().filter_map(|dev| self.view.link(dev));
-        known.map(|link| (link.index, link.name.clone())).collect()
+        let echoes = self.evidence.echoes.keys();
+        let echoes = echoes.filter(|key| key.table == TableId::MAIN);
+        HostQuestion {
+            links: known.map(|link| (link.index, link.name.clone())).collect(),
+            prefixes: echoes.map(|key| key.prefix).collect(),
+        }
     }
 
     /// All findings, the worst first.
     pub fn findings(&self, host: &HostFacts, frr: Option<&FrrAnswer>) -> Vec<Finding> {
-        let mut findings = self.zebra_findings(frr);
+        let mut findings = self.zebra_findings(host, frr);
         findings.extend(self.route_findings());
         let mut ports = Vec::new();
         if self.config.offload.mode != OffloadMode::Off {

@@ -191,23 +191,22 @@ impl Engine {
     fn note_evidence(&mut self, update: &RouteUpdate) {
         match &update.path {
             Some(path) if path.protocol == Protocol::KERNEL => {
-                let (object, hops) = match &path.hops {
-                    PathHops::None => (false, &[][..]),
-                    PathHops::Inline(hops) => (false, &hops[..]),
-                    PathHops::Id(id) if KernelNhId::new(id.0).is_some() => (true, &[][..]),
-                    // zebra gives what it took over an id of its own.
+                let hops = match &path.hops {
+                    PathHops::None => Some(&[][..]),
+                    PathHops::Inline(hops) => Some(&hops[..]),
                     PathHops::Id(id) => {
                         let id = NhRef {
                             epoch: self.session.epoch,
                             id: *id,
                         };
                         match self.groups.meaning(id) {
-                            Meaning::Group(group) => (false, self.groups.hops(group).hops()),
-                            Meaning::Blackhole | Meaning::Blocked(_) => (false, &[][..]),
+                            Meaning::Group(group) => Some(self.groups.hops(group).hops()),
+                            Meaning::Blackhole => Some(&[][..]),
+                            Meaning::Blocked(_) => None,
                         }
                     }
                 };
-                self.evidence.note_kernel_route(update.key, object, hops);
+                self.evidence.note_kernel_route(update.key, hops);
             }
             Some(_) => {
                 self.evidence.unmapped += u64::from(self.kernel_table(update.key.table).is_none());

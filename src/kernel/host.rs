@@ -4,10 +4,14 @@
 //! `NetworkManager` keeps a file a device in `/run/NetworkManager/devices`, systemd-networkd one a link in
 //! `/run/systemd/netif/links`, both named by the link's index; so nobody needs to be asked, and nothing is run.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::model::{HostFacts, IfIndex, IfName, LinkFacts, LinkSysctls, Networkd};
+use super::lookup;
+use crate::model::{
+    HostFacts, HostQuestion, IfIndex, IfName, LinkFacts, LinkSysctls, Networkd, Prefix,
+};
 
 /// Where systemd looks for a file of its own, the first that is found being the one; and for `networkd.conf.d`, of
 /// which all are read in the order of their names.
@@ -18,9 +22,14 @@ const SYSTEMD: [&str; 4] = [
     "usr/lib/systemd",
 ];
 
-/// Reads everything about these links. Takes some file reads a link.
-pub fn read(links: &[(IfIndex, IfName)]) -> HostFacts {
-    read_below(Path::new("/"), links)
+/// Reads everything that is asked. Takes some file reads a link, and a question to the kernel a prefix.
+pub fn read(question: &HostQuestion) -> HostFacts {
+    let HostQuestion { links, prefixes } = question;
+    let route = |prefix: &Prefix| Some((*prefix, lookup(prefix.addr())?));
+    HostFacts {
+        routes: prefixes.iter().filter_map(route).collect(),
+        ..read_below(Path::new("/"), links)
+    }
 }
 
 fn read_below(root: &Path, links: &[(IfIndex, IfName)]) -> HostFacts {
@@ -38,6 +47,7 @@ fn read_below(root: &Path, links: &[(IfIndex, IfName)]) -> HostFacts {
     HostFacts {
         all: link_sysctls(&net, "all"),
         links: links.iter().map(facts_of).collect(),
+        routes: BTreeMap::new(),
         forwarding6: number(&net.join("ipv6/conf/all/forwarding")),
         nexthop_compat_mode: number(&net.join("ipv4/nexthop_compat_mode")),
         multipath_hash: ["ipv4", "ipv6"]

@@ -6,7 +6,16 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::{FrrVersion, IfIndex};
+use super::{FrrVersion, IfIndex, IfName, KernelMatch, Prefix};
+
+/// What is to be read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostQuestion {
+    /// Links: those that routes use, and ports.
+    pub links: Vec<(IfIndex, IfName)>,
+    /// Prefixes of the main table.
+    pub prefixes: Vec<Prefix>,
+}
 
 /// The host, as it was a moment ago.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,6 +24,8 @@ pub struct HostFacts {
     pub all: LinkSysctls,
     /// The links that were asked about.
     pub links: BTreeMap<IfIndex, LinkFacts>,
+    /// What the kernel looks up for the prefixes of the main table that were asked about.
+    pub routes: BTreeMap<Prefix, KernelMatch>,
     /// `net.ipv6.conf.all.forwarding`, which alone decides.
     pub forwarding6: Option<u8>,
     /// `net.ipv4.nexthop_compat_mode`.

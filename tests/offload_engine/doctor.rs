@@ -86,19 +86,23 @@ impl World {
             content: Some(hop),
             protocol: 11,
         }));
-        self.says(SourceUpdate::Route(RouteUpdate {
-            key: key(MAIN, prefix),
-            path: Some(RoutePath {
-                protocol: Protocol(protocol),
-                kind: RouteKind::Unicast,
-                metric: 20,
-                mtu: None,
-                prefsrc: None,
-                hops: PathHops::Id(SourceNhId(id)),
-            }),
-            protocol: Protocol(protocol),
-        }));
+        self.says(by_id(prefix, id, protocol));
     }
+}
+
+fn by_id(prefix: &str, id: u32, protocol: u8) -> SourceUpdate {
+    SourceUpdate::Route(RouteUpdate {
+        key: key(MAIN, prefix),
+        path: Some(RoutePath {
+            protocol: Protocol(protocol),
+            kind: RouteKind::Unicast,
+            metric: 20,
+            mtu: None,
+            prefsrc: None,
+            hops: PathHops::Id(SourceNhId(id)),
+        }),
+        protocol: Protocol(protocol),
+    })
 }
 
 fn hop(via: &str, index: u32) -> SourceNextHop {
@@ -377,11 +381,32 @@ fn routes_without_groups_are_told_by_what_comes_and_by_what_is_set() {
 fn a_makeshift_route_that_zebra_took_from_the_kernel_is_a_loop() {
     let mut world = unnumbered(OFF);
     world.route_by_id("10.9.0.0/16", 32, 2, hop("169.254.0.1", 1));
-    let fix = Some("ip route del 10.9.0.0/16 via 169.254.0.1 dev eth1 table 254");
-    has(&world.findings(), Pitfall::FeedbackLoop, "10.9.0.0/16", fix);
+    let loops = Pitfall::FeedbackLoop;
+    let fix = Some("ip route del 10.9.0.0/16 table 254 via 169.254.0.1 dev eth1");
+    has(&world.findings(), loops, "10.9.0.0/16", fix);
     // What others route by the kernel is theirs.
     world.route_by_id("10.9.0.0/16", 33, 2, hop("10.0.1.2", 1));
     lacks(&world.findings(), Pitfall::FeedbackLoop);
+    // FRR 10.3 also uses ids that it does not announce: the kernel is asked.
+    world.says(by_id("10.9.0.0/16", 99, 2));
+    lacks(&world.findings(), Pitfall::FeedbackLoop);
+    let prefix: Prefix = "10.9.0.0/16".parse().unwrap();
+    assert_eq!(world.engine.host_question().prefixes, [prefix]);
+    let looked_up = |via: &str, protocol| {
+        let found = KernelMatch {
+            prefix,
+            protocol: Protocol(protocol),
+            metric: 5,
+            kind: MatchKind::Forward,
+            via: Some(via.parse().unwrap()),
+            dev: Some(dev(1)),
+        };
+        world.with_host(|host| drop(host.routes.insert(prefix, found)))
+    };
+    let fix = Some("table 254 via 169.254.0.1 dev eth1 proto 196 metric 5");
+    has(&looked_up("169.254.0.1", 196), loops, "10.9.0.0/16", fix);
+    lacks(&looked_up("10.0.1.2", 196), loops);
+    lacks(&looked_up("169.254.0.1", 1), loops);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use super::{Engine, quoted};
 use crate::config::SetUp;
 use crate::engine::hearing::Hearing;
 use crate::engine::report::{Finding, Pitfall, Severity};
-use crate::model::{FpmModule, FrrAnswer, FrrSettings, FrrVersion, TableId};
+use crate::model::{
+    FpmModule, FrrAnswer, FrrSettings, FrrVersion, HostFacts, NextHop, Protocol, RouteKey, TableId,
+};
 use crate::rib::PathTarget;
 
 /// The first FRR that sends IPv6 next hops whole without next-hop groups.
@@ -21,7 +23,7 @@ const GROUPS_ON: &str =
 const NEW_MODULE: &str = "sed -i 's/-M *\\(zebra_\\)\\?fpm[:a-z]*/-M dplane_fpm_nl/' /etc/frr/daemons && systemctl restart frr";
 
 impl Engine {
-    pub(super) fn zebra_findings(&self, frr: Option<&FrrAnswer>) -> Vec<Finding> {
+    pub(super) fn zebra_findings(&self, host: &HostFacts, frr: Option<&FrrAnswer>) -> Vec<Finding> {
         let settings = settings(frr);
         let mut findings = Vec::from_iter(self.zebra_missing(frr));
         if frr == Some(&FrrAnswer::Silent) {
@@ -38,7 +40,7 @@ impl Engine {
             ));
         }
         findings.extend(self.groups_off(settings));
-        findings.extend(self.feedback_loop());
+        findings.extend(self.feedback_loop(host));
         findings.extend(self.suppresses_alone(settings));
         findings
     }
@@ -62,7 +64,7 @@ impl Engine {
                 Some(load.to_owned()),
             ),
             Some(FrrAnswer::Settings(FrrSettings { fpm_address: None, .. })) => {
-                ("FRR has no `fpm address`".to_owned(), Some(dial))
+                ("FRR has no `fpm address` in force".to_owned(), Some(dial))
             }
             Some(FrrAnswer::Settings(FrrSettings { fpm_address: Some(address), .. }))
                 if !listen.iter().any(|listen| takes(*listen, *address)) =>
@@ -177,22 +179,42 @@ impl Engine {
         })
     }
 
-    fn feedback_loop(&self) -> Option<Finding> {
-        let (key, hop) = self.evidence.echoes.iter().min_by_key(|(key, _)| **key)?;
-        let more = match self.evidence.echoes.len() - 1 {
+    /// zebra ignores what we write. Another sidecar, or a script, may not know how.
+    fn feedback_loop(&self, host: &HostFacts) -> Option<Finding> {
+        let echo = |(key, hop): (&RouteKey, &Option<NextHop>)| {
+            let looked_up = host.routes.get(&key.prefix);
+            let (via, dev, more) = match looked_up.filter(|_| key.table == TableId::MAIN) {
+                Some(found)
+                    if found.prefix == key.prefix && found.protocol != Protocol::REDIRECT =>
+                {
+                    let more = format!(" proto {} metric {}", found.protocol.0, found.metric);
+                    (found.via?, found.dev?, more)
+                }
+                Some(_) => return None,
+                None => (hop.as_ref()?.via?, hop.as_ref()?.dev?, String::new()),
+            };
+            let makeshift = matches!(via, IpAddr::V4(via) if via.is_link_local());
+            let dev = self.view.name_of(dev);
+            makeshift.then(|| {
+                let dev = quoted(&dev);
+                let fix = format!(
+                    "ip route del {} table {} via {via} dev {dev}{more}",
+                    key.prefix, key.table
+                );
+                (key.prefix, fix)
+            })
+        };
+        let mut echoes: Vec<_> = self.evidence.echoes.iter().filter_map(echo).collect();
+        echoes.sort_unstable();
+        let others = match echoes.len().saturating_sub(1) {
             0 => String::new(),
             n => format!(" and {n} more"),
         };
-        let via = hop.and_then(|hop| Some((hop.via?, hop.dev?)));
-        let via = via.map_or_else(String::new, |(via, dev)| {
-            format!(" via {via} dev {}", quoted(&self.view.name_of(dev)))
-        });
+        let (prefix, fix) = echoes.into_iter().next()?;
         let text = format!(
-            "zebra has {}{more} from the kernel as a route of its own (K>* in `show ip route`), with a 169.254 next hop; it beats \
-             that of BGP: another sidecar, or a script, writes it with a protocol other than `redirect`",
-            key.prefix
+            "zebra has {prefix}{others} from the kernel as a route of its own (K>* in `show ip route`), with a 169.254 next hop; it \
+             beats that of BGP: another sidecar, or a script, writes it with a protocol other than `redirect`"
         );
-        let fix = format!("ip route del {}{via} table {}", key.prefix, key.table);
         Some(Pitfall::FeedbackLoop.found(text, fix))
     }
 

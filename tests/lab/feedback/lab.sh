@@ -35,6 +35,12 @@ says() {
         '[.[] | select(.kind == "zebra-known")] | length == $n and (.[-1].text | contains($text))' || { offload r1 show events; return 1; }
 }
 replayed_again() { offload r1 show status --json | jq -e '.sources[0].resyncs >= 2'; }
+# In one go zebra forgets the second when it is busy, and never dials again (seen with 10.3).
+dial_anew() {
+    frr_configure r1 'no fpm address'
+    wait_until 20 'zebra has hung up' not synced r1
+    frr_configure r1 'fpm address 127.0.0.1 port 2620'
+}
 announce() { ipr r2 addr add "${1%0/24}1/24" dev lan0; }
 stands_in_the_way() { ipr r1 route "$1" blackhole "$2" proto kernel metric 10; }
 
@@ -54,14 +60,11 @@ if ! at_least 10.7; then
     check 'and doctor says it once' finds r1 zebra-waits-for-answers 'nothing is ever advertised'
     wait_until 20 'everything is in place' steady
     never 'r3 does not get it' bgp_has r3 10.20.1.0/24
-    vtysh r1 'configure terminal' 'no fpm address' 'fpm address 127.0.0.1 port 2620'
+    dial_anew
     wait_until 20 'zebra dials anew' replayed_again
     check 'it is said once a zebra' says 1 'nothing is ever advertised'
 
-    # How much our answers make zebra say.
-    said() { grep -c 'Failed to find route\|not a request\|no table for' "$LAB/r1/run/frr/zebra.log" || true; }
-    say "zebra's log: $(wc -l <"$LAB/r1/run/frr/zebra.log") lines, of which $(said) are about our answers:"
-    say "$(grep -m 1 'Failed to find route\|no table for' "$LAB/r1/run/frr/zebra.log" || echo none)"
+    check "zebra's log has no word of our answers" not grep -i 'find route\|no table\|not a request' "$LAB/r1/run/frr/zebra.log"
 
     section 'zebra without that option'
     frr_stop r1
@@ -190,7 +193,7 @@ wait_until 20 'everything is in place' all_installed r1
 check 'that moved nothing in zebra' stays "$view" zebras_view
 check 'on the wire neither it nor we said a word' stays "$wire" on_the_wire
 check 'nor BGP' stays "$updates" updates_of_r3
-vtysh r1 'configure terminal' 'no fpm address' 'fpm address 127.0.0.1 port 2620'
+dial_anew
 wait_until 20 'zebra dials anew' replayed_again
 wait_until 20 'each route is answered again' all_told
 check 'it is said once a zebra what it is' says 1 'it waits for answers'
