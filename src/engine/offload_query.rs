@@ -91,7 +91,7 @@ impl Engine {
             (vec![self.offload.ports.plain(&self.view, config)], true)
         } else {
             let mut switches = self.offload.ports.switches(&self.view, config);
-            self.mark_software_filters(&self.offload, &mut switches);
+            self.place_filters(&self.offload, &mut switches);
             (switches, false)
         };
         switches

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::host::enslaved;
 use super::{Engine, count, for_each, listed, quoted};
 use crate::engine::offload::{OneSwitch, SwitchKey, Theft};
-use crate::engine::probe::{self, Verdict};
+use crate::engine::probe::{Verdict, truth};
 use crate::engine::report::{AclState, Finding, Pitfall, PortReport, Severity};
 use crate::model::{AclPlace, Block, IfIndex, IfName, Reason, RulePlace, Runs, SwitchId};
 use crate::plan::RuleKey;
@@ -131,7 +131,7 @@ impl Engine {
     fn features_refused(&self, ports: &[PortReport]) -> Option<Finding> {
         let refused = |port: &&PortReport| {
             port.hw_tc_offload == Some(false)
-                && self.offload.was_refused_feature(port.ifindex)
+                && self.offload.others.refused_features.contains(&port.ifindex)
                 && !port.reasons.contains(&Reason::TcOffloadOff)
         };
         let refused = ports.iter().filter(refused);
@@ -148,7 +148,7 @@ impl Engine {
     }
 
     fn thefts(&self) -> Vec<Finding> {
-        let recent = self.offload.thefts.iter();
+        let recent = self.offload.others.thefts.iter();
         let recent = recent.filter(|(_, theft)| self.now.since(theft.last) < THEFT);
         let finding = |(dev, theft): (&IfIndex, &Theft)| {
             let name = self.view.name_of(*dev);
@@ -181,7 +181,7 @@ impl Engine {
             rules.any(|rule| rule.rule.runs == Runs::Hardware)
         });
         let theirs = in_hardware.filter_map(|table| {
-            let places = self.offload.software_of_others.get(&table.block())?;
+            let places = self.offload.others.in_software.get(&table.block())?;
             Some((places.len(), places.first()?))
         });
         let finding = |(n, place): (usize, &RulePlace)| {
@@ -329,15 +329,14 @@ fn driver_finding(id: &SwitchId, one: &OneSwitch) -> Option<Finding> {
         Verdict::Fit(abilities) if abilities.missing.is_empty() => return None,
         Verdict::Fit(abilities) => (Pitfall::DriverLimits, abilities),
         Verdict::Unfit(abilities) => {
-            if let Some(why) = probe::truth(driver) {
-                let pitfall = if probe::lies(driver) {
+            if let Some((lies, why)) = truth(driver) {
+                let pitfall = if lies {
                     Pitfall::DriverLies
                 } else {
                     Pitfall::DriverUnfit
                 };
-                return Some(
-                    pitfall.found(format!("switch {id}: not used for routes: {why}"), None),
-                );
+                let text = format!("switch {id}: not used for routes: {why}");
+                return Some(pitfall.found(text, None));
             }
             (Pitfall::DriverUnfit, abilities)
         }
