@@ -7,6 +7,8 @@
     reason = "a test may panic"
 )]
 
+#[path = "offload_engine/counters.rs"]
+mod counters;
 #[path = "offload_engine/doctor.rs"]
 mod doctor;
 mod fake;
@@ -36,6 +38,8 @@ struct World {
     now: u64,
     /// Rules that the driver does not take, and what it says: their port is going, it is busy, it can't.
     refuses: Option<Refuses>,
+    /// What each rule has counted.
+    counted: RuleCounters,
     /// `hw-tc-offload` can't be switched on.
     refuses_features: bool,
     /// What others have in a block.
@@ -128,6 +132,7 @@ impl World {
             rules: BTreeMap::new(),
             now: 0,
             refuses,
+            counted: RuleCounters::default(),
             refuses_features: false,
             others: Vec::new(),
             heard: None,
@@ -384,7 +389,7 @@ impl World {
                     cookie: Some(rule.cookie),
                     rule: Some(rule.clone()),
                     hardware: in_hardware,
-                    counters: RuleCounters::default(),
+                    counters: self.counted,
                 };
                 let theirs = self.others.iter().filter(|rule| rule.place.block == block);
                 events.push(OffloadEvent::Rules {

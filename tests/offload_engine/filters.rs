@@ -191,18 +191,6 @@ fn a_driver_that_can_not_route_filters_where_it_can() {
     let refuses: Refuses = (95, can_not_rewrite);
     let mut world = World::with_driver(&format!("{AUTO}{rules}"), Some(refuses));
     world.pass(200);
-    for e in world.engine.events(0) {}
-    for a in world.engine.acl() {
-        println!(
-            "ACL {} {:?} {:?}",
-            a.name,
-            a.reason,
-            a.blocks
-                .iter()
-                .map(|b| (b.block, b.state, b.reason, b.error.clone()))
-                .collect::<Vec<_>>()
-        );
-    }
     let states = ["a", "b", "c"].map(|name| {
         let states = acl(&world, name)
             .blocks
