@@ -80,7 +80,7 @@ impl Engine {
         let mut ports = Vec::new();
         if self.config.offload.mode != OffloadMode::Off {
             ports = self.ports();
-            findings.extend(self.hardware_findings(&ports));
+            findings.extend(self.hardware_findings(host, &ports));
         }
         findings.extend(self.host_findings(host, &ports));
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

@@ -215,6 +215,18 @@ mends() {
     wait_until 20 "mended: ${fix:0:90}" finds_nothing "$1" "$2"
 }
 
+# mends_daemons ROUTER ID FRR.CONF: the same for a command that changes /etc/frr/daemons and restarts FRR, which here
+# no systemd does.
+mends_daemons() {
+    local fix
+    fix=$(fix_of "$1" "$2")
+    on "$1" sh -c "${fix% && systemctl restart frr}"
+    frr_stop "$1"
+    cp "$LAB/$1/etc/daemons" "$LAB/daemons.mended"
+    frr_start "$1" "$LAB/daemons.mended" "$3"
+    wait_until 60 "mended: ${fix:0:90}" finds_nothing "$1" "$2"
+}
+
 # ---- traffic -----------------------------------------------------------------------------------------
 
 # reaches ROUTER ADDRESS [SOURCE]: two pings go there and back.

@@ -7,7 +7,9 @@ use super::{Engine, count, for_each, listed, quoted};
 use crate::engine::offload::{OneSwitch, SwitchKey, Theft};
 use crate::engine::probe::{Verdict, truth};
 use crate::engine::report::{AclState, Finding, Pitfall, PortReport, Severity};
-use crate::model::{AclPlace, Block, IfIndex, IfName, Reason, RulePlace, Runs, SwitchId};
+use crate::model::{
+    AclPlace, Block, HostFacts, IfIndex, IfName, Reason, RulePlace, Runs, SwitchId,
+};
 use crate::plan::RuleKey;
 use crate::reconcile::{Item, OpClass, Remedy, remedy};
 
@@ -19,7 +21,7 @@ const HABIT: u32 = 2;
 const FULL: usize = 95;
 
 impl Engine {
-    pub(super) fn hardware_findings(&self, ports: &[PortReport]) -> Vec<Finding> {
+    pub(super) fn hardware_findings(&self, host: &HostFacts, ports: &[PortReport]) -> Vec<Finding> {
         let mut findings = self.legacy();
         let mut reasons: BTreeMap<Reason, Vec<&PortReport>> = BTreeMap::new();
         for port in ports {
@@ -32,7 +34,7 @@ impl Engine {
         }
         findings.extend(self.features_refused(ports));
         findings.extend(mtu_findings(ports));
-        findings.extend(self.thefts());
+        findings.extend(self.thefts(host));
         for (key, one) in &self.offload.switches {
             if let SwitchKey::Id(id) = key {
                 findings.extend(driver_finding(id, one));
@@ -147,7 +149,7 @@ impl Engine {
         })
     }
 
-    fn thefts(&self) -> Vec<Finding> {
+    fn thefts(&self, host: &HostFacts) -> Vec<Finding> {
         let recent = self.offload.others.thefts.iter();
         let recent = recent.filter(|(_, theft)| self.now.since(theft.last) < THEFT);
         let finding = |(dev, theft): (&IfIndex, &Theft)| {
@@ -158,11 +160,16 @@ impl Engine {
                 count(theft.count.into(), "time"),
                 self.now.since(theft.last).as_secs()
             );
-            // Open vSwitch does so when it gets a port, NetworkManager when it sets a device up.
-            let fix = format!(
-                "nmcli device set {0} managed no; ovs-vsctl --if-exists del-port {0}",
-                quoted(&name)
-            );
+            // Who does so when it sets up a link, or gets a port.
+            let managed = host.links.get(dev).is_some_and(|link| link.network_manager);
+            let mut links = self.view.links();
+            let fix = if managed {
+                Some(format!("nmcli device set {} managed no", quoted(&name)))
+            } else if links.any(|link| link.kind.as_deref() == Some("openvswitch")) {
+                Some(format!("ovs-vsctl --if-exists del-port {}", quoted(&name)))
+            } else {
+                None
+            };
             let found = Pitfall::QdiscStolen.found(text, fix);
             if theft.count < HABIT {
                 found.at(Severity::Info)

@@ -39,6 +39,8 @@ sed -i 's/ -R 5000//' "$LAB/r1/etc/daemons"
 cp "$LAB/r1/etc/daemons" "$LAB/daemons"
 frr_start r1 "$LAB/daemons" "$FRR_CONF/leaf.conf"
 wait_until 60 'set-up takeover, and zebra has no -R' finds r1 zebra-table-missing 'without -R 5000'
+mends_daemons r1 zebra-table-missing "$FRR_CONF/leaf.conf"
+wait_until 60 'the routes are ours' ours r1 10.20.1.0/24 'eth0 eth1'
 frr_stop r1
 fix=$(fix_of r1 zebra-not-connected) || fix=
 check 'without FRR doctor says to start it' test "$fix" = 'systemctl start frr'
