@@ -35,9 +35,9 @@ impl Engine {
         findings.extend(self.features_refused(ports));
         findings.extend(mtu_findings(ports));
         findings.extend(self.thefts(host));
+        findings.extend(self.driver_findings());
         for (key, one) in &self.offload.switches {
             if let SwitchKey::Id(id) = key {
-                findings.extend(driver_finding(id, one));
                 findings.extend(self.mixed_blocks(one));
                 findings.extend(self.refused_rules(id, one));
                 findings.extend(self.filling(id, one));
@@ -147,6 +147,25 @@ impl Engine {
                 for_each(&names, "ethtool -K $link hw-tc-offload on"),
             )
         })
+    }
+
+    /// Once for all switches of which the same is to be said.
+    fn driver_findings(&self) -> Vec<Finding> {
+        let mut said: Vec<((Pitfall, String), Vec<IfName>)> = Vec::new();
+        for (key, one) in &self.offload.switches {
+            let (SwitchKey::Id(id), Some(words)) = (key, driver_words(one)) else {
+                continue;
+            };
+            let name = id.to_string().into();
+            match said.iter_mut().find(|(before, _)| *before == words) {
+                Some((_, names)) => names.push(name),
+                None => said.push((words, vec![name])),
+            }
+        }
+        let finding = |((pitfall, text), names): ((Pitfall, String), Vec<IfName>)| {
+            pitfall.found(format!("switch {}: {text}", listed(&names)), None)
+        };
+        said.into_iter().map(finding).collect()
     }
 
     fn thefts(&self, host: &HostFacts) -> Vec<Finding> {
@@ -330,8 +349,9 @@ fn mtu_findings(ports: &[PortReport]) -> Vec<Finding> {
     switches.into_values().filter_map(finding).collect()
 }
 
-fn driver_finding(id: &SwitchId, one: &OneSwitch) -> Option<Finding> {
-    let driver = one.ports.driver().unwrap_or("its driver");
+/// What a driver can't, in words.
+fn driver_words(one: &OneSwitch) -> Option<(Pitfall, String)> {
+    let driver = one.ports.driver().unwrap_or("the driver");
     let (pitfall, abilities) = match one.verdict.as_ref()? {
         Verdict::Fit(abilities) if abilities.missing.is_empty() => return None,
         Verdict::Fit(abilities) => (Pitfall::DriverLimits, abilities),
@@ -342,29 +362,23 @@ fn driver_finding(id: &SwitchId, one: &OneSwitch) -> Option<Finding> {
                 } else {
                     Pitfall::DriverUnfit
                 };
-                let text = format!("switch {id}: not used for routes: {why}");
-                return Some(pitfall.found(text, None));
+                return Some((pitfall, format!("not used for routes: {why}")));
             }
             (Pitfall::DriverUnfit, abilities)
         }
     };
-    let missing: Vec<_> = abilities
-        .missing
-        .iter()
-        .map(|(what, refusal)| match refusal.text.as_deref() {
-            Some(text) => format!("no {what} ({text})"),
-            None => format!("no {what}"),
-        })
-        .collect();
-    let missing = missing.join(", ");
+    let missing = abilities.missing.iter().map(|(what, refusal)| {
+        let why = refusal.text.as_deref();
+        let why = why.map_or_else(String::new, |text| format!(" ({text})"));
+        format!("no {what}{why}")
+    });
+    let missing = missing.collect::<Vec<_>>().join(", ");
+    let layout = abilities.layout.name();
     let text = match pitfall {
         Pitfall::DriverLimits => {
-            format!(
-                "switch {id}, {driver}: {missing}; rules do without, in the {} layout",
-                abilities.layout.name()
-            )
+            format!("{driver}: {missing}; rules do without, in the {layout} layout")
         }
-        _ => format!("switch {id}, {driver}: not used for routes: {missing}"),
+        _ => format!("{driver}: not used for routes: {missing}"),
     };
-    Some(pitfall.found(text, None))
+    Some((pitfall, text))
 }

@@ -218,14 +218,14 @@ impl Engine {
         Some(Pitfall::FeedbackLoop.found(text, fix))
     }
 
+    /// Of a zebra that takes no answers in that is said already.
     fn suppresses_alone(&self, settings: Option<&FrrSettings>) -> Option<Finding> {
         let zebra = self.feedback.zebra.as_ref()?;
         let alone = settings?.suppress_fib_pending && !zebra.waits;
-        let heeded = Hearing::of(zebra) == Hearing::Heeded;
-        alone.then(|| {
+        (alone && Hearing::of(zebra) == Hearing::Heeded).then(|| {
             let text = "bgp suppress-fib-pending waits only for routes that zebra writes itself, not for those of frr-offload";
             let fix = "sed -i 's/^zebra_options=\"/&--asic-offload=notify_on_offload /' /etc/frr/daemons && systemctl restart frr";
-            Pitfall::SuppressAlone.found(text, heeded.then(|| fix.to_owned()))
+            Pitfall::SuppressAlone.found(text, fix.to_owned())
         })
     }
 

@@ -5,6 +5,8 @@
 . "$(dirname "$0")/../lib.sh"
 
 lab_init switch-doctor
+# To enter another tree costs a second in a VM, and there is no FRR in it that would answer.
+rm -f "$LAB/bin/vtysh"
 switch_router
 switch_lan h0 h1 h2
 both() { hops_to "$@" && hops_to "$@" 6; }
@@ -34,9 +36,6 @@ section 'What the kernel would do otherwise'
 sysctl -qw net.ipv4.conf.pf0vf1.forwarding=0
 wait_until 10 'a port that does not forward' finds sw not-forwarding 'pf0vf1: '
 mends sw not-forwarding
-sysctl -qw net.ipv4.conf.pf0vf2.rp_filter=1
-wait_until 10 'a strict port' finds sw strict-rp-filter 'pf0vf2: '
-mends sw strict-rp-filter
 ip link add br0 type bridge
 ipr sw link set pf0vf2 master br0
 wait_until 10 'a port of a bridge' finds sw port-enslaved 'pf0vf2 belongs to bridge br0'
