@@ -74,7 +74,7 @@ ipr r2 link set eth1 up
 
 section 'zebra'
 frr_configure r1 'no fpm address'
-wait_until 10 'no zebra, and vtysh says why' finds r1 zebra-not-connected 'FRR has no `fpm address`'
+wait_until 10 'no zebra, and vtysh says why' finds r1 zebra-not-connected 'in force'
 mends r1 zebra-not-connected
 wait_until 20 'the replay is over' synced r1
 wait_until 20 'all is well again' finds_nothing r1
