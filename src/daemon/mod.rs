@@ -216,6 +216,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         set_log_filter: Box::new(move |filter| set_filter.set(filter)),
         kernel_lookup: Box::new(kernel::lookup),
         counters,
+        host_facts: kernel::read_host,
     };
     let why = runtime.block_on(async {
         if let Err(error) = metrics.serve(scraper) {

@@ -212,6 +212,7 @@ pub struct Engine {
     feedback: feedback::Feedback,
     // For people.
     port_history: PortHistory,
+    evidence: doctor::Evidence,
     counters: Counters,
     writes: writes::Writes,
     followed: followed::Followed,
@@ -264,6 +265,7 @@ impl Engine {
             seed: 0x9e37_79b9_7f4a_7c15,
             feedback: feedback::Feedback::default(),
             port_history: PortHistory::default(),
+            evidence: doctor::Evidence::default(),
             counters: Counters::default(),
             writes: writes::Writes::default(),
             followed: followed::Followed::default(),

@@ -10,7 +10,7 @@ mod measures;
 
 pub use self::acl::{AclBlockReport, AclReport, AclState};
 pub use self::counters::{PortCountersReport, RuleTotals};
-pub use self::doctor::Finding;
+pub use self::doctor::{Finding, Pitfall};
 pub use self::measures::{MeasuresReport, NotReady, RouteCensus, WriteKind};
 pub use super::Mended;
 pub use super::followed::{Arrival, Sample};
