@@ -16,6 +16,8 @@ mod fake;
 mod feedback;
 #[path = "offload_engine/filters.rs"]
 mod filters;
+#[path = "offload_engine/measures.rs"]
+mod measures;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

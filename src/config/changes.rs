@@ -161,10 +161,11 @@ mod tests {
         assert_eq!(Changes::between(&old, &new), Changes::default());
         new.setup = SetUp::Takeover;
         new.kernel.metric = 12;
+        new.admin.metrics.clear();
         new.kernel.multipath_hash = MultipathHash::L4;
         let changes = Changes::between(&old, &new);
         assert_eq!(changes.live, ["kernel.multipath_hash"]);
-        assert_eq!(changes.restart, ["setup", "kernel.metric"]);
+        assert_eq!(changes.restart, ["setup", "kernel.metric", "admin.metrics"]);
         let applied = Changes::applied(&old, &new);
         assert_eq!(Changes::between(&old, &applied).restart, Vec::<&str>::new());
         assert_eq!(applied.kernel.multipath_hash, MultipathHash::L4);

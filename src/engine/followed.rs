@@ -1,6 +1,6 @@
-//! How long routes take, by the example of one at a time: from the read that brought it until the kernel has acknowledged it, and
-//! until its rule was read back. Following each would cost a clock a route and bytes in every record; one that is followed
-//! to its end before the next is taken shows the queues that all of them wait in.
+//! How long routes take, by the example of one at a time: from the read that brought it until the kernel has
+//! acknowledged it, and until its rule was read back. Following each would cost a clock a route and bytes in every
+//! record; one that is followed to its end before the next is taken shows the queues that all of them wait in.
 //!
 //! Knows no clock: whoever read says when, and whoever asks with [`Engine::poll_samples`] looks how long ago that is.
 
@@ -36,6 +36,8 @@ pub(super) struct Followed {
     offer: Option<Instant>,
     kernel: Option<(SlotId, Instant)>,
     rule: Option<(SlotId, Instant)>,
+    /// Rules were not planned yet since that began.
+    unplanned: bool,
     arrived: Vec<Sample>,
 }
 
@@ -68,7 +70,7 @@ impl Engine {
             if self.writes_routes() {
                 self.followed.kernel = Some((id, read_at));
             } else if self.offload.is_active() {
-                self.followed.rule = Some((id, read_at));
+                self.follow_rule(id, read_at);
             }
         }
     }
@@ -92,7 +94,19 @@ impl Engine {
             .rule
             .is_some_and(|(id, _)| self.slots.is_used(id) && self.awaits_rule(id));
         if self.offload.is_active() && !is_busy {
-            self.followed.rule = Some((id, read_at));
+            self.follow_rule(id, read_at);
+        }
+    }
+
+    fn follow_rule(&mut self, id: SlotId, read_at: Instant) {
+        self.followed.rule = Some((id, read_at));
+        self.followed.unplanned = true;
+    }
+
+    /// Rules were planned. One that needs no write any more, because it stood before the kernel has answered, is there.
+    pub(super) fn look_for_planned_rule(&mut self) {
+        if std::mem::take(&mut self.followed.unplanned) {
+            self.look_for_rule();
         }
     }
 
@@ -107,6 +121,10 @@ impl Engine {
         let Some((id, read_at)) = self.followed.rule else {
             return;
         };
+        // What stands may be that of an older route.
+        if self.followed.unplanned {
+            return;
+        }
         let offload = self.route_offload(id);
         let in_place = match (offload.state, offload.reason) {
             (OffloadState::Hardware, _) | (OffloadState::Software, None) => true,

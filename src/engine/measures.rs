@@ -69,11 +69,6 @@ impl Engine {
         all.flatten().collect()
     }
 
-    /// Whether routes that were not repeated are kept for now, if there are any.
-    pub const fn is_holding(&self) -> bool {
-        self.session.holding()
-    }
-
     fn standing(&self, id: SlotId) -> (KernelState, OffloadState, Option<Reason>) {
         let kernel = self.route_reason(id);
         let offload = self.route_offload(id);

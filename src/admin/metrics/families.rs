@@ -1,5 +1,5 @@
-//! Every metric: its name, its unit, its help, and where its value comes from. `docs/prometheus` and `docs/grafana` use these
-//! names.
+//! Every metric: its name, its unit, its help, and where its value comes from. `docs/prometheus` and `docs/grafana` use
+//! these names.
 //!
 //! Labels are words of enums, ports and switches, the source: never a prefix. All words of an enum are there from the
 //! beginning, so that a rule never compares with a series that does not exist yet; only what has a great many of them
@@ -17,7 +17,7 @@ use prometheus_client::registry::Unit;
 use super::exposition::Page;
 use super::process::Process;
 use super::pulse::Pulse;
-use super::scraper::{Census, Scrape};
+use super::scraper::{Census, Scrape, Told};
 use crate::admin::VERSION;
 use crate::engine::report::{
     FeedbackCounts, KernelState, MeasuresReport, Mended, OffloadCounts, OffloadState,
@@ -28,14 +28,17 @@ use crate::model::{Errno, Reason, WayCounters};
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Self {
+            told,
+            pulse,
+            process,
+        } = self;
+        let Told {
             status,
             census,
             measures,
             not_ready,
             ports,
-            pulse,
-            process,
-        } = self;
+        } = &**told;
         let page = &mut Page(encoder);
         let info = Info::new(vec![("version", VERSION)]);
         page.one(("frr_offload_build", None, "The version that runs."), &info)?;

@@ -1,8 +1,8 @@
 //! The HTTP side: `/metrics`, `/healthz`, `/readyz`. Plain HTTP/1.1 for reading only, one request a connection.
 //!
-//! A client gets so much time, so many bytes of request and one of a few places; when these run out the oldest connection gives
-//! way, so that silent ones keep nobody out. What is answered is made elsewhere ([`Scraper`]); nothing here waits for the
-//! engine longer than [`PATIENCE`].
+//! A client gets so much time, so many bytes of request and one of a few places; when these run out the oldest
+//! connection gives way, so that silent ones keep nobody out. What is answered is made elsewhere ([`Scraper`]); it
+//! waits no longer for the engine than Prometheus would.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -36,8 +36,6 @@ const CONNECTION_TIME: Duration = Duration::from_secs(30);
 /// How long the head of a request may be; the library takes no smaller number.
 const HEAD_BYTES: usize = 8192;
 const HEADERS: usize = 64;
-/// How long an answer may take to be made: less than the ten seconds that Prometheus waits.
-const PATIENCE: Duration = Duration::from_secs(8);
 /// How long the accepting rests after an error such as `EMFILE`, which would come again at once.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -145,7 +143,7 @@ async fn answer(request: &Request<Incoming>, scraper: &Scraper) -> Response<Full
             .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    let made = timeout(PATIENCE, async {
+    let made = async {
         match request.uri().path() {
             "/metrics" => metrics(request, scraper).await,
             "/healthz" => {
@@ -162,12 +160,10 @@ async fn answer(request: &Request<Incoming>, scraper: &Scraper) -> Response<Full
                 "there are /metrics, /healthz and /readyz\n".to_owned(),
             )),
         }
-    });
+    };
     match made.await {
-        Ok(Ok(response)) => response,
-        Ok(Err(Unanswered)) | Err(_) => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, format!("{Unanswered}\n"))
-        }
+        Ok(response) => response,
+        Err(Unanswered) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{Unanswered}\n")),
     }
 }
 

@@ -6,8 +6,9 @@
 //!                                                process: what the kernel knows about us
 //! ```
 //!
-//! A scrape changes nothing. It asks the engine as the admin API does, in questions that are short also for a million routes, and
-//! reads the rest from places where it is left for it: a slow client, or many of them, cost the engine nothing.
+//! A scrape changes nothing. It asks the engine as the admin API does, in questions that are short also for a million
+//! routes, and reads the rest from places where it is left for it: a slow client, or many of them, cost the engine
+//! nothing.
 
 mod exposition;
 mod families;

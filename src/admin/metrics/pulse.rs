@@ -1,5 +1,5 @@
-//! [`Pulse`]: what the engine's thread tells of itself while it works, for metrics to read at any time. A few plain stores a turn and
-//! a histogram's observation; nothing a route, and no lock that a scrape holds for long.
+//! [`Pulse`]: what the engine's thread tells of itself while it works, for metrics to read at any time. A few plain
+//! stores a turn and a histogram's observation; nothing a route, and no lock that a scrape holds for long.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

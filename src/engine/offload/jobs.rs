@@ -45,6 +45,7 @@ impl Engine {
         self.now = self.now.max(now);
         let before = out.len();
         self.poll_rules(budget, out);
+        self.look_for_planned_rule();
         self.writes.rules.hand_out(self.now, out.len() - before);
     }
 

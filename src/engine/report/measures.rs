@@ -1,11 +1,13 @@
-//! What metrics are made of besides `show status`: routes counted by how they stand, writes, switches, and whether all is well.
+//! What metrics are made of besides `show status`: routes counted by how they stand, writes, switches, and whether all
+//! is well.
 
 use std::time::Duration;
 
 use super::{AclState, KernelCounts, KernelState, OffloadCounts, OffloadState};
 use crate::model::{Errno, Reason, SwitchId};
 
-/// Routes by how they stand. Counted a slice of the table at a time: what changes meanwhile may be counted twice or not at all.
+/// Routes by how they stand. Counted a slice of the table at a time: what changes meanwhile may be counted twice or not at
+/// all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteCensus {
     /// Routes that a source has announced.
