@@ -195,6 +195,7 @@ fn nexthop(report: NextHopReport) -> proto::Nexthop {
     let NextHopReport {
         via,
         dev,
+        vrf,
         weight,
         onlink,
         mac,
@@ -211,6 +212,7 @@ fn nexthop(report: NextHopReport) -> proto::Nexthop {
         mac_from: mac_from.map(MacFrom::name).map(str::to_owned),
         kernel_via: text(kernel_via),
         state: reason.map_or("ready", Reason::code).to_owned(),
+        vrf: text(vrf),
     }
 }
 
@@ -251,6 +253,7 @@ pub(super) fn rule(report: OffloadRuleReport) -> proto::OffloadRule {
         kind,
         words,
         table,
+        vrf,
         prefix,
         hardware: InHardware { in_hw, count },
         state,
@@ -296,6 +299,7 @@ pub(super) fn rule(report: OffloadRuleReport) -> proto::OffloadRule {
         bytes: software_bytes.saturating_add(hardware_bytes),
         hardware_packets,
         hardware_bytes,
+        vrf: text(vrf),
     }
 }
 
@@ -396,6 +400,7 @@ pub(super) fn neighbour(report: NeighbourReport) -> proto::Neighbour {
     let NeighbourReport {
         dev,
         ifindex,
+        vrf,
         addr,
         mac,
         mac_from,
@@ -416,6 +421,7 @@ pub(super) fn neighbour(report: NeighbourReport) -> proto::Neighbour {
         owner: owner.map(|owner| owner.name().to_owned()),
         users,
         reason: code(reason),
+        vrf: text(vrf),
     }
 }
 
@@ -455,6 +461,7 @@ pub(super) fn explanation(address: String, report: ExplainReport) -> proto::Expl
     let ExplainReport {
         key,
         table,
+        vrf,
         steps,
         verdict,
         reason,
@@ -472,6 +479,7 @@ pub(super) fn explanation(address: String, report: ExplainReport) -> proto::Expl
         verdict: verdict.name().to_owned(),
         reason: code(reason),
         prefix: text(key.map(|key| key.prefix)),
+        vrf: text(vrf),
     }
 }
 

@@ -30,7 +30,7 @@ use super::proto::{
 use super::socket::AdminSocket;
 use crate::engine::PlanWalk;
 use crate::engine::report::{self, OffloadRuleReport, RouteFilter};
-use crate::model::{KernelMatch, Prefix, RouteKey, TableId};
+use crate::model::{IfIndex, KernelMatch, Prefix, RouteKey, TableId};
 
 /// Slots of the route table that one question walks.
 const SLOTS_A_QUESTION: usize = 4096;
@@ -54,7 +54,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub type SetLogFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// Asks the kernel which route takes an address.
-pub type KernelLookup = Box<dyn Fn(IpAddr) -> Option<KernelMatch> + Send + Sync>;
+pub type KernelLookup = Box<dyn Fn(IpAddr, Option<IfIndex>) -> Option<KernelMatch> + Send + Sync>;
 
 /// What the admin API needs of the daemon.
 #[allow(missing_debug_implementations, reason = "holds a closure")]
@@ -322,8 +322,12 @@ impl AdminApi for Api {
             None => table.map_or(TableId::MAIN, TableId),
         };
         let is_address = target.len() == target.family().max_len();
-        let kernel = (is_address && table == TableId::MAIN)
-            .then(|| (self.kernel_lookup)(target.addr()))
+        let vrf = self
+            .engine
+            .ask(move |engine, _| engine.vrf_device(table))
+            .await?;
+        let kernel = (is_address && (table == TableId::MAIN || vrf.is_some()))
+            .then(|| (self.kernel_lookup)(target.addr(), vrf))
             .flatten();
         let report = self
             .engine

@@ -30,7 +30,7 @@ use super::report::Severity;
 use super::switch::{Audited, Switch};
 use crate::config::{OffloadConfig, OffloadMode};
 use crate::model::{
-    Block, IfIndex, InHardware, NeighbourKey, ObservedRule, OffloadEvent, Reason, Refusal,
+    Block, IfIndex, IfName, InHardware, NeighbourKey, ObservedRule, OffloadEvent, Reason, Refusal,
     RouteKey, RuleOp, RuleOpKind, SwitchId, TableId, Ticket, Timestamp,
 };
 use crate::plan::{Env, GroupKey, PlannedPort, RuleKey};
@@ -127,6 +127,14 @@ impl OneSwitch {
         };
         let mut refusals = unfit.iter().map(|(_, refusal)| refusal);
         lost && self.rules.is_empty() && refusals.any(|refusal| refusal.errno.0 == ENODEV)
+    }
+
+    /// Ports that look up another table than before.
+    fn moved_to(&self, ports: &SwitchPorts) -> Vec<(IfName, TableId)> {
+        let before = |dev| self.ports.ports.iter().find(|port| port.dev == dev);
+        let moved = |port: &&Port| before(port.dev).is_some_and(|old| old.table != port.table);
+        let moved = ports.ports.iter().filter(moved);
+        moved.map(|port| (port.name.clone(), port.table)).collect()
     }
 
     /// The families that the driver can route.

@@ -504,6 +504,7 @@ impl Engine {
             kind,
             words: shown.map(|rule| rule.rule.words(&name)),
             table,
+            vrf: table.and_then(|table| Some(self.view.vrf_of(table)?.name.clone())),
             prefix,
             hardware: entry.hardware,
             state,

@@ -223,6 +223,8 @@ pub struct NextHopReport {
     pub via: Option<IpAddr>,
     /// The link's name, or its number when the link does not exist.
     pub dev: Option<IfName>,
+    /// The VRF that it is in.
+    pub vrf: Option<IfName>,
     /// Weight from 1.
     pub weight: u32,
     /// As announced.
@@ -342,6 +344,8 @@ pub struct NeighbourReport {
     pub dev: IfName,
     /// Its number.
     pub ifindex: IfIndex,
+    /// The VRF that it is in.
+    pub vrf: Option<IfName>,
     /// The address as FRR means it.
     pub addr: IpAddr,
     /// The Ethernet address in use.
@@ -400,6 +404,8 @@ pub struct OffloadRuleReport {
     pub words: Option<RuleWords>,
     /// The table that it belongs to; `None` for what tables share.
     pub table: Option<TableId>,
+    /// The VRF device of that table.
+    pub vrf: Option<IfName>,
     /// The prefix that it is for.
     pub prefix: Option<Prefix>,
     /// What the driver says of it.
@@ -642,6 +648,8 @@ pub struct ExplainReport {
     pub key: Option<RouteKey>,
     /// The table that was looked at.
     pub table: TableId,
+    /// The VRF device of that table.
+    pub vrf: Option<IfName>,
     /// A line a stage of the turn.
     pub steps: Vec<ExplainStep>,
     /// What happens to the packet.

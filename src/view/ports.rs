@@ -374,6 +374,12 @@ impl Ports {
             instances.any(|i| i.handle == port.handle && i.switchdev == Some(false))
         });
         let conf = self.confs.get(&dev).copied().unwrap_or_default();
+        // In a VRF `iif` means its device, too: always for IPv6, and for IPv4 in newer kernels.
+        let names: Vec<&str> = [Some(link), link.master.and_then(|dev| links.link(dev))]
+            .into_iter()
+            .flatten()
+            .map(|link| &*link.name)
+            .collect();
         Port {
             dev,
             name: link.name.clone(),
@@ -390,13 +396,13 @@ impl Ports {
             ipv4: Treatment {
                 forwarding: conf.forwarding_v4,
                 strict_rp_filter: conf.rp_filter.max(self.all.rp_filter) == STRICT,
-                policy_rule: self.has_policy(Family::V4, &link.name),
+                policy_rule: self.has_policy(Family::V4, &names),
                 filtered: self.has_filter(Family::V4),
             },
             ipv6: Treatment {
                 forwarding: self.all.forwarding_v6,
                 strict_rp_filter: false,
-                policy_rule: self.has_policy(Family::V6, &link.name),
+                policy_rule: self.has_policy(Family::V6, &names),
                 filtered: self.has_filter(Family::V6),
             },
             software_acl: false,
@@ -409,9 +415,9 @@ impl Ports {
         filters.any(|filter| filter.families[family as usize])
     }
 
-    fn has_policy(&self, family: Family, name: &str) -> bool {
+    fn has_policy(&self, family: Family, names: &[&str]) -> bool {
         let mut rules = self.rules.iter().filter(|rule| rule.family == family);
-        rules.any(|rule| rule.iif.as_deref().is_none_or(|iif| iif == name))
+        rules.any(|rule| rule.iif.as_deref().is_none_or(|iif| names.contains(&iif)))
     }
 }
 

@@ -98,7 +98,9 @@ impl Engine {
                     one.rules.set_hop(hop, rule);
                 }
                 let before = one.groups.insert(group, wish.clone());
-                moved |= before.as_ref().map(|b| b.target) != Some(wish.target);
+                moved |= before.is_none_or(|before| {
+                    (before.target, &before.tables) != (wish.target, &wish.tables)
+                });
                 if wish.target == Ok(Target::Group(group)) {
                     one.with(&facts, |rules, env| {
                         rules.set_group(env, group, &wish.members);

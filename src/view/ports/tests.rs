@@ -213,6 +213,28 @@ fn a_policy_rule_concerns_its_link_and_family() {
 }
 
 #[test]
+fn a_policy_rule_for_a_vrf_concerns_its_ports() {
+    let (mut ports, mut links) = ready();
+    let vrf = Link {
+        vrf_table: Some(TableId(1001)),
+        kind: Some("vrf".into()),
+        ..link(10, "red", None)
+    };
+    ports.apply(&OffloadEvent::PolicyRules(vec![PolicyRule {
+        family: Family::V4,
+        preference: 100,
+        iif: Some("red".into()),
+    }]));
+    links.push(vrf.clone());
+    assert_eq!(refusals(&ports, links.clone()), (vec![], vec![]));
+    for link in &mut links[..2] {
+        link.master = Some(vrf.index);
+    }
+    let policy = vec![Reason::PolicyRule];
+    assert_eq!(refusals(&ports, links), (policy, vec![]));
+}
+
+#[test]
 fn a_filter_concerns_its_families_unless_the_operator_says_otherwise() {
     let (mut ports, links) = ready();
     let filters = |families: &[[bool; 2]]| {
