@@ -141,6 +141,7 @@ pub(super) fn routes() -> Vec<proto::Route> {
     };
     refused.key.table = TableId(10);
     refused.nexthops.truncate(1);
+    refused.nexthops[0].vrf = Some("red".into());
     refused.nexthops[0].mac = None;
     refused.nexthops[0].mac_from = None;
     refused.nexthops[0].kernel_via = None;
