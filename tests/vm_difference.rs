@@ -46,7 +46,7 @@ use random::Random;
 /// Packets of one table, and of one step.
 const BATCH: usize = 1_000;
 const STEP_BATCH: usize = 96;
-const ROUTES: usize = 160;
+const ROUTES: usize = 240;
 /// As many rules, at all ports together, as CI has time for; and what is done at a time to get there.
 const BIG_TABLE: usize = 5_000;
 const MORE_ROUTES: usize = 800;
@@ -78,7 +78,7 @@ fn on_the_switch(test: impl FnOnce(World)) {
 fn hardware_and_kernel_treat_every_packet_alike() {
     on_the_switch(|mut world| {
         random_tables(&mut world, number("DIFFERENCE_PACKETS", 10_000) as usize);
-        changes(&mut world, number("DIFFERENCE_STEPS", 24));
+        changes(&mut world, number("DIFFERENCE_STEPS", 28));
         a_full_table(&mut world);
     });
 }
