@@ -12,7 +12,7 @@ use super::proto;
 use crate::engine::report::{
     EventReport, ExplainReport, ExplainStep, FeedbackCounts, Finding, GroupReport, KernelCounts,
     Mended, NeighbourReport, NextHopReport, OffloadCounts, OffloadRuleReport, PlanLine, PortReport,
-    RouteReport, RouteSummary, SourceReport, StatusReport,
+    RoomReport, RouteReport, RouteSummary, SourceReport, StatusReport,
 };
 use crate::model::{
     Block, Errno, Family, Handle, InHardware, MacFrom, Reason, RouteKey, RuleCounters, RuleWords,
@@ -303,7 +303,25 @@ pub(super) fn rule(report: OffloadRuleReport) -> proto::OffloadRule {
     }
 }
 
-pub(super) fn offload_summary(rules: &[OffloadRuleReport]) -> proto::OffloadSummary {
+fn room(report: RoomReport) -> proto::OffloadRoom {
+    let RoomReport {
+        switch,
+        used,
+        capacity,
+        waiting,
+    } = report;
+    proto::OffloadRoom {
+        switch: text(switch),
+        used: used as u64,
+        capacity: capacity.map(|capacity| capacity as u64),
+        waiting: waiting as u64,
+    }
+}
+
+pub(super) fn offload_summary(
+    rules: &[OffloadRuleReport],
+    rooms: Vec<RoomReport>,
+) -> proto::OffloadSummary {
     let mut counts: BTreeMap<_, (u64, u64)> = BTreeMap::new();
     for rule in rules {
         let (rules, in_hw) = counts
@@ -327,6 +345,7 @@ pub(super) fn offload_summary(rules: &[OffloadRuleReport]) -> proto::OffloadSumm
         total: rules.len() as u64,
         in_hw,
         counts: counts.collect(),
+        rooms: rooms.into_iter().map(room).collect(),
     }
 }
 

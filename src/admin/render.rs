@@ -253,7 +253,23 @@ pub(super) fn offload_summary<W: Write>(
     let rows: Vec<_> = summary.counts.iter().map(row).collect();
     table.write(screen, &rows)?;
     let rules = plural(summary.total, "rule");
-    writeln!(screen.out, "{rules}, {} in hardware", summary.in_hw)
+    writeln!(screen.out, "{rules}, {} in hardware", summary.in_hw)?;
+    for room in &summary.rooms {
+        let Some(capacity) = room.capacity else {
+            continue;
+        };
+        let switch = room.switch.as_deref().unwrap_or("software");
+        let waiting = match room.waiting {
+            1 => "1 prefix waits".to_owned(),
+            many => format!("{many} prefixes wait"),
+        };
+        let used = room.used;
+        writeln!(
+            screen.out,
+            "switch {switch}: {used} of {capacity} rules in use, {waiting} for room"
+        )?;
+    }
+    Ok(())
 }
 
 /// `show ports`.

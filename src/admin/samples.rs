@@ -294,7 +294,13 @@ pub(super) fn rules() -> Vec<proto::OffloadRule> {
 }
 
 pub(super) fn offload_summary() -> proto::OffloadSummary {
-    messages::offload_summary(&rule_reports())
+    let room = RoomReport {
+        switch: Some(switch()),
+        used: 118,
+        capacity: Some(120),
+        waiting: 7,
+    };
+    messages::offload_summary(&rule_reports(), vec![room])
 }
 
 pub(super) fn ports() -> Vec<proto::Port> {

@@ -226,7 +226,8 @@ impl AdminApi for Api {
         request: Request<OffloadRequest>,
     ) -> Result<Response<OffloadSummary>, Status> {
         let (rules, _) = self.rules(request).await?;
-        Ok(Response::new(messages::offload_summary(&rules)))
+        let rooms = self.engine.ask(|engine, _| engine.rooms()).await?;
+        Ok(Response::new(messages::offload_summary(&rules, rooms)))
     }
 
     async fn show_ports(

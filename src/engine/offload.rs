@@ -522,6 +522,17 @@ impl Engine {
             let (used, Some(capacity)) = one.rules.plan().usage() else {
                 continue;
             };
+            let evicted = one.rules.take_evicted();
+            if let Some(first) = evicted.first() {
+                let text = format!(
+                    "switch {}: there is room for {capacity} rules, so {} prefixes left hardware, the last of the order first: {}",
+                    ports::switch_name(key),
+                    evicted.len(),
+                    self.view.route_text(*first)
+                );
+                self.notables
+                    .push(self.now, Severity::Warn, "table-full", text);
+            }
             let marks = FULL.into_iter();
             let reached = marks.filter(|mark| used * 100 >= capacity * mark).max();
             let reached = reached.unwrap_or(0);

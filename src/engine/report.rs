@@ -496,6 +496,19 @@ impl RuleState {
     }
 }
 
+/// The room in the table of a switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomReport {
+    /// `None` for plain links.
+    pub switch: Option<SwitchId>,
+    /// Rules in use, those that ports share counted once.
+    pub used: usize,
+    /// As many as the operator says that there may be, or as a full table has taught.
+    pub capacity: Option<usize>,
+    /// Prefixes that wait for room.
+    pub waiting: usize,
+}
+
 /// Which rules: everything given must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OffloadRuleFilter {

@@ -154,6 +154,8 @@ pub struct SwitchPlan {
     /// With so much room nothing of what waits fits, as far as all of it was tried.
     hopeless: Option<usize>,
     changed: FxHashSet<Changed>,
+    /// Prefixes that had to go for want of room, since that was last asked.
+    evicted: Vec<RouteKey>,
 }
 
 impl SwitchPlan {
@@ -173,6 +175,7 @@ impl SwitchPlan {
             refill: Refill::Done,
             hopeless: None,
             changed: FxHashSet::default(),
+            evicted: Vec::new(),
         }
     }
 
@@ -196,6 +199,16 @@ impl SwitchPlan {
     /// Rules in use, and what may be used.
     pub fn usage(&self) -> (usize, Option<usize>) {
         (self.used + self.limits.overhead, self.limits.capacity)
+    }
+
+    /// How many prefixes wait for room.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Prefixes that had to go for want of room since the last call, in the order in which they went.
+    pub fn take_evicted(&mut self) -> Vec<RouteKey> {
+        std::mem::take(&mut self.evicted)
     }
 
     /// The limits.
@@ -528,6 +541,7 @@ impl SwitchPlan {
                 {
                     self.demote(env, parent);
                     self.wait_evicted(env, parent);
+                    self.evicted.push(parent);
                     return;
                 }
             }
@@ -545,6 +559,7 @@ impl SwitchPlan {
             };
             self.demote(env, key);
             self.wait_evicted(env, key);
+            self.evicted.push(key);
         }
         self.try_eased(env);
     }

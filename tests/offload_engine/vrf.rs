@@ -78,6 +78,19 @@ fn a_route_that_leaks_is_the_kernels_until_its_next_hop_is_in_its_vrf() {
 }
 
 #[test]
+fn a_switch_without_ports_in_the_vrf_has_nothing_to_say() {
+    for other in [5, 8] {
+        let mut world = World::new("offload.mode = \"auto\"");
+        world.link(1, |link| link.switch = Some(SwitchId([other].into())));
+        moves(&mut world, 3, (MAIN, BLUE), Some(9));
+        world.zebra(&[]);
+        world.route(BLUE, "10.9.0.0/16", Some(("10.0.2.2", 2)));
+        let leaks = (OffloadState::Software, Some(Reason::OtherVrf));
+        assert_eq!(state(&world, BLUE, "10.9.0.0/16"), leaks, "{other}");
+    }
+}
+
+#[test]
 fn a_route_to_another_vrf_s_own_device_leaks() {
     let mut world = World::new("");
     world.zebra(&[("10.9.0.0/16", Some(("10.7.0.1", 9)))]);

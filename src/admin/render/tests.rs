@@ -69,6 +69,7 @@ veth0        0     1    0x2a  stray      -  stray      no        0              
 5e7f01  route  failed         1      0
 5e7f01  hop    installed      1      1
 4 rules, 2 in hardware
+switch 5e7f01: 118 of 120 rules in use, 7 prefixes wait for room
 ",
     );
 }
