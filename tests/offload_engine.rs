@@ -12,6 +12,8 @@ mod fake;
 mod feedback;
 #[path = "offload_engine/filters.rs"]
 mod filters;
+#[path = "offload_engine/full.rs"]
+mod full;
 #[path = "offload_engine/vrf.rs"]
 mod vrf;
 
