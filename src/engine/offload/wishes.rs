@@ -40,6 +40,15 @@ pub(in crate::engine) struct World {
 }
 
 impl World {
+    /// Whether a neighbour with that address is in a subnet. To others leads a route of another VRF, say, or none at all.
+    pub(super) fn is_host(&self, key: RouteKey) -> bool {
+        let on_link = |subnet: RouteKey| {
+            let best = self.mirror.best(subnet.table, subnet.prefix);
+            best.is_some_and(|route| matches!(route.kind, ForeignKind::OnLink(_)))
+        };
+        self.lookup.parent(key).is_some_and(on_link)
+    }
+
     /// Hosts that are looked up right below one of these prefixes, or may have been before it went: their subnet came, went, or
     /// has a longer prefix inside now.
     pub(super) fn hosts_right_below(&self, keys: &[RouteKey]) -> Vec<RouteKey> {
