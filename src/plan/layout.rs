@@ -102,6 +102,13 @@ pub struct PlannedPort {
     pub software: bool,
 }
 
+impl PlannedPort {
+    /// Whether it lets packets of any family on to the routes. One that does not has filter rules all the same.
+    pub const fn admits(&self) -> bool {
+        self.families[0] || self.families[1]
+    }
+}
+
 /// What a chain is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChainUse {

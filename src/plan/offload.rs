@@ -23,10 +23,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::hops::{Group, Hop};
+use self::waiting::Waiting;
 use super::{Env, GroupKey, Limits, last_inside};
 use crate::model::{Family, IfIndex, MacAddr, Prefix, Reason, RouteKey, TableId};
 
 mod hops;
+mod waiting;
 
 /// What identifies a hop in hardware: a neighbour, and the family of the packets (TTL or hop limit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,20 +121,6 @@ const fn rank(key: RouteKey) -> Rank {
     (Reverse(key.prefix.len()), key)
 }
 
-/// Where the refill goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refill {
-    /// Nowhere: nothing has changed since all were tried.
-    Done,
-    /// With the first that waits.
-    Start,
-    /// Behind this one.
-    Behind(Rank),
-}
-
-/// Candidates looked at in one call of [`SwitchPlan::refill`].
-const REFILL: usize = 4096;
-
 /// The plan of one switch.
 #[derive(Debug)]
 pub struct SwitchPlan {
@@ -143,16 +131,9 @@ pub struct SwitchPlan {
     /// Rules of prefixes, buckets and hops in use.
     used: usize,
     admitted: BTreeSet<Rank>,
-    waiting: BTreeSet<Rank>,
-    /// Those of them that have a guard: a rule instead of it needs no room.
-    waiting_guards: BTreeSet<Rank>,
-    /// Those of them that need less now: one has a guard, or a prefix below it a rule.
-    eased: Vec<RouteKey>,
+    waiting: Waiting,
     /// What the driver did not take, with the reason.
     refused: FxHashMap<RouteKey, Reason>,
-    refill: Refill,
-    /// With so much room nothing of what waits fits, as far as all of it was tried.
-    hopeless: Option<usize>,
     changed: FxHashSet<Changed>,
     /// Prefixes that had to go for want of room, since that was last asked.
     evicted: Vec<RouteKey>,
@@ -168,12 +149,8 @@ impl SwitchPlan {
             hops: FxHashMap::default(),
             used: 0,
             admitted: BTreeSet::new(),
-            waiting: BTreeSet::new(),
-            waiting_guards: BTreeSet::new(),
-            eased: Vec::new(),
+            waiting: Waiting::default(),
             refused: FxHashMap::default(),
-            refill: Refill::Done,
-            hopeless: None,
             changed: FxHashSet::default(),
             evicted: Vec::new(),
         }
@@ -239,7 +216,7 @@ impl SwitchPlan {
 
     /// Whether [`Self::refill`] has work.
     pub fn wants_refill(&self) -> bool {
-        self.refill != Refill::Done
+        self.waiting.wants_refill()
     }
 
     /// Whether a prefix waits for room.
@@ -302,7 +279,7 @@ impl SwitchPlan {
             self.rebuild(env);
         }
         self.fit(env);
-        self.hope();
+        self.waiting.hope();
     }
 
     /// Everything anew, from what is admitted now as the only memory.
@@ -320,7 +297,7 @@ impl SwitchPlan {
             }
         }
         self.fit(env);
-        self.hope();
+        self.waiting.hope();
         while self.wants_refill() {
             self.refill(env);
         }
@@ -328,63 +305,33 @@ impl SwitchPlan {
 
     /// Tries some of those that wait for room.
     pub fn refill(&mut self, env: &Env<'_>) {
-        let start = match std::mem::replace(&mut self.refill, Refill::Done) {
-            Refill::Done => return,
-            Refill::Start => std::ops::Bound::Unbounded,
-            Refill::Behind(rank) => std::ops::Bound::Excluded(rank),
-        };
         let full = self.room() == 0;
-        let waiting = if full {
-            &self.waiting_guards
-        } else {
-            &self.waiting
+        let Some(batch) = self.waiting.begin(self.room()) else {
+            return;
         };
-        let behind = waiting.range((start, std::ops::Bound::Unbounded));
-        let batch: Vec<Rank> = behind.take(REFILL).copied().collect();
         let mut last = None;
         for rank in batch {
             // Nor does any other fit, or only one that has a guard.
-            if self.is_hopeless() {
+            if self.waiting.is_hopeless(self.room()) {
                 return;
             }
             last = Some(rank);
             self.refresh(env, rank.1);
             self.try_eased(env);
             // Somebody's leaving may have started it anew.
-            if self.refill == Refill::Start {
+            if self.waiting.starts_anew() {
                 return;
             }
             if !full && self.room() == 0 {
                 break;
             }
         }
-        match last {
-            Some(last) => self.refill = Refill::Behind(last),
-            None => self.hopeless = Some(self.room()),
-        }
-    }
-
-    fn want_refill(&mut self) {
-        if !self.is_hopeless() {
-            self.refill = Refill::Start;
-        }
-    }
-
-    /// Whether nothing of what waits fits, without a look.
-    fn is_hopeless(&self) -> bool {
-        self.hopeless.is_some_and(|room| self.room() <= room)
+        self.waiting.tried(last, self.room());
     }
 
     /// Somebody who waits needs less room by so much.
     fn cheaper(&mut self, by: usize) {
-        self.hopeless = self.hopeless.and_then(|room| room.checked_sub(by));
-        self.want_refill();
-    }
-
-    /// Something became cheaper for who knows whom.
-    const fn hope(&mut self) {
-        self.hopeless = None;
-        self.refill = Refill::Start;
+        self.waiting.cheaper(by, self.room());
     }
 
     fn room(&self) -> usize {
@@ -421,14 +368,14 @@ impl SwitchPlan {
         let is = self.rule(key);
         match wished {
             None => {
-                self.wait_no_more(key);
+                self.waiting.remove(key);
                 self.demote(env, key);
             }
             Some(rule) if is == Some(rule) => {}
             Some(rule) => {
                 let room = self.room();
                 if self.try_admit(env, key, rule) {
-                    self.wait_no_more(key);
+                    self.waiting.remove(key);
                 } else {
                     self.demote(env, key);
                     // In place of a guard that it has now it needs one less.
@@ -473,7 +420,7 @@ impl SwitchPlan {
             self.put(child, Some(RouteRule::Guard));
         }
         if before.is_none() {
-            self.eased.extend(env.lookup.parent(key));
+            self.waiting.ease(env.lookup.parent(key));
         }
         true
     }
@@ -508,7 +455,7 @@ impl SwitchPlan {
 
     /// A prefix is no longer looked up: what was below it is below its parent now.
     fn remove(&mut self, env: &Env<'_>, key: RouteKey) {
-        self.wait_no_more(key);
+        self.waiting.remove(key);
         self.refused.remove(&key);
         self.put(key, None);
         let parent = env.lookup.parent(key);
@@ -564,20 +511,11 @@ impl SwitchPlan {
         self.try_eased(env);
     }
 
-    /// A prefix waits: it needs more room than this, or perhaps none, which is seen at the end of what goes on.
+    /// A prefix waits: it needs more room than this, or perhaps none.
     fn wait(&mut self, key: RouteKey, too_little: Option<usize>) {
-        if self.rule(key) == Some(RouteRule::Guard) {
-            self.waiting_guards.insert(rank(key));
-        }
-        self.waiting.insert(rank(key));
-        if too_little.is_none() {
-            self.eased.push(key);
-        }
-        let hopeless = self.hopeless;
-        self.hopeless = hopeless.map(|room| room.min(too_little.unwrap_or(0)));
-        if self.hopeless != hopeless {
-            self.want_refill();
-        }
+        let guarded = self.rule(key) == Some(RouteRule::Guard);
+        let room = self.room();
+        self.waiting.insert(key, guarded, too_little, room);
     }
 
     /// One that had to go. In place of a guard it may fit without room, if nothing below it needs a guard.
@@ -590,16 +528,9 @@ impl SwitchPlan {
 
     /// Tries those whose own need fell.
     fn try_eased(&mut self, env: &Env<'_>) {
-        while let Some(key) = self.eased.pop() {
-            if self.waiting.contains(&rank(key)) {
-                self.refresh(env, key);
-            }
+        while let Some(key) = self.waiting.next_eased() {
+            self.refresh(env, key);
         }
-    }
-
-    fn wait_no_more(&mut self, key: RouteKey) {
-        self.waiting.remove(&rank(key));
-        self.waiting_guards.remove(&rank(key));
     }
 
     /// Sets the rule of a prefix and keeps the books.
@@ -616,7 +547,7 @@ impl SwitchPlan {
             return;
         }
         self.changed.insert(Changed::Route(key));
-        let (used, hopeless) = (self.used, self.hopeless);
+        let (used, hopeless) = (self.used, self.waiting.hopeless());
         let cost = |rule: Option<RouteRule>| rule.map_or(0, |rule| self.cost(rule));
         self.used = self.used + cost(rule) - cost(before);
         if rule.is_some_and(RouteRule::is_admitted) {
@@ -624,12 +555,8 @@ impl SwitchPlan {
         } else {
             self.admitted.remove(&rank(key));
         }
-        if rule == Some(RouteRule::Guard) && self.waiting.contains(&rank(key)) {
-            self.waiting_guards.insert(rank(key));
-            self.eased.push(key);
-        } else {
-            self.waiting_guards.remove(&rank(key));
-        }
+        self.waiting
+            .set_guarded(key, rule == Some(RouteRule::Guard));
         // Hold before release: what stays in use never seems unused between.
         if let Some(RouteRule::Forward(target)) = rule {
             self.hold(target);
@@ -637,8 +564,9 @@ impl SwitchPlan {
         if let Some(RouteRule::Forward(target)) = before {
             self.release(target);
         }
-        if rule.is_none() || self.used < used || self.hopeless != hopeless {
-            self.want_refill();
+        if rule.is_none() || self.used < used || self.waiting.hopeless() != hopeless {
+            let room = self.room();
+            self.waiting.look_again(room);
         }
     }
 }

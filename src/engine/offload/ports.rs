@@ -22,7 +22,7 @@ use crate::model::{
     SwitchId, TableId,
 };
 use crate::plan::{ACL_SLOTS, Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
-use crate::view::ports::{Port, Ports, Switch as SwitchPorts};
+use crate::view::ports::{FilterPlace, Port, Ports, Switch as SwitchPorts};
 
 impl Engine {
     /// Makes switches of the ports that there are, and tells each which ports may admit.
@@ -168,7 +168,9 @@ impl Engine {
     ) -> BTreeMap<SwitchKey, SwitchPorts> {
         let config = &self.config.offload;
         if mode == OffloadMode::SkipHw {
-            let ports = offload.ports.plain(&self.view, config);
+            let mut ports = [offload.ports.plain(&self.view, config)];
+            self.place_filters(offload, &mut ports);
+            let [ports] = ports;
             return BTreeMap::from([(SwitchKey::Lab, ports)]);
         }
         let named = |switch: &SwitchPorts, id: &SwitchId| {
@@ -178,7 +180,7 @@ impl Engine {
             config.switches.is_empty() || config.switches.iter().any(|name| is(name))
         };
         let mut switches = offload.ports.switches(&self.view, config);
-        self.mark_software_filters(offload, &mut switches);
+        self.place_filters(offload, &mut switches);
         let with_id = switches
             .into_iter()
             .filter_map(|switch| Some((switch.id.clone()?, switch)));
@@ -240,7 +242,7 @@ impl Engine {
         }
     }
 
-    /// Ports whose block is ready and that may admit.
+    /// Ports whose block is ready and that have rules.
     fn set_planned_ports(&self, offload: &mut Offload) {
         let (facts, switches) = offload.split(self);
         for one in switches.values_mut() {
@@ -248,20 +250,21 @@ impl Engine {
             let planned = |port: &Port| {
                 let [v4, v6] = one.sharing.admits(port);
                 let block = one.sharing.ready_block_of(port);
-                Some(PlannedPort {
+                let planned = PlannedPort {
                     dev: port.dev,
                     name: port.name.clone(),
                     mac: port.mac?,
                     table: port.table,
                     block: block.filter(|block| one.listed.contains(block))?,
                     families: [v4 && able[0], v6 && able[1]],
-                    software: one.sharing.filters(port),
-                })
+                    software: port.filters == Some(FilterPlace::Software),
+                };
+                // One whose rules run in software has none until it has left the block that it shares with others.
+                let leaves = planned.software && matches!(planned.block, Block::Shared(_));
+                let has_rules = planned.admits() || (one.sharing.filters(port) && !leaves);
+                has_rules.then_some(planned)
             };
-            let ports = one.ports.ports.iter().filter_map(planned);
-            let wanted: Vec<PlannedPort> = ports
-                .filter(|port| port.families != [false, false] || port.software)
-                .collect();
+            let wanted: Vec<_> = one.ports.ports.iter().filter_map(planned).collect();
             if one.planned != wanted {
                 one.planned.clone_from(&wanted);
                 one.with(&facts, |rules, env| rules.set_ports(env, wanted));
@@ -269,8 +272,9 @@ impl Engine {
         }
     }
 
-    /// Asks drivers what they can, a question at a time.
-    pub(super) fn poll_probes(&mut self, offload: &mut Offload, out: &mut Vec<RuleOp>) {
+    /// Asks drivers what they can, a question at a time; whether one has answered the last.
+    pub(super) fn poll_probes(&mut self, offload: &mut Offload, out: &mut Vec<RuleOp>) -> bool {
+        let mut learned = false;
         let mut jobs = Vec::new();
         for (key, one) in &mut offload.switches {
             if one.verdict.is_some() {
@@ -278,8 +282,12 @@ impl Engine {
             }
             let Some((probe, asked)) = &mut one.probe else {
                 let driver = one.ports.driver().unwrap_or_default();
-                if let Some(why) = truth(driver) {
-                    one.verdict = Some(Verdict::Unfit(Abilities::default()));
+                if let Some((lies, why)) = truth(driver) {
+                    one.verdict = Some(Verdict::Unfit(Abilities {
+                        lies,
+                        ..Abilities::default()
+                    }));
+                    learned = true;
                     let text = format!("{driver}: not used for routes: {why}");
                     self.notables
                         .push(self.now, Severity::Warn, "driver-unfit", text);
@@ -317,7 +325,7 @@ impl Engine {
                     self.ports_probed(key, one);
                     // Everything is planned anew with what is known now.
                     offload.tables.clear();
-                    offload.ports_changed = true;
+                    learned = true;
                     continue;
                 }
             };
@@ -328,11 +336,8 @@ impl Engine {
             let op = offload.op(job, kind);
             out.push(op);
         }
-        if offload.ports_changed {
-            // What was found out decides which ports may admit.
-            self.replan_ports(offload, self.config.offload.mode);
-            offload.ports_changed = false;
-        }
+        offload.ports_changed |= learned;
+        learned
     }
 
     /// What the driver can decides how rules are written.
@@ -367,15 +372,7 @@ impl Engine {
             };
             let limits = abilities.limit(one.rules.plan().limits().clone());
             one.rules.set_config(config);
-            let lookup = Lookup::default();
-            let wish = |_| Wish::Slow(Reason::InProgress);
-            one.rules.set_limits(
-                &Env {
-                    lookup: &lookup,
-                    wish: &wish,
-                },
-                limits,
-            );
+            set_driver_limits(&mut one.rules, limits);
             one.groups.clear();
             if abilities.layout == Layout::Flat {
                 one.sharing.dissolve();
@@ -385,6 +382,12 @@ impl Engine {
             self.notables
                 .push(self.now, Severity::Info, "driver-fit", text);
         } else {
+            let slots = abilities.prios.map_or(ACL_SLOTS, |prios| prios / 2);
+            let limits = Limits {
+                acl_slots: slots.min(ACL_SLOTS),
+                ..one.rules.plan().limits().clone()
+            };
+            set_driver_limits(&mut one.rules, limits);
             let text = format!("switch {name}: not used for routes: {missing}");
             self.notables
                 .push(self.now, Severity::Warn, "driver-unfit", text);
@@ -401,16 +404,16 @@ impl Engine {
             let shares = !matches!(one.verdict, Some(Verdict::Unfit(_)));
             for port in &one.ports.ports {
                 let dev = port.dev;
-                let admits = one.sharing.admits(port) != [false, false];
+                let needs_driver = one.sharing.needs_driver(port);
                 let off = port
                     .tc_offload
                     .is_some_and(|feature| !feature.on && feature.changeable);
-                if admits && off && !offload.asked_features.contains(&dev) {
+                if needs_driver && off && !offload.asked_features.contains(&dev) {
                     jobs.push((Job::Feature(dev), RuleOpKind::SwitchOnFeature { dev }));
                 }
                 match port.qdisc {
                     None if shares && one.sharing.takes(port) => {}
-                    None if (admits || one.sharing.filters(port))
+                    None if (needs_driver || one.sharing.filters(port))
                         && !offload.asked_qdiscs.contains(&dev) =>
                     {
                         jobs.push((Job::Qdisc(dev), RuleOpKind::AddQdisc { dev, block: None }));
@@ -451,9 +454,9 @@ impl Engine {
         let mut jobs = Vec::new();
         for (key, one) in &mut offload.switches {
             // What is asked of the driver meanwhile would be answered for the port that joins.
-            let unfit = matches!(one.verdict, Some(Verdict::Unfit(_)));
-            let may_begin = known && !unfit && one.probe.is_none();
-            if let Some(kind) = one.sharing.next(&one.ports.ports, may_begin) {
+            let may_begin = known && one.probe.is_none();
+            let joins = !matches!(one.verdict, Some(Verdict::Unfit(_)));
+            if let Some(kind) = one.sharing.next(&one.ports.ports, may_begin, joins) {
                 jobs.push((Job::Share(key.clone()), kind));
             }
         }
@@ -518,6 +521,17 @@ impl Engine {
             }
         }
     }
+}
+
+/// What the driver can hold, before any route is looked at.
+fn set_driver_limits(rules: &mut Switch, limits: Limits) {
+    let lookup = Lookup::default();
+    let wish = |_| Wish::Slow(Reason::InProgress);
+    let env = Env {
+        lookup: &lookup,
+        wish: &wish,
+    };
+    rules.set_limits(&env, limits);
 }
 
 pub(super) fn switch_name(key: &SwitchKey) -> String {

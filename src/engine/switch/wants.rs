@@ -187,12 +187,10 @@ impl Switch {
             RuleKey::Acl(_) => return,
             // Where these do not all fit, no packet may go beyond chain 0: everything is the kernel's.
             RuleKey::Except(table, family, _) => !crowded && state.has_table(table, family),
-            RuleKey::Entry(_) => !crowded && !state.ports.is_empty(),
+            RuleKey::Entry(_) => !crowded && state.forwards(),
             // A permit leads to admission past the entry.
-            RuleKey::Admit(..) => !crowded && !state.closed && !state.ports.is_empty(),
-            RuleKey::Hop(_) | RuleKey::Bucket(..) => {
-                !state.ports.is_empty() && !state.is_software()
-            }
+            RuleKey::Admit(..) => !crowded && !state.closed && state.forwards(),
+            RuleKey::Hop(_) | RuleKey::Bucket(..) => state.forwards(),
         };
         let mut context = LayoutContext {
             config: &self.config,
@@ -297,8 +295,8 @@ impl Switch {
                 .sum();
             let filters = acl_count(&self.acl, &state.ports, self.layout());
             match self.layout() {
-                Layout::Chained => filters + exceptions + admission + 2,
-                Layout::Flat => filters + exceptions,
+                Layout::Chained if state.forwards() => filters + exceptions + admission + 2,
+                Layout::Chained | Layout::Flat => filters + exceptions,
             }
         };
         let hardware = self.blocks.values().filter(|state| !state.is_software());
