@@ -61,7 +61,7 @@ check 'by the CPU' test "$(cpu_forwarded)" -ge $((slow + 4))
 says() {
     local text=$1 output
     shift
-    output=$(offload sw "$@") || true
+    output=$(offload sw "$@" 2>&1) || true
     [[ $output == *"$text"* ]] || { echo "$output"; return 1; }
 }
 waiting() { offload sw show offload --summary --json | jq '[.rooms[].waiting] | add'; }

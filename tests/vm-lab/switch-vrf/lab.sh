@@ -4,7 +4,8 @@
 . "$(dirname "$0")/../lib.sh"
 
 lab_init switch-vrf
-VRF[h1]=red VRF[h2]=red
+# shellcheck disable=SC2034  # of lib.sh
+VRF=([h1]=red [h2]=red)
 before_frr() {
     ipr sw link add red type vrf table 101
     ipr sw link set red up
@@ -34,7 +35,7 @@ in_hardware() { route "$1" "$2" '.offload == "hardware" and .reason == null'; }
 says() {
     local text=$1 output
     shift
-    output=$(offload sw "$@") || true
+    output=$(offload sw "$@" 2>&1) || true
     [[ $output == *"$text"* ]] || { echo "$output"; return 1; }
 }
 
