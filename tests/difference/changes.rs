@@ -12,7 +12,7 @@ use super::kernel::Kernel;
 use super::netns::ip;
 use super::packets::{Packet, Packets};
 use super::random::Random;
-use super::switch::{HOMES, MTU, PORTS, TestSwitch, VRFS, link_local, neighbour};
+use super::switch::{HOMES, LOWER, MTU, PORTS, TestSwitch, VRFS, link_local, neighbour};
 use super::zebra::{Target, Zebra};
 
 /// One change of so many moves a port to another VRF.
@@ -140,7 +140,12 @@ impl World {
         }
         let ports = PORTS.len();
         self.next_down = self.down.unwrap_or(1 + self.random.below(ports - 1));
-        let kept = |port: &usize| *port != self.next_down && Some(*port) != self.narrow;
+        let apart = [Some(self.next_down), self.narrow];
+        let kept = |port: &usize| {
+            [*port, LOWER[*port]]
+                .iter()
+                .all(|port| !apart.contains(&Some(*port)))
+        };
         let ingress: Vec<_> = (0..ports).filter(kept).collect();
         let mut packets = Packets {
             random: &mut self.random,
@@ -303,7 +308,7 @@ impl World {
     }
 
     fn change_neighbour(&mut self, port: usize) -> String {
-        let port = if Some(port) == self.down { 0 } else { port };
+        let port = self.up_or_first(port);
         self.changes += 1;
         let mac = MacAddr([2, 0, 0, 2, port as u8, self.changes]);
         let number = self.random.below(3);
@@ -317,8 +322,11 @@ impl World {
         format!("{addr} at {} is {mac}", PORTS[port].0)
     }
 
-    /// A port leaves its VRF, or comes back to it.
+    /// A port leaves its VRF, or comes back to it; one that was down comes up before.
     fn change_vrf(&mut self) -> String {
+        if self.down.is_some() {
+            self.change_link();
+        }
         let (port, home) = (self.next_down, HOMES[self.next_down]);
         let to = if self.switch.vrfs[port] == home {
             (home + 1 + self.random.below(VRFS.len() - 1)) % VRFS.len()
@@ -326,16 +334,19 @@ impl World {
             home
         };
         self.switch.enslave(port, to);
-        if self.down != Some(port) {
-            TestSwitch::neighbours(port);
-        }
+        TestSwitch::and_uppers(port).for_each(TestSwitch::neighbours);
         format!("{} is in {}", PORTS[port].0, VRFS[to].0)
+    }
+
+    fn up_or_first(&self, port: usize) -> usize {
+        let down = [port, LOWER[port]].map(Some).contains(&self.down);
+        if down { 0 } else { port }
     }
 
     fn change_link(&mut self) -> String {
         if let Some(port) = self.down.take() {
             ip(&format!("link set {} up", PORTS[port].0));
-            TestSwitch::neighbours(port);
+            TestSwitch::and_uppers(port).for_each(TestSwitch::neighbours);
             return format!("{} is up", PORTS[port].0);
         }
         let port = self.next_down;
@@ -415,7 +426,7 @@ impl World {
     }
 
     fn change_mac(&mut self, port: usize) -> String {
-        let port = if Some(port) == self.down { 0 } else { port };
+        let port = self.up_or_first(port);
         self.changes += 1;
         let mac = MacAddr([2, 0, 0, 3, port as u8, self.changes]);
         ip(&format!("link set {} address {mac}", PORTS[port].0));
@@ -431,7 +442,10 @@ impl World {
             None => (self.next_down, 1400),
         };
         self.narrow = (mtu != MTU).then_some(port);
-        ip(&format!("link set {} mtu {mtu}", PORTS[port].0));
+        // VLAN sub-interfaces become narrow with their port, but not wide.
+        for port in TestSwitch::and_uppers(port) {
+            ip(&format!("link set {} mtu {mtu}", PORTS[port].0));
+        }
         format!("{} mtu {mtu}", PORTS[port].0)
     }
 }

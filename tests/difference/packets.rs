@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use frr_offload::model::{Family, MacAddr, Prefix};
 
 use super::random::Random;
-use super::switch::{MTU, PORTS, VRFS, neighbour, own};
+use super::switch::{MTU, PORTS, VLANS, VRFS, neighbour, own};
 
 const MARK: [u8; 8] = *b"differs?";
 const UDP: u8 = 17;
@@ -53,8 +53,10 @@ impl Packets<'_> {
         let mut frame = Vec::new();
         frame.extend(self.destination_mac(ingress).0);
         frame.extend([2, 0, 0, 9, 9, ingress as u8]);
-        if self.random.percent(2) {
-            frame.extend([0x81, 0, 0, self.random.pick(&[0, 7])]);
+        if VLANS[ingress] != 0 {
+            frame.extend([0x81, 0, 0, VLANS[ingress]]);
+        } else if self.random.percent(2) {
+            frame.extend([0x81, 0, 0, self.random.pick(&[0, 5])]);
         }
         let size = match self.random.below(20) {
             0 | 1 => self.random.below(MTU - 100),

@@ -7,7 +7,7 @@
 //! | no | no | hardware dropped it |
 //! | yes | perhaps | handed to the kernel, which forwarded it or not |
 //!
-//! Ports are in the default VRF or in one of two others, and may be moved while the test runs.
+//! Ports and their VLAN sub-interfaces are in the default VRF or in one of two others, and may be moved while the test runs.
 //!
 //! With `bypass` every frame is handed over: the kernel's own treatment of the same packets, while the rules stay.
 
@@ -32,8 +32,8 @@ use nix::unistd::Pid;
 use super::netns::{DEADLINE, Peer, ip, ip_json};
 use super::packets::{Packet, number_of};
 
-/// The representors, and their far ends.
-pub const PORTS: [(&str, &str); 7] = [
+/// The representors, and their far ends; then VLAN sub-interfaces on both.
+pub const PORTS: [(&str, &str); 11] = [
     ("pf0vf0", "vf0_0"),
     ("pf0vf1", "vf0_1"),
     ("p0", "wire0"),
@@ -41,9 +41,16 @@ pub const PORTS: [(&str, &str); 7] = [
     ("pf0vf3", "vf0_3"),
     ("pf0vf4", "vf0_4"),
     ("pf0vf5", "vf0_5"),
+    ("v1x7", "w1x7"),
+    ("v1x9", "w1x9"),
+    ("v2x7", "w2x7"),
+    ("v3x7", "w3x7"),
 ];
+/// What each sits on: itself, or the port of a VLAN sub-interface; and the VLAN, 0 for none.
+pub const LOWER: [usize; PORTS.len()] = [0, 1, 2, 3, 4, 5, 6, 1, 1, 2, 3];
+pub const VLANS: [u8; PORTS.len()] = [0, 0, 0, 0, 0, 0, 0, 7, 9, 7, 7];
 /// The VRF that each is in at first, as a place in [`VRFS`].
-pub const HOMES: [usize; PORTS.len()] = [0, 0, 0, 1, 1, 2, 2];
+pub const HOMES: [usize; PORTS.len()] = [0, 0, 0, 1, 1, 2, 2, 0, 0, 2, 1];
 /// The default VRF and two more, their tables, and a link in each that is no port.
 pub const VRFS: [(&str, TableId, &str); 3] = [
     ("main", TableId::MAIN, "other"),
@@ -166,7 +173,15 @@ impl TestSwitch {
         let peer = Peer::new();
         let mut macs = [MacAddr([0; 6]); PORTS.len()];
         for (port, (name, far)) in PORTS.into_iter().enumerate() {
-            macs[port] = MacAddr([2, 0, 0, 0, 0, port as u8]);
+            let (lower, vlan) = (LOWER[port], VLANS[port]);
+            let on = |name: &str, on: &str| {
+                format!("link add link {on} name {name} type vlan id {vlan}")
+            };
+            if lower != port {
+                ip(&on(name, PORTS[lower].0));
+                peer.ip(&on(far, PORTS[lower].1));
+            }
+            macs[port] = MacAddr([2, 0, 0, 0, 0, lower as u8]);
             if HOMES[port] != 0 {
                 ip(&format!("link set {name} master {}", VRFS[HOMES[port]].0));
             }
@@ -178,7 +193,9 @@ impl TestSwitch {
                 )
                 .unwrap();
             }
-            ip(&format!("link set {far} netns {}", peer.tid));
+            if lower == port {
+                ip(&format!("link set {far} netns {}", peer.tid));
+            }
             peer.run(move || {
                 let key = format!("/proc/thread-self/../../sys/net/ipv6/conf/{far}/disable_ipv6");
                 // Where it can't be set, what the far end says of itself is not taken for a packet of ours.
@@ -236,6 +253,11 @@ impl TestSwitch {
     /// The table that packets are looked up in which come in by a port.
     pub fn table_of(&self, port: usize) -> TableId {
         VRFS[self.vrfs[port]].1
+    }
+
+    /// A port and its VLAN sub-interfaces, or one of these.
+    pub fn and_uppers(port: usize) -> impl Iterator<Item = usize> {
+        (0..PORTS.len()).filter(move |&upper| upper == port || LOWER[upper] == port)
     }
 
     pub fn ifindex(&self, port: usize) -> IfIndex {
@@ -312,7 +334,7 @@ impl TestSwitch {
         let sent = sendto(
             self.there.as_raw_fd(),
             frame,
-            &self.to[port],
+            &self.to[LOWER[port]],
             MsgFlags::empty(),
         );
         assert_eq!(sent, Ok(frame.len()), "at {}", PORTS[port].1);
@@ -347,7 +369,13 @@ impl TestSwitch {
         read(&self.there, |at, frame| {
             let port = self.to.iter().position(|to| to.ifindex() == at as usize);
             if let (Some(port), Some(seen)) = (port, known(seen, frame)) {
-                seen.out.push((port, frame.to_vec()));
+                // A tagged one is seen twice, without its tag: at the far end, then at the sub-interface of its VLAN.
+                let upper = LOWER[port] != port;
+                let last = seen.out.last_mut();
+                match last.filter(|last| upper && last.0 == LOWER[port]) {
+                    Some(last) => last.0 = port,
+                    None => seen.out.push((port, frame.to_vec())),
+                }
             }
         });
     }

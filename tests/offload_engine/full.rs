@@ -74,8 +74,9 @@ fn who_must_leave_is_told_with_the_room_that_there_is() {
     assert_eq!(
         told(&world, "table-full"),
         [format!(
-            "switch software: there is room for 90 rules, so {left} prefixes left hardware, the last of the order first: {} table 254",
-            prefix(last)
+            "switch software: there is room for 90 rules; left hardware: {} table 254, and {} more",
+            prefix(last),
+            left - 1
         )]
     );
     let RoomReport {

@@ -134,10 +134,10 @@ impl Engine {
             let evicted = one.rules.take_evicted();
             if let Some(first) = evicted.first() {
                 let text = format!(
-                    "switch {}: there is room for {capacity} rules, so {} prefixes left hardware, the last of the order first: {}",
+                    "switch {}: there is room for {capacity} rules; left hardware: {}, and {} more",
                     ports::switch_name(key),
-                    evicted.len(),
-                    self.view.route_text(*first)
+                    self.view.route_text(*first),
+                    evicted.len() - 1
                 );
                 self.notables
                     .push(self.now, Severity::Warn, "table-full", text);

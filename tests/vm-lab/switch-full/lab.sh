@@ -81,7 +81,7 @@ check 'no rule was touched for it' rules_kept "$LAB/before"
 for last in {1..12}; do ipr sw addr add "10.99.0.$last/32" dev lo; done
 has_exceptions() { for last in {1..12}; do has_rule pf0vf0 "10.99.0.$last" || { echo "$last"; return 1; }; done; }
 wait_until 30 'own addresses are in' has_exceptions
-check 'for them others left, and that is told' event table-full 'prefixes left hardware'
+check 'for them others left, and that is told' event table-full 'left hardware'
 check 'no refusal was needed' test "$(rule_count)" -le "$full"
 check 'what left is forwarded all the same' hops_to h0 n30
 for last in {1..12}; do ipr sw addr del "10.99.0.$last/32" dev lo; done
@@ -96,6 +96,11 @@ wait_until 20 'their rules are gone' waits_for_less
 wait_until 20 'the rules stay as they are' rules_quiet
 some=$(announced)
 say "$some of 20 are in"
+announce 41 90
+wait_until 30 'the kernel has 50 more' kernel_has 70
+wait_until 20 'the rules stay as they are' rules_quiet
+some=$(announced)
+say "$some of 70 are in"
 knob max_rules 0
 # A tenth more is tried once a minute.
 more() { [[ $(announced) -gt $some ]] || { announced; return 1; }; }
