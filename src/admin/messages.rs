@@ -335,6 +335,7 @@ pub(super) fn port(report: PortReport) -> proto::Port {
         name,
         ifindex,
         role,
+        vlan,
         table,
         vrf,
         mac,
@@ -349,6 +350,7 @@ pub(super) fn port(report: PortReport) -> proto::Port {
     } = report;
     let mode = |switchdev| if switchdev { "switchdev" } else { "legacy" };
     let (admits, reasons) = (admits.into_iter(), reasons.into_iter());
+    let (lower, vlan) = vlan.unzip();
     proto::Port {
         switch: text(switch),
         driver: driver.map(String::from),
@@ -368,6 +370,8 @@ pub(super) fn port(report: PortReport) -> proto::Port {
         hw_tc_offload,
         verdict: verdict.into(),
         filtered_by: filtered_by.into_iter().map(String::from).collect(),
+        lower: lower.map(String::from),
+        vlan: vlan.map(u32::from),
     }
 }
 

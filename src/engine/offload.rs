@@ -93,7 +93,7 @@ impl OneSwitch {
         let ports = self.ports.ports.iter();
         ports
             .filter(|port| self.sharing.admits(port) != [false, false])
-            .filter_map(|port| Some((self.sharing.ready_block_of(port)?, port.dev)))
+            .filter_map(|port| Some((self.sharing.ready_block_of(port)?, port.home())))
             .find(|(block, _)| self.listed.contains(block))
     }
 

@@ -11,7 +11,8 @@ use super::report::{
 };
 use crate::config::OffloadMode;
 use crate::model::{
-    Block, Family, Handle, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction, SwitchId, TableId,
+    Block, Family, Framing, Handle, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction,
+    SwitchId, TableId,
 };
 use crate::plan::{HopRule, PlannedPort, PlannedRule, RouteRule, RuleKey, Target};
 use crate::reconcile::{Failure, Item, OpClass, Remedy, RuleEntry, remedy};
@@ -85,14 +86,14 @@ impl Engine {
 
     /// The ports of all switches, in no order.
     pub fn ports(&self) -> Vec<PortReport> {
-        let mode = self.config.offload.mode;
         let config = &self.config.offload;
-        let (switches, lab) = if mode == OffloadMode::SkipHw {
-            (vec![self.offload.ports.plain(&self.view, config)], true)
+        let lab = config.mode == OffloadMode::SkipHw;
+        let switches = if lab {
+            let mut plain = self.offload.ports.plain(&self.view, config);
+            Self::mark_tagged(&self.offload, &SwitchKey::Lab, &mut plain);
+            vec![plain]
         } else {
-            let mut switches = self.offload.ports.switches(&self.view, config);
-            self.mark_software_filters(&self.offload, &mut switches);
-            (switches, false)
+            self.marked_switches(&self.offload)
         };
         switches
             .iter()
@@ -211,12 +212,23 @@ impl Engine {
         steps
     }
 
-    /// A rule's place in every block, and what the packets that meet it go through.
+    /// A rule's place in every block, and what the packets that meet it go through, for each form in which they come in.
     fn explain_rule(&self, one: &OneSwitch, key: RouteKey) -> String {
+        let forms = Framing::ALL.into_iter();
+        let told: Vec<String> = forms
+            .filter_map(|framing| self.explain_framed(one, framing, key))
+            .collect();
+        if told.is_empty() {
+            return format!("{}: no port has its rule", key.prefix);
+        }
+        format!("{} at {}", key.prefix, told.join("; "))
+    }
+
+    fn explain_framed(&self, one: &OneSwitch, framing: Framing, key: RouteKey) -> Option<String> {
         let (mut blocks, mut rules) = (BTreeSet::new(), 0);
         let mut packets = 0;
         let mut busiest: Option<(u64, Block, Option<Handle>, &PlannedRule)> = None;
-        for (block, entry) in one.rules.rules_of(key) {
+        for (block, entry) in one.rules.rules_of(framing, key) {
             let Some(rule) = entry.applied.as_ref().or(entry.desired.as_ref()) else {
                 continue;
             };
@@ -228,9 +240,7 @@ impl Engine {
                 busiest = Some((taken, block, entry.handle, rule.as_ref()));
             }
         }
-        let Some((_, block, handle, rule)) = busiest else {
-            return format!("{}: no port has its rule", key.prefix);
-        };
+        let (_, block, handle, rule) = busiest?;
         let handle = handle
             .map(|handle| format!(" handle {handle}"))
             .unwrap_or_default();
@@ -246,10 +256,13 @@ impl Engine {
             then = format!("{} buckets, the busiest {then}", rules / blocks.len());
         }
         let at = self.block_label(block);
-        format!(
-            "{} at {at} chain {chain} prio {prio}{handle}{more}: {then}; {packets} packets",
-            key.prefix
-        )
+        let tagged = match framing {
+            Framing::Untagged => "",
+            Framing::Tagged => " (tagged)",
+        };
+        Some(format!(
+            "{at} chain {chain} prio {prio}{handle}{tagged}{more}: {then}; {packets} packets"
+        ))
     }
 
     fn explain_actions(&self, one: &OneSwitch, block: Block, rule: &PlannedRule) -> String {
@@ -284,8 +297,13 @@ impl Engine {
             RuleAction::Redirect(dev) => Some(self.view.name_of(*dev)),
             _ => None,
         });
+        let tag = rule.rule.actions.iter().find_map(|action| match action {
+            RuleAction::PushVlan(id) => Some(format!(" in VLAN {id}")),
+            _ => None,
+        });
+        let tag = tag.unwrap_or_default();
         match (out, mac) {
-            (Some(out), Some(mac)) => format!("out of {out} to {mac}, TTL less one"),
+            (Some(out), Some(mac)) => format!("out of {out}{tag} to {mac}, TTL less one"),
             _ => "to the kernel".to_owned(),
         }
     }
@@ -343,7 +361,8 @@ impl Engine {
         let (mut packets, mut bytes) = (0, 0);
         let (mut settled, mut in_hardware) = (true, true);
         let failure = one.rules.failure(key);
-        for (block, entry) in one.rules.rules_of(key) {
+        let rules = |framing| one.rules.rules_of(framing, key);
+        for (block, entry) in Framing::ALL.into_iter().flat_map(rules) {
             settled &= entry.applied.is_some() && entry.applied == entry.desired;
             in_hardware &= one.sharing.is_everywhere(block, entry.hardware);
             packets += entry.counters.software_packets + entry.counters.hardware_packets;
@@ -392,6 +411,7 @@ impl Engine {
         let mut reasons: Vec<Reason> = [Family::V4, Family::V6]
             .into_iter()
             .flat_map(|family| port.refusals(family))
+            .chain(port.vlan.as_ref().and_then(|vlan| vlan.egress))
             .collect();
         let unshared = Sharing::default();
         let sharing = one.map_or(&unshared, |one| &one.sharing);
@@ -426,6 +446,10 @@ impl Engine {
             name: port.name.clone(),
             ifindex: port.dev,
             role: port.role,
+            vlan: port
+                .vlan
+                .as_ref()
+                .map(|vlan| (vlan.lower_name.clone(), vlan.id)),
             table: port.table,
             vrf: self.view.vrf_of(port.table).map(|link| link.name.clone()),
             mac: port.mac,
@@ -438,7 +462,7 @@ impl Engine {
             reasons,
             block: port.qdisc.and_then(|qdisc| qdisc.block),
             hw_tc_offload: port.tc_offload.map(|feature| feature.on),
-            verdict: one.map_or_else(|| "not used".into(), |one| verdict_text(one, port.dev)),
+            verdict: one.map_or_else(|| "not used".into(), |one| verdict_text(one, port.home())),
             filtered_by: filters.map(|filter| filter.name.clone()).collect(),
         }
     }
@@ -459,8 +483,8 @@ impl Engine {
             Item::Rule(RuleKey::Acl(_)) => (RuleKind::Acl, None, None),
             Item::Rule(RuleKey::Entry(_)) => (RuleKind::Entry, None, None),
             Item::Rule(RuleKey::Admit(..)) => (RuleKind::Admit, None, None),
-            Item::Rule(RuleKey::Except(table, ..)) => (RuleKind::Exception, Some(table), None),
-            Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => {
+            Item::Rule(RuleKey::Except(_, table, ..)) => (RuleKind::Exception, Some(table), None),
+            Item::Rule(RuleKey::Route(_, key) | RuleKey::Share(key, ..)) => {
                 let slow = |rule: &PlannedRule| {
                     matches!(
                         rule.rule.actions.last(),
@@ -476,7 +500,7 @@ impl Engine {
                 (kind, Some(key.table), Some(key.prefix))
             }
             Item::Rule(RuleKey::Bucket(..)) => (RuleKind::Bucket, None, None),
-            Item::Rule(RuleKey::Hop(_)) => (RuleKind::Hop, None, None),
+            Item::Rule(RuleKey::Hop(..)) => (RuleKind::Hop, None, None),
         };
         let state = if matches!(item, Item::Stray(..)) {
             RuleState::Stray
@@ -547,6 +571,8 @@ fn concerns(
     let leads = |rule: &PlannedRule| rule.rule.actions.contains(&RuleAction::Redirect(dev));
     let hangs = match item {
         Item::Rule(RuleKey::Admit(port, _)) => port == dev,
+        // One that goes out of a VLAN sub-interface redirects to its port.
+        Item::Rule(RuleKey::Hop(_, hop)) if hop.dev == dev => true,
         _ => block == Block::Port(dev) || ports.iter().any(|port| port.dev == dev),
     };
     hangs

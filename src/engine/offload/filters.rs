@@ -12,10 +12,10 @@ use crate::engine::Engine;
 use crate::engine::probe::Verdict;
 use crate::engine::report::Severity;
 use crate::engine::switch::Refused;
-use crate::model::{AclPlace, Block};
+use crate::model::{AclPlace, Block, IfIndex};
 use crate::plan::{AclKey, AclScope, ScopedAcl};
 use crate::reconcile::Remedy;
-use crate::view::ports::Switch as SwitchPorts;
+use crate::view::ports::{Port, Switch as SwitchPorts};
 
 impl Engine {
     /// Gives every switch the filter rules.
@@ -70,8 +70,15 @@ impl Engine {
                 }
             };
             let rules: Vec<&ScopedAcl> = rules.iter().filter(in_software).collect();
+            let concerns = |port: &&Port| {
+                let of = |acl: &&ScopedAcl| acl.concerns(&port.name, port.ingress(), port.table);
+                rules.iter().any(of)
+            };
+            // Rules in software and in hardware don't mix in a block, which VLAN sub-interfaces share with their port.
+            let homes = switch.ports.iter().filter(concerns).map(Port::home);
+            let homes: BTreeSet<IfIndex> = homes.collect();
             for port in &mut switch.ports {
-                port.software_acl = rules.iter().any(|acl| acl.concerns(&port.name, port.table));
+                port.software_acl = homes.contains(&port.home());
             }
         }
     }

@@ -21,7 +21,9 @@ use crate::model::{
     Block, IfIndex, InHardware, Prio, Reason, Refusal, RouteKey, RuleOp, RuleOpKind, Runs,
     SwitchId, TableId,
 };
-use crate::plan::{ACL_SLOTS, Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
+use crate::plan::{
+    ACL_SLOTS, Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, PlannedVlan, Wish,
+};
 use crate::view::ports::{Port, Ports, Switch as SwitchPorts};
 
 impl Engine {
@@ -108,10 +110,13 @@ impl Engine {
         }
         for one in offload.switches.values_mut() {
             let (ports, sharing) = (&one.ports.ports, &one.sharing);
-            let taken = one.rules.take_admission(|block, name, family| {
+            let taken = one.rules.take_admission(|block, matches, family| {
+                let indev = matches.indev.as_ref();
+                let vlan = matches.vlan.and_then(|vlan| vlan.id);
                 let mut ports = ports.iter().filter(|port| {
                     sharing.listed_block_of(port) == block
-                        && name.is_none_or(|name| name == &*port.name)
+                        && indev.is_none_or(|name| name == port.ingress())
+                        && port.vlan.as_ref().map(|of| of.id) == vlan
                 });
                 ports.all(|port| sharing.admits(port)[family as usize])
             });
@@ -163,7 +168,8 @@ impl Engine {
     ) -> BTreeMap<SwitchKey, SwitchPorts> {
         let config = &self.config.offload;
         if mode == OffloadMode::SkipHw {
-            let ports = offload.ports.plain(&self.view, config);
+            let mut ports = offload.ports.plain(&self.view, config);
+            Self::mark_tagged(offload, &SwitchKey::Lab, &mut ports);
             return BTreeMap::from([(SwitchKey::Lab, ports)]);
         }
         let named = |switch: &SwitchPorts, id: &SwitchId| {
@@ -172,8 +178,7 @@ impl Engine {
             };
             config.switches.is_empty() || config.switches.iter().any(|name| is(name))
         };
-        let mut switches = offload.ports.switches(&self.view, config);
-        self.mark_software_filters(offload, &mut switches);
+        let switches = self.marked_switches(offload);
         let with_id = switches
             .into_iter()
             .filter_map(|switch| Some((switch.id.clone()?, switch)));
@@ -181,6 +186,39 @@ impl Engine {
             .filter(|(id, switch)| named(switch, id))
             .map(|(id, switch)| (SwitchKey::Id(id), switch))
             .collect()
+    }
+
+    /// The switches that there are, with what filter rules and drivers keep out.
+    pub(in crate::engine) fn marked_switches(&self, offload: &Offload) -> Vec<SwitchPorts> {
+        let mut switches = offload.ports.switches(&self.view, &self.config.offload);
+        self.mark_software_filters(offload, &mut switches);
+        for switch in &mut switches {
+            if let Some(key) = switch.id.clone().map(SwitchKey::Id) {
+                Self::mark_tagged(offload, &key, switch);
+            }
+        }
+        switches
+    }
+
+    /// Says of VLAN sub-interfaces what the driver, or the layout that it needs, does not do.
+    pub(in crate::engine) fn mark_tagged(
+        offload: &Offload,
+        key: &SwitchKey,
+        switch: &mut SwitchPorts,
+    ) {
+        let Some(one) = offload.switches.get(key) else {
+            return;
+        };
+        let Some(Verdict::Fit(abilities)) = &one.verdict else {
+            return;
+        };
+        let unfit = |can: bool| (!can).then_some(Reason::VlanUnfit);
+        let flat = (one.rules.layout() == Layout::Flat).then_some(Reason::VlanFlat);
+        for vlan in switch.ports.iter_mut().filter_map(|p| p.vlan.as_mut()) {
+            let (ingress, egress) = (unfit(abilities.tagged_in), unfit(abilities.tagged_out));
+            vlan.ingress = vlan.ingress.or(ingress).or(flat);
+            vlan.egress = vlan.egress.or(egress);
+        }
     }
 
     /// A glob of `offload.ports` that matches nothing is a slip of the pen, once there are ports.
@@ -220,6 +258,8 @@ impl Engine {
             families: [true, true],
             low_bits: true,
             any_ipv6: true,
+            tagged_in: true,
+            tagged_out: true,
             ..Abilities::default()
         };
         OneSwitch {
@@ -246,6 +286,11 @@ impl Engine {
                 Some(PlannedPort {
                     dev: port.dev,
                     name: port.name.clone(),
+                    home: port.home(),
+                    vlan: port.vlan.as_ref().map(|vlan| PlannedVlan {
+                        lower: vlan.lower_name.clone(),
+                        id: vlan.id,
+                    }),
                     mac: port.mac?,
                     table: port.table,
                     block: block.filter(|block| one.listed.contains(block))?,
@@ -395,20 +440,27 @@ impl Engine {
         for one in offload.switches.values() {
             let shares = !matches!(one.verdict, Some(Verdict::Unfit(_)));
             for port in &one.ports.ports {
-                let dev = port.dev;
+                // A VLAN sub-interface needs them at its lower port, which may need them, too.
+                let dev = port.home();
+                let wanted = |wish: &RuleOpKind| jobs.iter().any(|(_, kind)| kind == wish);
+                let feature = RuleOpKind::SwitchOnFeature { dev };
+                let qdisc = RuleOpKind::AddQdisc { dev, block: None };
+                let (feature_wanted, qdisc_wanted) = (wanted(&feature), wanted(&qdisc));
                 let admits = one.sharing.admits(port) != [false, false];
                 let off = port
                     .tc_offload
                     .is_some_and(|feature| !feature.on && feature.changeable);
-                if admits && off && !offload.asked_features.contains(&dev) {
-                    jobs.push((Job::Feature(dev), RuleOpKind::SwitchOnFeature { dev }));
+                let asked = feature_wanted || offload.asked_features.contains(&dev);
+                if admits && off && !asked {
+                    jobs.push((Job::Feature(dev), feature));
                 }
                 match port.qdisc {
                     None if shares && one.sharing.takes(port) => {}
                     None if (admits || one.sharing.filters(port))
+                        && !qdisc_wanted
                         && !offload.asked_qdiscs.contains(&dev) =>
                     {
-                        jobs.push((Job::Qdisc(dev), RuleOpKind::AddQdisc { dev, block: None }));
+                        jobs.push((Job::Qdisc(dev), qdisc));
                     }
                     None => {}
                     Some(_) => {

@@ -33,6 +33,7 @@ fn port(n: u32) -> Port {
         dev: dev(n),
         name: format!("p{n}").as_str().into(),
         role: PortRole::Representor,
+        vlan: None,
         mac: Some(MacAddr([2, 0, 0, 0, 0, n as u8])),
         table: TableId::MAIN,
         mtu: 1500,
