@@ -581,3 +581,104 @@ fn a_reload_never_waits_for_a_pipe_and_logs_no_flood() {
         assert_eq!(lab.wait(), Some(0));
     });
 }
+
+/// A counter of `show counters PORT`.
+fn statistic(answer: &Value, group: &str, name: &str) -> Option<u64> {
+    let mut told = answer["statistics"].as_array().unwrap().iter();
+    told.find(|told| told["group"] == group && told["name"] == name)?["value"].as_u64()
+}
+
+/// What `ethtool -S` prints, without a cut where it has none.
+fn ethtool(dev: &str) -> Option<Vec<(String, u64)>> {
+    let output = Command::new("ethtool").args(["-S", dev]).output().ok()?;
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().skip(1);
+    let numbers = lines.filter_map(|line| {
+        let (name, value) = line.trim().rsplit_once(": ")?;
+        Some((name.to_owned(), value.parse().ok()?))
+    });
+    Some(numbers.collect())
+}
+
+#[test]
+fn counters_are_those_of_ip_and_of_ethtool() {
+    in_netns(|| {
+        // Rates are made of readings that are seconds apart; without flower in the kernel nothing is offloaded here.
+        let mut lab = Lab::new("counters", "[offload]\nmode = \"skip_hw\"\n");
+        // Nothing is sent but what the test sends.
+        for link in ["eth0", "p0"] {
+            let all = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
+            fs::write(all, "1").unwrap();
+        }
+        lab.start();
+        ip("addr add 192.0.2.1/24 dev eth0");
+        let mac = ip_json("link show p0")[0]["address"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        ip(&format!("neigh add 192.0.2.2 lladdr {mac} dev eth0"));
+        let socket = std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
+        for _ in 0..50 {
+            socket.send_to(&[0; 100], "192.0.2.2:9").unwrap();
+        }
+
+        let all = lab.json("show counters --json").unwrap();
+        let port = |name: &str| {
+            let ports = all["ports"].as_array().unwrap();
+            let found = ports.iter().find(|port| port["name"] == name);
+            found.cloned().unwrap_or_else(|| panic!("{name} in {all}"))
+        };
+        let (eth0, p0) = (port("eth0"), port("p0"));
+        assert_eq!(eth0["role"], "other");
+        assert!(eth0["tx"]["packets"].as_u64().unwrap() >= 50, "{eth0}");
+        assert_eq!(eth0["tx"]["packets"], p0["rx"]["packets"]);
+        assert_eq!(eth0["tx"]["bytes"], p0["rx"]["bytes"]);
+        assert_eq!(eth0["tx"]["cpu_packets"], Value::Null);
+
+        let one = lab.json("show counters p0 --json").unwrap();
+        assert_eq!(one["port"]["name"], "p0");
+        assert_eq!(one["failed"], Value::Array(Vec::new()));
+        let said = &ip_json("-s link show p0")[0]["stats64"]["rx"];
+        assert_eq!(
+            statistic(&one, "link", "rx_packets"),
+            said["packets"].as_u64()
+        );
+        assert_eq!(statistic(&one, "link", "rx_bytes"), said["bytes"].as_u64());
+        match ethtool("p0") {
+            Some(numbers) => {
+                assert!(!numbers.is_empty(), "a veth has counters of its own");
+                let told: Vec<(String, u64)> = one["statistics"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .filter(|told| told["group"] == "driver")
+                    .map(|told| {
+                        let name = told["name"].as_str().unwrap().to_owned();
+                        (name, told["value"].as_u64().unwrap())
+                    })
+                    .collect();
+                assert_eq!(told, numbers);
+            }
+            None => eprintln!("SKIPPED: ethtool(8) is not installed"),
+        }
+
+        // A link that is no port, and one that is not there.
+        let lo = lab.json("show counters lo --json").unwrap();
+        assert_eq!(lo["port"]["role"], Value::Null);
+        let output = lab.run("show counters p9");
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(text, "frr-offload: there is no link p9\n");
+
+        // Rates come by themselves.
+        let rated = eventually("rates", || {
+            let one = lab.json("show counters eth0 --json")?;
+            one["port"]["window_ms"].as_u64()?;
+            Some(one)
+        });
+        let window = rated["port"]["window_ms"].as_u64().unwrap();
+        assert!((2500..16_000).contains(&window), "{rated}");
+        let rate = rated["port"]["tx"]["packets_per_s"].as_u64().unwrap();
+        assert!(rate <= 50_000 / window + 1, "{rated}");
+    });
+}

@@ -7,6 +7,8 @@
     reason = "a test may panic"
 )]
 
+#[path = "offload_engine/counters.rs"]
+mod counters;
 mod fake;
 #[path = "offload_engine/feedback.rs"]
 mod feedback;
@@ -36,6 +38,8 @@ struct World {
     now: u64,
     /// Rules that the driver does not take, and what it says: their port is going, it is busy, it can't.
     refuses: Option<Refuses>,
+    /// What each rule has counted.
+    counted: RuleCounters,
     /// What zebra was told, if it reads at any time.
     heard: Option<Vec<(&'static str, Told)>>,
 }
@@ -90,6 +94,11 @@ const BLUE: u32 = 10;
 impl World {
     /// Three ports, each with a connected subnet 10.0.N.0/24 and the host 10.0.N.2, and `toml` in the configuration.
     fn new(toml: &str) -> Self {
+        Self::with_driver(toml, None)
+    }
+
+    /// The same with a driver that refuses some rules from the beginning.
+    fn with_driver(toml: &str, refuses: Option<Refuses>) -> Self {
         let text = if toml.contains("mode =") {
             toml.to_owned()
         } else {
@@ -118,7 +127,8 @@ impl World {
             qdiscs: BTreeMap::new(),
             rules: BTreeMap::new(),
             now: 0,
-            refuses: None,
+            refuses,
+            counted: RuleCounters::default(),
             heard: None,
         };
         world.begin(Vec::new());
@@ -255,15 +265,14 @@ impl World {
 
     /// Whether the kernel forwards what comes in by the ports.
     fn forward(&mut self, forwarding: bool) {
-        let conf = |n| {
-            let conf = LinkConf {
-                family: Family::V4,
-                forwarding: Some(forwarding),
-                rp_filter: Some(0),
-            };
-            OffloadEvent::Conf(dev(n), conf)
+        let conf = |family| LinkConf {
+            family,
+            forwarding: Some(forwarding),
+            rp_filter: Some(0),
         };
-        self.offload((1..=3).map(conf).collect());
+        let of_ports = (1..=3).map(|n| OffloadEvent::Conf(dev(n), conf(Family::V4)));
+        let of_all = OffloadEvent::ConfAll(conf(Family::V6));
+        self.offload(of_ports.chain([of_all]).collect());
     }
 
     /// What zebra, which reads all, is told.
@@ -378,7 +387,7 @@ impl World {
                     cookie: Some(rule.cookie),
                     rule: Some(rule.clone()),
                     hardware: in_hardware,
-                    counters: RuleCounters::default(),
+                    counters: self.counted,
                 };
                 events.push(OffloadEvent::Rules {
                     block,

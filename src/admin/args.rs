@@ -128,6 +128,13 @@ pub enum Show {
     /// Routes with their next hops
     #[command(alias = "route")]
     Routes(Box<RoutesArgs>),
+    /// What ports have counted and how fast, the CPU's part of it, and rules by kind
+    #[command(alias = "counter")]
+    Counters {
+        /// All that is counted of this link, as `ethtool -S` too
+        #[arg(value_name = "PORT")]
+        port: Option<String>,
+    },
     /// Next-hop groups in use
     #[command(alias = "nexthop")]
     Nexthops,

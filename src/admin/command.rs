@@ -19,9 +19,9 @@ use super::client::{self, ClientError};
 use super::decode::{self, Answer, DecodeError, DecodeOptions};
 use super::generate::{GenerateOptions, GeneratedTable};
 use super::proto::{
-    AclRequest, DoctorRequest, EventsRequest, LogFilter, NeighboursRequest, NexthopsRequest,
-    OffloadRequest, PlanRequest, PortsRequest, ResyncRequest, Resynced, RoutesRequest,
-    StatusRequest,
+    AclRequest, CountersRequest, DoctorRequest, EventsRequest, LogFilter, NeighboursRequest,
+    NexthopsRequest, OffloadRequest, PlanRequest, PortCountersRequest, PortsRequest, ResyncRequest,
+    Resynced, RoutesRequest, StatusRequest,
 };
 use super::render;
 use super::replay::{self, ReplayError, ReplayOptions, ReplayReport, ReplayStream};
@@ -92,7 +92,7 @@ impl CommandError {
             | Self::UnknownLink(_)
             | Self::Replay(ReplayError::File { .. }) => Exit::Usage,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Fine,
-            Self::Client(ClientError::NotFound(_))
+            Self::Client(ClientError::NotFound(_) | ClientError::Unanswered(_))
             | Self::Decode(DecodeError::Write(_))
             | Self::Replay(ReplayError::Stream { .. } | ReplayError::Send { .. })
             | Self::Output(_) => Exit::BadNews,
@@ -197,6 +197,23 @@ pub async fn show(socket: &Path, what: Show, json: bool) -> Result<Exit, Command
             } else {
                 let empty = "no filter rules; `[[acl]]` in the configuration makes some";
                 print(&mut screen, rules, render::acl(), empty, render::acl_rows).await?;
+            }
+        }
+        Show::Counters { port: None } => {
+            let counters = api.show_counters(CountersRequest {}).await?.into_inner();
+            if json {
+                document(&mut screen, &counters)?;
+            } else {
+                render::counters(&mut screen, &counters)?;
+            }
+        }
+        Show::Counters { port: Some(port) } => {
+            let request = PortCountersRequest { port };
+            let statistics = api.show_port_counters(request).await?.into_inner();
+            if json {
+                document(&mut screen, &statistics)?;
+            } else {
+                render::port_statistics(&mut screen, &statistics)?;
             }
         }
         Show::Nexthops => {

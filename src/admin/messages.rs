@@ -6,8 +6,11 @@ use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 mod acl;
+mod counters;
 
 pub(super) use self::acl::acl;
+use self::counters::Taken;
+pub(super) use self::counters::{port_counters, port_statistics, rule_totals};
 use super::proto;
 use crate::engine::report::{
     EventReport, ExplainReport, ExplainStep, FeedbackCounts, Finding, GroupReport, KernelCounts,
@@ -15,8 +18,7 @@ use crate::engine::report::{
     RouteReport, RouteSummary, SourceReport, StatusReport,
 };
 use crate::model::{
-    Block, Errno, Family, Handle, InHardware, MacFrom, Reason, RouteKey, RuleCounters, RuleWords,
-    Timestamp,
+    Block, Errno, Family, Handle, InHardware, MacFrom, Reason, RouteKey, RuleWords, Timestamp,
 };
 
 /// When `Timestamp(0)` was.
@@ -164,10 +166,10 @@ pub(super) fn route(report: RouteReport, wall: Wall) -> proto::Route {
         kernel,
         offload,
         reason,
-        packets,
-        bytes,
+        counters,
         refusal,
     } = report;
+    let taken = counters.map(Taken::from);
     proto::Route {
         prefix: prefix.to_string(),
         table: table.0,
@@ -185,8 +187,10 @@ pub(super) fn route(report: RouteReport, wall: Wall) -> proto::Route {
         kernel: kernel.name().to_owned(),
         offload: offload.name().to_owned(),
         reason: code(reason),
-        packets,
-        bytes,
+        packets: taken.map(|taken| taken.packets),
+        bytes: taken.map(|taken| taken.bytes),
+        hardware_packets: taken.map(|taken| taken.hardware_packets),
+        hardware_bytes: taken.map(|taken| taken.hardware_bytes),
         refusal: refusal.map(|(errno, text)| refusal_text(errno, text.as_deref())),
     }
 }
@@ -201,7 +205,9 @@ fn nexthop(report: NextHopReport) -> proto::Nexthop {
         mac_from,
         kernel_via,
         reason,
+        counters,
     } = report;
+    let taken = counters.map(Taken::from);
     proto::Nexthop {
         via: text(via),
         dev: dev.map(String::from),
@@ -211,6 +217,10 @@ fn nexthop(report: NextHopReport) -> proto::Nexthop {
         mac_from: mac_from.map(MacFrom::name).map(str::to_owned),
         kernel_via: text(kernel_via),
         state: reason.map_or("ready", Reason::code).to_owned(),
+        packets: taken.map(|taken| taken.packets),
+        bytes: taken.map(|taken| taken.bytes),
+        hardware_packets: taken.map(|taken| taken.hardware_packets),
+        hardware_bytes: taken.map(|taken| taken.hardware_bytes),
     }
 }
 
@@ -257,13 +267,12 @@ pub(super) fn rule(report: OffloadRuleReport) -> proto::OffloadRule {
         refusal,
         counters,
     } = report;
-    let RuleCounters {
-        software_packets,
-        software_bytes,
+    let Taken {
+        packets,
+        bytes,
         hardware_packets,
         hardware_bytes,
-        idle_ms: _,
-    } = counters;
+    } = counters.into();
     let (protocol, matches, actions) = match words {
         Some(RuleWords {
             protocol,
@@ -292,8 +301,8 @@ pub(super) fn rule(report: OffloadRuleReport) -> proto::OffloadRule {
         in_hw_count: count,
         state: state.name().to_owned(),
         error: refusal.map(|(errno, text)| refusal_text(errno, text.as_deref())),
-        packets: software_packets.saturating_add(hardware_packets),
-        bytes: software_bytes.saturating_add(hardware_bytes),
+        packets,
+        bytes,
         hardware_packets,
         hardware_bytes,
     }

@@ -4,9 +4,10 @@
 //! engine thread <--EngineHandle-- server --messages--> (unix socket, gRPC) --> client -> render or JSON -> terminal
 //! ```
 //!
-//! The daemon's side is `socket`, `server` and `messages` (reports of the engine -> protobuf); the command's side is
-//! `args`, `client`, `command` and `render`. The protobuf messages carry exactly the keys of the JSON output, so the
-//! JSON *is* the message. `decode` and `replay` work without a daemon's admin API. Sees the engine's queries and reports only, never its stores, and changes nothing but the log filter.
+//! The daemon's side is `socket`, `server`, `counters` (what has to be read from drivers) and `messages` (reports of
+//! the engine -> protobuf); the command's side is `args`, `client`, `command` and `render`. The protobuf messages carry
+//! exactly the keys of the JSON output, so the JSON *is* the message. `decode` and `replay` work without a daemon's
+//! admin API. Sees the engine's queries and reports only, never its stores, and changes nothing but the log filter.
 
 pub mod args;
 pub mod command;
@@ -14,6 +15,7 @@ pub mod decode;
 pub mod replay;
 
 mod client;
+mod counters;
 mod engine_handle;
 mod filter;
 pub mod generate;
@@ -27,6 +29,7 @@ mod server;
 mod socket;
 mod table;
 
+pub use counters::{Counters, ReadNic, ReadPorts};
 pub use engine_handle::{EngineGone, EngineHandle, Question};
 pub use server::{Admin, KernelLookup, ServeError, SetLogFilter};
 pub use socket::{AdminSocket, BindError};

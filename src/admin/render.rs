@@ -8,8 +8,10 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 mod acl;
+mod counters;
 
 pub(super) use self::acl::{acl, acl_rows};
+pub(super) use self::counters::{counters, port_statistics};
 use super::proto::{
     Event, Explanation, Finding, Neighbour, Nexthop, NexthopGroup, OffloadCount, OffloadCounts,
     OffloadRule, OffloadSummary, PlanLine, Port, Route, RouteCount, RouteSummary, Source, Status,
@@ -56,12 +58,15 @@ pub(super) fn route_rows(route: &Route, rows: &mut Vec<Row>) {
 
 /// `show nexthops`.
 pub(super) fn groups() -> Table {
-    hop_table([
+    let head = [
         ("GROUP", Right),
         ("ROUTES", Right),
         ("FRR IDS", Left),
         ("KERNEL IDS", Left),
-    ])
+    ];
+    let (hop, note) = HOP.split_at(HOP.len() - 1);
+    let columns = head.iter().chain(hop).chain(&TAKEN).chain(note);
+    Table::new(columns.copied())
 }
 
 /// The lines of a group.
@@ -74,7 +79,27 @@ pub(super) fn group_rows(group: &NexthopGroup, rows: &mut Vec<Row>) {
         ids(kernel),
     ];
     let notes = group.reason.as_deref().into_iter().collect();
-    hop_rows(head, None, &group.nexthops, notes, rows);
+    let mut lines = Vec::new();
+    hop_rows(head, None, &group.nexthops, notes, &mut lines);
+    for (n, line) in lines.iter_mut().enumerate() {
+        let hop = group.nexthops.get(n);
+        let both = hop.and_then(|hop| hop.packets.zip(hop.hardware_packets));
+        let note = line.len() - 1;
+        line.splice(note..note, taken_cells(both));
+    }
+    rows.append(&mut lines);
+}
+
+/// Packets that rules took.
+const TAKEN: [Column; 2] = [("HW PACKETS", Right), ("SW PACKETS", Right)];
+
+/// The columns of [`TAKEN`], from the packets of both and those in hardware.
+fn taken_cells(both: Option<(u64, u64)>) -> [Cell; 2] {
+    let number = |number: Option<u64>| or_dash(number.map(|n| n.to_string()).as_deref());
+    [
+        number(both.map(|(_, hardware)| hardware)),
+        number(both.map(|(all, hardware)| all.saturating_sub(hardware))),
+    ]
 }
 
 fn ids(ids: impl Iterator<Item = u32>) -> Cell {
@@ -82,17 +107,19 @@ fn ids(ids: impl Iterator<Item = u32>) -> Cell {
     or_dash((!ids.is_empty()).then(|| ids.join(",")).as_deref())
 }
 
+/// A next hop.
+const HOP: [Column; 6] = [
+    ("VIA", Left),
+    ("DEV", Left),
+    ("WEIGHT", Right),
+    ("KERNEL VIA", Left),
+    ("MAC", Left),
+    ("NOTE", Left),
+];
+
 /// A table whose lines end with a next hop.
 fn hop_table<const N: usize>(head: [Column; N]) -> Table {
-    let hop = [
-        ("VIA", Left),
-        ("DEV", Left),
-        ("WEIGHT", Right),
-        ("KERNEL VIA", Left),
-        ("MAC", Left),
-        ("NOTE", Left),
-    ];
-    Table::new(head.into_iter().chain(hop))
+    Table::new(head.into_iter().chain(HOP))
 }
 
 /// A line for each next hop, the first of them behind `head`; without any, one with `target` in place of a gateway.
@@ -122,7 +149,7 @@ fn hop_rows(
     }
 }
 
-/// The columns of [`hop_table`].
+/// The columns of [`HOP`].
 fn hop_cells<'a>(hop: &'a Nexthop, mut notes: Vec<&'a str>) -> [Cell; 6] {
     if hop.state != "ready" && !notes.iter().any(|note| note.starts_with(&hop.state)) {
         notes.push(&hop.state);
@@ -180,7 +207,8 @@ pub(super) fn rules() -> Table {
         ("TABLE", Right),
         ("STATE", Left),
         ("HW", Right),
-        ("PACKETS", Right),
+        TAKEN[0],
+        TAKEN[1],
         ("NOTE", Left),
         ("PROTOCOL", Left),
         ("MATCH", Left),
@@ -200,6 +228,8 @@ pub(super) fn rule_row(rule: &OffloadRule) -> Row {
         (true, count) => count.to_string(),
     };
     let matches = rule.r#match.as_deref();
+    let [hardware_packets, software_packets] =
+        taken_cells(Some((rule.packets, rule.hardware_packets)));
     vec![
         or_dash(rule.port.as_deref().or(block.as_deref())),
         rule.chain.into(),
@@ -209,7 +239,8 @@ pub(super) fn rule_row(rule: &OffloadRule) -> Row {
         or_dash(table.as_deref()),
         Cell::painted(&rule.state, state_paint(&rule.state)),
         hardware.into(),
-        rule.packets.into(),
+        hardware_packets,
+        software_packets,
         rule.error.as_deref().unwrap_or_default().into(),
         or_dash(rule.protocol.as_deref()),
         or_dash(matches.map(|words| if words.is_empty() { "any" } else { words })),

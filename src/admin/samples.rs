@@ -4,8 +4,10 @@ use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
 mod acl;
+mod counters;
 
 pub(super) use self::acl::acl;
+pub(super) use self::counters::{counters, port_statistics};
 use super::messages::{self, Wall};
 use super::proto;
 use crate::engine::report::*;
@@ -83,6 +85,7 @@ fn hop(via: &str, dev: &str, mac: Option<(&str, MacFrom)>, kernel_via: &str) -> 
         mac_from: mac.map(|(_, from)| from),
         kernel_via: Some(kernel_via.parse().unwrap()),
         reason: None,
+        counters: None,
     }
 }
 
@@ -115,8 +118,7 @@ fn route(prefix: &str) -> RouteReport {
         kernel: KernelState::Installed,
         offload: OffloadState::Off,
         reason: None,
-        packets: None,
-        bytes: None,
+        counters: None,
         refusal: None,
     }
 }
@@ -153,8 +155,13 @@ pub(super) fn routes() -> Vec<proto::Route> {
     };
     let offloaded = RouteReport {
         offload: OffloadState::Hardware,
-        packets: Some(9321),
-        bytes: Some(1_398_150),
+        counters: Some(RuleCounters {
+            software_packets: 1,
+            software_bytes: 84,
+            hardware_packets: 9321,
+            hardware_bytes: 1_398_150,
+            idle_ms: None,
+        }),
         ..route("10.3.0.0/16")
     };
     let too_many = RouteReport {
@@ -354,13 +361,19 @@ pub(super) fn ports() -> Vec<proto::Port> {
 }
 
 pub(super) fn groups() -> Vec<proto::NexthopGroup> {
+    let mut nexthops = ecmp();
+    nexthops[0].counters = Some(RuleCounters {
+        software_packets: 1,
+        hardware_packets: 9321,
+        ..RuleCounters::default()
+    });
     let group = GroupReport {
         id: 3,
         source_ids: vec![17, 18],
         routes: 1000,
         kernel_id4: Some(3_087_007_745),
         kernel_id6: None,
-        nexthops: ecmp(),
+        nexthops,
         reason: None,
     };
     let unusable = GroupReport {

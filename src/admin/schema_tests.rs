@@ -82,6 +82,14 @@ fn answers_are_as_the_schemas_say() {
     );
     holds(include_str!("../../docs/schema/acl.json"), &samples::acl());
     holds(
+        include_str!("../../docs/schema/counters.json"),
+        &samples::counters(),
+    );
+    holds(
+        include_str!("../../docs/schema/port-counters.json"),
+        &samples::port_statistics(),
+    );
+    holds(
         include_str!("../../docs/schema/doctor.json"),
         &samples::findings(),
     );
@@ -110,7 +118,7 @@ fn answers_are_as_the_schemas_say() {
 fn a_route_has_the_keys_of_the_contract_in_their_order() {
     let routes = samples::routes();
     let json = serde_json::to_string(&routes[0]).unwrap();
-    let expected = r#"{"prefix":"10.2.0.0/16","table":254,"vrf":null,"source":"fpm","protocol":"bgp","type":"unicast","metric":20,"mtu":null,"prefsrc":null,"since":"2026-01-02T03:04:06Z","stale":false,"nhg":17,"nexthops":[{"via":"fe80::a0:1ff:fe02:3","dev":"p0","weight":1,"onlink":false,"mac":"02:a0:01:02:00:03","mac_from":"learned","kernel_via":"169.254.0.1","state":"ready"},{"via":"fe80::a0:1ff:fe02:4","dev":"p1","weight":1,"onlink":false,"mac":"02:a0:01:02:00:04","mac_from":"eui64","kernel_via":"169.254.0.1","state":"ready"}],"kernel":"installed","offload":"off","reason":null,"packets":null,"bytes":null,"refusal":null}"#;
+    let expected = r#"{"prefix":"10.2.0.0/16","table":254,"vrf":null,"source":"fpm","protocol":"bgp","type":"unicast","metric":20,"mtu":null,"prefsrc":null,"since":"2026-01-02T03:04:06Z","stale":false,"nhg":17,"nexthops":[{"via":"fe80::a0:1ff:fe02:3","dev":"p0","weight":1,"onlink":false,"mac":"02:a0:01:02:00:03","mac_from":"learned","kernel_via":"169.254.0.1","state":"ready","packets":null,"bytes":null,"hardware_packets":null,"hardware_bytes":null},{"via":"fe80::a0:1ff:fe02:4","dev":"p1","weight":1,"onlink":false,"mac":"02:a0:01:02:00:04","mac_from":"eui64","kernel_via":"169.254.0.1","state":"ready","packets":null,"bytes":null,"hardware_packets":null,"hardware_bytes":null}],"kernel":"installed","offload":"off","reason":null,"packets":null,"bytes":null,"refusal":null,"hardware_packets":null,"hardware_bytes":null}"#;
     assert_eq!(json, expected);
 }
 
@@ -128,6 +136,20 @@ fn a_port_has_the_keys_of_the_contract_in_their_order() {
     let json = serde_json::to_string(&ports[0]).unwrap();
     let expected = r#"{"switch":"5e7f01","driver":"mlx5_core","devlink":"pci/0000:03:00.0","mode":"switchdev","name":"p1","ifindex":4,"role":"uplink","table":10,"vrf":"red","mac":"02:00:00:00:00:01","mtu":9000,"usable":true,"admits":["ipv4","ipv6"],"reasons":[],"block":7,"hw_tc_offload":true,"verdict":"everything the chained layout needs","filtered_by":[],"lower":null,"vlan":null}"#;
     assert_eq!(json, expected);
+}
+
+#[test]
+fn counters_have_the_keys_of_the_contract_in_their_order() {
+    let counters = samples::counters();
+    let json = serde_json::to_string(&counters.ports[0]).unwrap();
+    let expected = r#"{"name":"p1","ifindex":9,"switch":"5e7f01","role":"uplink","vrf":"red","rx":{"packets":2000,"bytes":296000,"errors":3,"dropped":7,"cpu_packets":20,"cpu_bytes":2960,"packets_per_s":100,"bits_per_s":118400,"cpu_packets_per_s":1,"cpu_bits_per_s":1184},"tx":{"packets":1000,"bytes":148000,"errors":0,"dropped":0,"cpu_packets":1001,"cpu_bytes":148148,"packets_per_s":100,"bits_per_s":118400,"cpu_packets_per_s":1,"cpu_bits_per_s":1184},"window_ms":10250}"#;
+    assert_eq!(json, expected);
+    let json = serde_json::to_string(&counters.rules[1]).unwrap();
+    let expected = r#"{"kind":"route","rules":120,"in_hw":120,"packets":1981,"bytes":194124,"hardware_packets":1980,"hardware_bytes":194040}"#;
+    assert_eq!(json, expected);
+    let statistics = samples::port_statistics().statistics;
+    let json = serde_json::to_string(&statistics[0]).unwrap();
+    assert_eq!(json, r#"{"group":"link","name":"rx_packets","value":2000}"#);
 }
 
 #[test]

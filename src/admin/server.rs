@@ -17,15 +17,17 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use super::VERSION;
+use super::counters::Counters;
 use super::engine_handle::{EngineGone, EngineHandle};
 use super::filter::{DEFAULT_VRF, Wanted, WantedRules};
 use super::messages::{self, Wall};
 use super::proto::admin_server::{Admin as AdminApi, AdminServer};
 use super::proto::{
-    Acl, AclRequest, DoctorRequest, Event, EventsRequest, ExplainRequest, Explanation, Finding,
-    LogFilter, Neighbour, NeighboursRequest, NexthopGroup, NexthopsRequest, OffloadRequest,
-    OffloadRule, OffloadSummary, PlanLine, PlanRequest, Port, PortsRequest, ResyncRequest,
-    Resynced, Route, RouteSummary, RoutesRequest, Status as StatusMessage, StatusRequest,
+    Acl, AclRequest, Counters as CountersMessage, CountersRequest, DoctorRequest, Event,
+    EventsRequest, ExplainRequest, Explanation, Finding, LogFilter, Neighbour, NeighboursRequest,
+    NexthopGroup, NexthopsRequest, OffloadRequest, OffloadRule, OffloadSummary, PlanLine,
+    PlanRequest, Port, PortCountersRequest, PortStatistics, PortsRequest, ResyncRequest, Resynced,
+    Route, RouteSummary, RoutesRequest, Status as StatusMessage, StatusRequest,
 };
 use super::socket::AdminSocket;
 use crate::engine::PlanWalk;
@@ -67,6 +69,8 @@ pub struct Admin {
     pub set_log_filter: SetLogFilter,
     /// For `explain`.
     pub kernel_lookup: KernelLookup,
+    /// For `show counters`.
+    pub counters: Counters,
 }
 
 /// Why the admin API ended before it was told to.
@@ -93,12 +97,15 @@ impl AdminSocket {
             started,
             set_log_filter,
             kernel_lookup,
+            counters,
         } = admin;
+        tokio::spawn(counters.clone().sample(engine.clone()));
         let api = Api {
             engine,
             wall: Wall(started),
             set_log_filter,
             kernel_lookup,
+            counters,
             ended: ended.clone(),
         };
         let incoming = UnixListenerStream::new(self.listener()?);
@@ -131,6 +138,7 @@ struct Api {
     wall: Wall,
     set_log_filter: SetLogFilter,
     kernel_lookup: KernelLookup,
+    counters: Counters,
     ended: watch::Receiver<bool>,
 }
 
@@ -244,6 +252,44 @@ impl AdminApi for Api {
     ) -> Result<Response<Self::ShowAclStream>, Status> {
         let rules = self.engine.ask(|engine, _| engine.acl()).await?;
         Ok(stream_all(rules, messages::acl))
+    }
+
+    async fn show_counters(
+        &self,
+        _: Request<CountersRequest>,
+    ) -> Result<Response<CountersMessage>, Status> {
+        let readings = self.counters.ports().await?;
+        let (mut ports, rules) = self
+            .engine
+            .ask(move |engine, _| (engine.port_counters(&readings), engine.rule_totals()))
+            .await?;
+        ports.sort_unstable_by(|a, b| (&a.switch, a.ifindex).cmp(&(&b.switch, b.ifindex)));
+        Ok(Response::new(CountersMessage {
+            ports: ports.into_iter().map(messages::port_counters).collect(),
+            rules: rules.into_iter().map(messages::rule_totals).collect(),
+        }))
+    }
+
+    async fn show_port_counters(
+        &self,
+        request: Request<PortCountersRequest>,
+    ) -> Result<Response<PortStatistics>, Status> {
+        let PortCountersRequest { port } = request.into_inner();
+        let name = port.clone();
+        let dev = self
+            .engine
+            .ask(move |engine, _| engine.link_by_name(&name))
+            .await?;
+        let none = || Status::not_found(format!("there is no link {port}"));
+        let dev = dev.ok_or_else(none)?;
+        let readings = self.counters.ports().await?;
+        let statistics = self.counters.nic(dev, &port).await?;
+        let report = self
+            .engine
+            .ask(move |engine, _| engine.link_counters(&readings, dev))
+            .await?;
+        let report = report.ok_or_else(none)?;
+        Ok(Response::new(messages::port_statistics(report, statistics)))
     }
 
     async fn doctor(

@@ -26,12 +26,12 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, bail};
 use tracing::{error, info, warn};
 
-use crate::admin::{Admin, AdminSocket, EngineHandle, VERSION};
+use crate::admin::{Admin, AdminSocket, Counters, EngineHandle, VERSION};
 use crate::config::{Changes, Config, Faults, OffloadMode, SetUp};
 use crate::engine::{Engine, Memory};
 use crate::kernel::monitor::RECEIVE_BUFFER;
 use crate::kernel::{self, DumpSocket, FibWriter, Monitor, RouteWatch, WriterConfig};
-use crate::model::Link;
+use crate::model::{Link, PortReadings, Timestamp};
 use crate::source::fpm::{FpmListener, FpmListenerConfig};
 use crate::state::{self, Snapshot};
 use crate::wire::kernel_route::RouteMark;
@@ -201,6 +201,14 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         started: wall,
         set_log_filter: Box::new(move |filter| set_filter.set(filter)),
         kernel_lookup: Box::new(kernel::lookup),
+        counters: Counters::new(
+            Arc::new(move || {
+                let ports = kernel::port_counters()?;
+                let at = Timestamp(started.elapsed().as_millis() as u64);
+                Ok(PortReadings { at, ports })
+            }),
+            Arc::new(kernel::nic_statistics),
+        ),
     };
     let why = runtime.block_on(async {
         let (finish, finished) = tokio::sync::oneshot::channel::<()>();

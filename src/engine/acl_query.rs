@@ -5,7 +5,7 @@ use super::offload::{OneSwitch, SwitchKey};
 use super::offload_query::switch_id;
 use super::probe::Verdict;
 use super::report::{AclBlockReport, AclReport, AclState};
-use crate::model::{InHardware, Reason, Refusal, RuleCounters};
+use crate::model::{InHardware, Reason, Refusal};
 use crate::plan::{PlannedPort, ScopedAcl};
 use crate::reconcile::{RuleEntry, RuleTable};
 
@@ -114,22 +114,9 @@ impl Engine {
             rules: entries.len() as u64,
             in_hw_count,
             error,
-            counters: total(entries.iter().map(|entry| entry.counters)),
+            counters: entries.iter().map(|entry| entry.counters).sum(),
         }
     }
-}
-
-fn total(counters: impl Iterator<Item = RuleCounters>) -> RuleCounters {
-    counters.fold(RuleCounters::default(), |sum, one| RuleCounters {
-        software_packets: sum.software_packets + one.software_packets,
-        software_bytes: sum.software_bytes + one.software_bytes,
-        hardware_packets: sum.hardware_packets + one.hardware_packets,
-        hardware_bytes: sum.hardware_bytes + one.hardware_bytes,
-        idle_ms: match (sum.idle_ms, one.idle_ms) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        },
-    })
 }
 
 /// What the driver said.

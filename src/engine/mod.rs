@@ -14,6 +14,7 @@
 //! and both again at [`Engine::poll_timeout`].
 
 mod acl_query;
+mod counters_query;
 mod doctor;
 mod feedback;
 mod hearing;
@@ -46,6 +47,7 @@ use crate::reconcile::{Failure, Table};
 use crate::resolve::{AddressPool, ResolveChanges, Resolver};
 use crate::rib::{GroupChange, Groups, PathId, Paths, Session, SlotFlags, SlotId, Slots};
 use crate::view::KernelView;
+use crate::view::counters::PortHistory;
 
 pub use plan_query::PlanWalk;
 
@@ -206,6 +208,7 @@ pub struct Engine {
     // What the source is owed.
     feedback: feedback::Feedback,
     // For people.
+    port_history: PortHistory,
     counters: Counters,
     notables: Notables,
 }
@@ -255,6 +258,7 @@ impl Engine {
             rescan: FxHashSet::default(),
             seed: 0x9e37_79b9_7f4a_7c15,
             feedback: feedback::Feedback::default(),
+            port_history: PortHistory::default(),
             counters: Counters::default(),
             notables: Notables::default(),
             config,

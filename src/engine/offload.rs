@@ -12,6 +12,8 @@
 
 mod blocks;
 mod filters;
+mod jobs;
+mod one_switch;
 mod ports;
 mod settle;
 mod strays;
@@ -22,42 +24,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(super) use self::blocks::Sharing;
+use self::jobs::Job;
+pub(super) use self::one_switch::OneSwitch;
 use self::strays::Strays;
-use self::wishes::{Facts, GroupWish, World};
+use self::wishes::{Facts, World};
 use super::Engine;
-use super::probe::{Ask, Probe, Verdict};
-use super::report::Severity;
-use super::switch::{Audited, Switch};
+use super::switch::Switch;
 use crate::config::{OffloadConfig, OffloadMode};
 use crate::model::{
-    Block, IfIndex, InHardware, NeighbourKey, ObservedRule, OffloadEvent, Reason, Refusal,
-    RouteKey, RuleOp, RuleOpKind, SwitchId, TableId, Ticket, Timestamp,
+    Block, IfIndex, NeighbourKey, ObservedRule, OffloadEvent, Reason, Refusal, RouteKey, SwitchId,
+    TableId, Timestamp,
 };
-use crate::plan::{Env, GroupKey, PlannedPort, RuleKey};
-use crate::reconcile::{Item, OpClass, Remedy, RuleWrite, RuleWriteKind, remedy};
+use crate::plan::{Env, GroupKey};
 use crate::rib::SlotId;
-use crate::view::ports::{Port, Ports, Switch as SwitchPorts};
-
-/// How often refused rules are tried again.
-const RETRY_REFUSED: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// How often counters are read where that costs little; drivers update theirs every second or two. Else the audit reads them.
-const COUNTERS: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// Rules of a block that are few: reading a rule back costs as much as writing it.
-const FEW_RULES: usize = 1000;
+use crate::view::ports::{Port, Ports};
 
 /// How often it is looked which neighbours are to be kept fresh; they stay fresh for half a minute by themselves.
 const KEEP: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long the kernel may take to remove what a link takes along, before its own routes are listed again.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
-
-/// How full a table is when that is told, in percent, and how much less before it is told again.
-const FULL: [usize; 2] = [80, 95];
-const FULL_SWAY: usize = 5;
-
-const ENODEV: i32 = 19;
 
 /// What identifies a switch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,90 +52,6 @@ pub(super) enum SwitchKey {
     Id(SwitchId),
     /// Plain links in software: the lab.
     Lab,
-}
-
-/// A switch with what is known about it.
-#[derive(Debug)]
-pub(super) struct OneSwitch {
-    pub(super) ports: SwitchPorts,
-    pub(super) rules: Switch,
-    groups: FxHashMap<GroupKey, GroupWish>,
-    /// Blocks that were read back once.
-    listed: BTreeSet<Block>,
-    /// The planned ports, as last set.
-    planned: Vec<PlannedPort>,
-    /// Which block its ports' rules hang in.
-    pub(super) sharing: Sharing,
-    probe: Option<(Probe, Option<Ask>)>,
-    /// What the driver can; in software nobody needs to be asked.
-    pub(super) verdict: Option<Verdict>,
-    /// How full its table was, in percent, when that was last told.
-    told_full: usize,
-}
-
-impl OneSwitch {
-    /// A block that may have rules and was read back.
-    fn first_to_ask(&self) -> Option<(Block, IfIndex)> {
-        let ports = self.ports.ports.iter();
-        ports
-            .filter(|port| self.sharing.admits(port) != [false, false])
-            .filter_map(|port| Some((self.sharing.ready_block_of(port)?, port.home())))
-            .find(|(block, _)| self.listed.contains(block))
-    }
-
-    /// Acts on the rules, with what a prefix of this switch should be.
-    fn with<T>(&mut self, facts: &Facts<'_>, act: impl FnOnce(&mut Switch, &Env<'_>) -> T) -> T {
-        let (groups, ports) = (&self.groups, &self.ports);
-        let wish = |key| facts.wish(groups, ports, key);
-        let env = Env {
-            lookup: &facts.world.lookup,
-            wish: &wish,
-        };
-        act(&mut self.rules, &env)
-    }
-
-    /// Whether the driver was too busy for what it was asked: it may be fit all the same.
-    fn was_busy(&self) -> bool {
-        let Some(Verdict::Unfit(abilities)) = &self.verdict else {
-            return false;
-        };
-        let mut refusals = abilities.missing.iter().map(|(_, refusal)| refusal.errno);
-        refusals.any(|errno| remedy(OpClass::RuleCreate, errno) == Remedy::Retry)
-    }
-
-    /// Whether a port went while the driver was asked there: that says nothing about the driver.
-    fn was_cut_off(&self, ports: &SwitchPorts) -> bool {
-        let stays = |dev| ports.ports.iter().any(|port| port.dev == dev);
-        let lost = self.ports.ports.iter().any(|port| !stays(port.dev));
-        let unfit = match &self.verdict {
-            Some(Verdict::Unfit(abilities)) => &abilities.missing[..],
-            Some(Verdict::Fit(_)) | None => &[],
-        };
-        let mut refusals = unfit.iter().map(|(_, refusal)| refusal);
-        lost && self.rules.is_empty() && refusals.any(|refusal| refusal.errno.0 == ENODEV)
-    }
-
-    /// The families that the driver can route.
-    fn families(&self) -> [bool; 2] {
-        match &self.verdict {
-            Some(Verdict::Fit(abilities)) => abilities.families,
-            Some(Verdict::Unfit(_)) | None => [false, false],
-        }
-    }
-}
-
-/// What an op on its way is.
-#[derive(Debug, Clone)]
-enum Job {
-    Rule(SwitchKey, Block, u32, u32),
-    Qdisc(IfIndex),
-    Qdiscs(IfIndex),
-    Feature(IfIndex),
-    Dump(Block),
-    Probe(SwitchKey),
-    Share(SwitchKey),
-    ReadStrays(Block),
-    RemoveStray,
 }
 
 /// The state of the offload.
@@ -237,9 +139,6 @@ impl Engine {
         for event in events {
             let news = self.offload.ports.apply(&event);
             self.offload.ports_changed |= news;
-            if news {
-                self.hardware_changed();
-            }
             self.offload.world.mirror.apply(&event, &mut changed);
             match event {
                 OffloadEvent::Outcomes(outcomes) => {
@@ -248,12 +147,10 @@ impl Engine {
                     }
                 }
                 OffloadEvent::Devlink { .. } => {
-                    self.hardware_changed();
                     self.offload.ports_changed |= !self.offload.devlink_listed;
                     self.offload.devlink_listed = true;
                 }
                 OffloadEvent::Qdiscs(_) => {
-                    self.hardware_changed();
                     self.offload.ports_changed |= !self.offload.qdiscs_listed;
                     self.offload.qdiscs_listed = true;
                 }
@@ -309,7 +206,6 @@ impl Engine {
             }
         }
         if !changed.is_empty() {
-            self.hardware_changed();
             self.offload.locals_changed = true;
             if self.offload.is_active() {
                 self.offload.touched.extend(changed);
@@ -353,7 +249,6 @@ impl Engine {
     }
 
     pub(super) fn link_changed_for_offload(&mut self) {
-        self.hardware_changed();
         self.offload.ports_changed = true;
         if self.offload.is_active() {
             self.offload.refresh_mirror_at = Some(self.now + SETTLE);
@@ -367,7 +262,8 @@ impl Engine {
             return;
         }
         // Also what leads to no write may move a prefix.
-        if self.offload.locals_changed || self.offload.is_unsettled() {
+        let of_ports = self.offload.ports_changed || self.offload.locals_changed;
+        if of_ports || self.offload.is_unsettled() {
             self.hardware_changed();
         }
         let mut offload = std::mem::take(&mut self.offload);
@@ -405,130 +301,6 @@ impl Engine {
         }
         // What `offload.ports` and `offload.ignore` say.
         self.offload.ports_changed = true;
-        self.hardware_changed();
-    }
-
-    /// Hands out writes to tc, at most about `budget`.
-    pub fn poll_rule_ops(&mut self, now: Timestamp, budget: usize, out: &mut Vec<RuleOp>) {
-        self.now = self.now.max(now);
-        if !self.is_listed() || self.config.offload.mode == OffloadMode::Off {
-            return;
-        }
-        self.settle();
-        self.settle_offload();
-        self.offload.poll_strays(out);
-        if !self.offload.is_active() {
-            return;
-        }
-        let mut offload = std::mem::take(&mut self.offload);
-        Self::poll_port_ops(&mut offload, out);
-        self.poll_probes(&mut offload, out);
-        Self::poll_sharing(&mut offload, out);
-        if offload.next_counters <= self.now {
-            offload.next_counters = self.now + COUNTERS;
-            let few = |one: &&OneSwitch| {
-                one.rules.is_started()
-                    && one
-                        .rules
-                        .tables()
-                        .all(|(table, _)| table.held() <= FEW_RULES)
-            };
-            let blocks: Vec<Block> = offload
-                .switches
-                .values()
-                .filter(few)
-                .flat_map(|one| one.listed.iter().copied())
-                .collect();
-            offload.wanted_dumps.extend(blocks);
-        }
-        let retry = offload.next_retry <= self.now;
-        if retry {
-            offload.next_retry = self.now + RETRY_REFUSED;
-            offload.asked_qdiscs.clear();
-            offload.asked_features.clear();
-            for one in offload.switches.values_mut() {
-                if one.was_busy() && one.rules.is_empty() {
-                    one.verdict = None;
-                    one.rules.stop();
-                }
-            }
-        }
-        let ending = offload.ending;
-        let (facts, switches) = offload.split(self);
-        let mut writes: Vec<(SwitchKey, RuleWrite)> = Vec::new();
-        for (key, one) in switches {
-            let mut of_one = Vec::new();
-            let left = budget.saturating_sub(writes.len());
-            // What a port that joins can't take would be refused to all.
-            let waits = one.sharing.is_busy() && !ending;
-            one.with(&facts, |rules, env| {
-                if retry && rules.is_started() {
-                    rules.retry_refused(env, self.now);
-                }
-                if rules.is_started() && rules.plan().wants_refill() {
-                    rules.refill(env);
-                }
-                if !waits {
-                    rules.poll(self.now, left, &mut of_one);
-                }
-            });
-            writes.extend(of_one.into_iter().map(|write| (key.clone(), write)));
-        }
-        self.note_full_tables(&mut offload);
-        self.note_taken_filters(&mut offload);
-        for (switch, write) in writes {
-            let RuleWrite {
-                index,
-                revision,
-                place,
-                kind,
-            } = write;
-            let job = Job::Rule(switch, place.block, index, revision);
-            let kind = match kind {
-                RuleWriteKind::Put { rule, replace } => RuleOpKind::Put {
-                    place,
-                    rule: Box::new(rule.rule.clone()),
-                    replace,
-                },
-                RuleWriteKind::Delete(protocol) => RuleOpKind::Delete { place, protocol },
-            };
-            out.push(offload.op(job, kind));
-        }
-        let wanted: Vec<Block> = offload.wanted_dumps.iter().copied().collect();
-        for block in wanted {
-            let running = offload
-                .jobs
-                .values()
-                .any(|job| matches!(job, Job::Dump(b) if *b == block));
-            if !running {
-                offload.wanted_dumps.remove(&block);
-                offload.dumping.remove(&block);
-                out.push(offload.op(Job::Dump(block), RuleOpKind::DumpRules(block)));
-            }
-        }
-        self.offload = offload;
-    }
-
-    fn note_full_tables(&mut self, offload: &mut Offload) {
-        for (key, one) in &mut offload.switches {
-            let (used, Some(capacity)) = one.rules.plan().usage() else {
-                continue;
-            };
-            let marks = FULL.into_iter();
-            let reached = marks.filter(|mark| used * 100 >= capacity * mark).max();
-            let reached = reached.unwrap_or(0);
-            if reached > one.told_full {
-                let on = ports::switch_name(key);
-                let text = format!("switch {on}: {used} of {capacity} rules are in use");
-                self.notables
-                    .push(self.now, Severity::Warn, "table-filling", text);
-            }
-            // One that sways about a mark is told of once.
-            let fell = (used * 100) < capacity * one.told_full.saturating_sub(FULL_SWAY);
-            if reached > one.told_full || fell {
-                one.told_full = reached;
-            }
-        }
     }
 
     /// When [`Self::poll_rule_ops`] should be called again though nothing happens.
@@ -597,128 +369,6 @@ impl Engine {
         let blocks: Vec<_> = self.offload.blocks().collect();
         self.offload.wanted_dumps.extend(blocks);
     }
-
-    fn rule_done(&mut self, ticket: Ticket, result: Result<InHardware, Refusal>) {
-        let Some(job) = self.offload.jobs.remove(&ticket.index) else {
-            return;
-        };
-        // What a list shows is looked at when it comes.
-        if !matches!(job, Job::Dump(_)) {
-            self.hardware_changed();
-        }
-        match job {
-            Job::Rule(switch, block, index, revision) => {
-                let mut offload = std::mem::take(&mut self.offload);
-                let (facts, switches) = offload.split(self);
-                let now = self.now;
-                let refused = switches.get_mut(&switch).and_then(|one| {
-                    one.with(&facts, |rules, env| {
-                        rules.complete(env, block, (index, revision), result, now)
-                    })
-                });
-                if let Some(refused) = &refused
-                    && let Item::Rule(RuleKey::Acl(filter)) = refused.item
-                {
-                    self.filter_refused(&mut offload, &switch, (block, filter), refused);
-                } else if let Some(refused) = refused {
-                    let text = refused.refusal.text.as_deref().unwrap_or("no reason given");
-                    let errno = refused.refusal.errno;
-                    let said = format!("{errno}: {text}");
-                    // One line for each new kind of refusal: a full table refuses by the thousand.
-                    if offload.last_refusal.as_ref() != Some(&said) {
-                        let on = self.block_label(block);
-                        self.notables.push(
-                            self.now,
-                            Severity::Warn,
-                            "rule-refused",
-                            format!("{on}: the driver refused {:?}: {said}", refused.item),
-                        );
-                        offload.last_refusal = Some(said);
-                    }
-                }
-                self.offload = offload;
-            }
-            Job::Qdisc(dev) => match result {
-                // What the writer does itself is not told by the watch, and another's may be older than its list.
-                Ok(_) => self.offload.made_qdiscs.push(dev),
-                Err(refusal) if remedy(OpClass::PortSetting, refusal.errno) == Remedy::Done => {
-                    self.offload.made_qdiscs.push(dev);
-                }
-                // Asked for again with what else was refused.
-                Err(refusal) => self.note_refusal(
-                    &format!("a clsact qdisc on {}", self.view.name_of(dev)),
-                    refusal.errno,
-                    refusal.text.as_deref(),
-                ),
-            },
-            Job::Qdiscs(dev) => {
-                self.offload.asked_qdiscs.remove(&dev);
-            }
-            Job::Feature(dev) => {
-                if let Err(refusal) = result {
-                    self.note_refusal(
-                        &format!("hw-tc-offload of {}", self.view.name_of(dev)),
-                        refusal.errno,
-                        refusal.text.as_deref(),
-                    );
-                }
-            }
-            Job::Probe(switch) => {
-                if let Some(one) = self.offload.switches.get_mut(&switch)
-                    && let Some((probe, asked)) = &mut one.probe
-                    && let Some(asked) = asked.take()
-                {
-                    probe.answer(&asked, result.map(|_| ()));
-                }
-            }
-            Job::Share(switch) => self.sharing_done(&switch, result),
-            Job::Dump(block) => {
-                if result.is_err() {
-                    self.offload.dumping.remove(&block);
-                    self.offload.wanted_dumps.insert(block);
-                }
-            }
-            Job::ReadStrays(block) => self.strays_read(block, result),
-            Job::RemoveStray => self.stray_removed(result),
-        }
-    }
-
-    fn rules_listed(&mut self, block: Block, rules: Vec<ObservedRule>) {
-        let switch = self.offload.switches.values_mut().find(|one| {
-            let of_it = |port: &Port| one.sharing.listed_block_of(port) == block;
-            one.ports.ports.iter().any(of_it)
-        });
-        let Some(one) = switch else {
-            self.strays_listed(block, rules);
-            return;
-        };
-        one.listed.insert(block);
-        one.sharing.recounted(block);
-        if one.rules.is_started() {
-            let Audited { mended, moved } = one.rules.audit(block, &rules);
-            if moved || mended > 0 {
-                self.hardware_changed();
-            }
-            if mended > 0 {
-                self.counters.mended.rules += mended as u64;
-                let on = self.block_label(block);
-                self.notables.push(
-                    self.now,
-                    Severity::Warn,
-                    "rules-mended",
-                    format!("{on}: rules of ours that others had deleted or changed are written again: {mended}"),
-                );
-            }
-        } else {
-            let adopts = one.rules.find(block, rules);
-            self.hardware_changed();
-            // Where zebra writes the routes nothing else tells that there was an earlier run: its rules stay until zebra has spoken.
-            if adopts && self.session.epoch == 0 {
-                self.session.hold(self.now);
-            }
-        }
-        self.offload.ports_changed = true;
-    }
 }
 
 impl Offload {
@@ -732,20 +382,6 @@ impl Offload {
             world: &self.world,
         };
         (facts, &mut self.switches)
-    }
-
-    fn op(&mut self, job: Job, kind: RuleOpKind) -> RuleOp {
-        self.next_job = self.next_job.wrapping_add(1);
-        let index = self.next_job;
-        self.jobs.insert(index, job);
-        RuleOp {
-            ticket: Ticket {
-                table: super::ticket_table::RULES,
-                index,
-                revision: 0,
-            },
-            kind,
-        }
     }
 
     fn blocks(&self) -> impl Iterator<Item = Block> + '_ {

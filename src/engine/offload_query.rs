@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Engine;
+use super::counters_query::taken_text;
 use super::offload::{OneSwitch, Sharing, SwitchKey};
 use super::probe::Verdict as DriverVerdict;
 use super::report::{
@@ -12,7 +13,7 @@ use super::report::{
 use crate::config::OffloadMode;
 use crate::model::{
     Block, Family, Framing, Handle, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction,
-    SwitchId, TableId,
+    RuleCounters, SwitchId, TableId,
 };
 use crate::plan::{HopRule, PlannedPort, PlannedRule, RouteRule, RuleKey, Target};
 use crate::reconcile::{Failure, Item, OpClass, Remedy, RuleEntry, remedy};
@@ -26,8 +27,8 @@ pub(super) struct RouteOffload {
     pub(super) state: OffloadState,
     /// Why it is not in hardware.
     pub(super) reason: Option<Reason>,
-    /// Packets and bytes that its rules took.
-    pub(super) taken: Option<(u64, u64)>,
+    /// What its rules took.
+    pub(super) counters: Option<RuleCounters>,
 }
 
 impl RouteOffload {
@@ -35,7 +36,7 @@ impl RouteOffload {
         Self {
             state,
             reason,
-            taken: None,
+            counters: None,
         }
     }
 
@@ -89,12 +90,11 @@ impl Engine {
         let config = &self.config.offload;
         let lab = config.mode == OffloadMode::SkipHw;
         let switches = if lab {
-            let mut plain = self.offload.ports.plain(&self.view, config);
-            Self::mark_tagged(&self.offload, &SwitchKey::Lab, &mut plain);
-            vec![plain]
+            vec![self.offload.ports.plain(&self.view, config)]
         } else {
-            self.marked_switches(&self.offload)
+            self.offload.ports.switches(&self.view, config)
         };
+        let switches = self.marked(&self.offload, switches);
         switches
             .iter()
             .flat_map(|switch| switch.ports.iter().map(move |port| (switch, port)))
@@ -140,13 +140,18 @@ impl Engine {
             return RouteOffload::new(OffloadState::Off, None);
         }
         let key = self.slots.get(id).key();
-        let all = self
+        let all: Vec<RouteOffload> = self
             .offload
             .switches
             .iter()
-            .map(|(at, one)| self.route_on(at, one, key));
-        all.min_by_key(RouteOffload::rank)
-            .unwrap_or(RouteOffload::new(OffloadState::Off, None))
+            .map(|(at, one)| self.route_on(at, one, key))
+            .collect();
+        let counters: Vec<RuleCounters> = all.iter().filter_map(|on| on.counters).collect();
+        let best = all.into_iter().min_by_key(RouteOffload::rank);
+        RouteOffload {
+            counters: (!counters.is_empty()).then(|| counters.into_iter().sum()),
+            ..best.unwrap_or(RouteOffload::new(OffloadState::Off, None))
+        }
     }
 
     /// Why a route is not as wished. What the kernel has comes first: hardware does not matter before that is right. Only
@@ -226,7 +231,7 @@ impl Engine {
 
     fn explain_framed(&self, one: &OneSwitch, framing: Framing, key: RouteKey) -> Option<String> {
         let (mut blocks, mut rules) = (BTreeSet::new(), 0);
-        let mut packets = 0;
+        let mut counters = Vec::new();
         let mut busiest: Option<(u64, Block, Option<Handle>, &PlannedRule)> = None;
         for (block, entry) in one.rules.rules_of(framing, key) {
             let Some(rule) = entry.applied.as_ref().or(entry.desired.as_ref()) else {
@@ -235,7 +240,7 @@ impl Engine {
             blocks.insert(block);
             rules += 1;
             let taken = entry.counters.software_packets + entry.counters.hardware_packets;
-            packets += taken;
+            counters.push(entry.counters);
             if busiest.as_ref().is_none_or(|(most, ..)| *most < taken) {
                 busiest = Some((taken, block, entry.handle, rule.as_ref()));
             }
@@ -260,8 +265,9 @@ impl Engine {
             Framing::Untagged => "",
             Framing::Tagged => " (tagged)",
         };
+        let taken = taken_text(counters.into_iter().sum());
         Some(format!(
-            "{at} chain {chain} prio {prio}{handle}{tagged}{more}: {then}; {packets} packets"
+            "{at} chain {chain} prio {prio}{handle}{tagged}{more}: {then}; {taken}"
         ))
     }
 
@@ -358,15 +364,14 @@ impl Engine {
                 return RouteOffload::new(state, Some(reason));
             }
         };
-        let (mut packets, mut bytes) = (0, 0);
+        let mut counters = Vec::new();
         let (mut settled, mut in_hardware) = (true, true);
         let failure = one.rules.failure(key);
         let rules = |framing| one.rules.rules_of(framing, key);
         for (block, entry) in Framing::ALL.into_iter().flat_map(rules) {
             settled &= entry.applied.is_some() && entry.applied == entry.desired;
             in_hardware &= one.sharing.is_everywhere(block, entry.hardware);
-            packets += entry.counters.software_packets + entry.counters.hardware_packets;
-            bytes += entry.counters.software_bytes + entry.counters.hardware_bytes;
+            counters.push(entry.counters);
         }
         let full =
             |failure: &Failure| remedy(OpClass::RuleCreate, failure.refusal.errno) == Remedy::Full;
@@ -389,7 +394,7 @@ impl Engine {
         RouteOffload {
             state,
             reason,
-            taken: Some((packets, bytes)),
+            counters: Some(counters.into_iter().sum()),
         }
     }
 
@@ -478,29 +483,12 @@ impl Engine {
         let shown = entry.applied.as_ref().or(entry.desired.as_ref());
         let sent = entry.sent.as_ref().and_then(Option::as_ref);
         let shown = shown.or(sent);
-        let (kind, table, prefix) = match item {
-            Item::Stray(..) => (RuleKind::Stray, None, None),
-            Item::Rule(RuleKey::Acl(_)) => (RuleKind::Acl, None, None),
-            Item::Rule(RuleKey::Entry(_)) => (RuleKind::Entry, None, None),
-            Item::Rule(RuleKey::Admit(..)) => (RuleKind::Admit, None, None),
-            Item::Rule(RuleKey::Except(_, table, ..)) => (RuleKind::Exception, Some(table), None),
+        let (table, prefix) = match item {
+            Item::Rule(RuleKey::Except(_, table, ..)) => (Some(table), None),
             Item::Rule(RuleKey::Route(_, key) | RuleKey::Share(key, ..)) => {
-                let slow = |rule: &PlannedRule| {
-                    matches!(
-                        rule.rule.actions.last(),
-                        Some(RuleAction::Trap | RuleAction::Pass)
-                    )
-                };
-                let guard = shown.is_some_and(|rule| slow(rule));
-                let kind = if guard {
-                    RuleKind::Guard
-                } else {
-                    RuleKind::Route
-                };
-                (kind, Some(key.table), Some(key.prefix))
+                (Some(key.table), Some(key.prefix))
             }
-            Item::Rule(RuleKey::Bucket(..)) => (RuleKind::Bucket, None, None),
-            Item::Rule(RuleKey::Hop(..)) => (RuleKind::Hop, None, None),
+            Item::Stray(..) | Item::Rule(_) => (None, None),
         };
         let state = if matches!(item, Item::Stray(..)) {
             RuleState::Stray
@@ -525,7 +513,7 @@ impl Engine {
             chain,
             prio,
             handle: entry.handle,
-            kind,
+            kind: kind_of(item, shown.map(|rule| &**rule)),
             words: shown.map(|rule| rule.rule.words(&name)),
             table,
             prefix,
@@ -558,6 +546,26 @@ pub(super) fn switch_id(at: &SwitchKey) -> Option<SwitchId> {
     match at {
         SwitchKey::Id(id) => Some(id.clone()),
         SwitchKey::Lab => None,
+    }
+}
+
+/// What a rule is for.
+pub(super) fn kind_of(item: Item, shown: Option<&PlannedRule>) -> RuleKind {
+    let Item::Rule(key) = item else {
+        return RuleKind::Stray;
+    };
+    let then = shown.and_then(|rule| rule.rule.actions.last());
+    match key {
+        RuleKey::Acl(_) => RuleKind::Acl,
+        RuleKey::Entry(_) => RuleKind::Entry,
+        RuleKey::Admit(..) => RuleKind::Admit,
+        RuleKey::Except(..) => RuleKind::Exception,
+        RuleKey::Route(..) | RuleKey::Share(..) => match then {
+            Some(RuleAction::Trap | RuleAction::Pass) => RuleKind::Guard,
+            _ => RuleKind::Route,
+        },
+        RuleKey::Bucket(..) => RuleKind::Bucket,
+        RuleKey::Hop(..) => RuleKind::Hop,
     }
 }
 

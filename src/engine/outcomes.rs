@@ -125,17 +125,8 @@ impl Engine {
     }
 
     fn set_object_refused(&mut self, key: ObjectKey, refused: bool) {
-        if !self.objects.set_refused(key, refused) {
-            return;
-        }
-        match key {
-            ObjectKey::Hop(hop) => {
-                let users: Vec<_> = self.plan.users_of(hop).collect();
-                self.replan.extend(users);
-            }
-            ObjectKey::Group(group, family) => {
-                self.replan.insert((group, family));
-            }
+        if self.objects.set_refused(key, refused) {
+            self.replan_object(key);
         }
     }
 

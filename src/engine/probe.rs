@@ -72,6 +72,8 @@ pub struct Abilities {
     pub tagged_out: bool,
     /// Priorities in a chain; `None`: more than were asked for.
     pub prios: Option<u16>,
+    /// It takes rules and does something else.
+    pub lies: bool,
     /// What it can't and why, in the driver's words.
     pub missing: Vec<(&'static str, Refusal)>,
 }
@@ -410,10 +412,16 @@ const fn name(question: Question) -> &'static str {
     }
 }
 
-/// What is known of a driver that its answers don't tell (docs/evidence.md, "Drivers"); `None`: it may be asked.
-pub fn truth(driver: &str) -> Option<&'static str> {
-    Some(match driver {
-        "bnxt_en" => "bnxt_en takes TTL changes and goto without doing them",
+/// What is known of a driver that need not, or can't be asked (docs/evidence.md, "Drivers"): whether it takes what it does not do, and
+/// why it has no routes. `None`: it may be asked.
+pub fn truth(driver: &str) -> Option<(bool, &'static str)> {
+    let why = match driver {
+        "bnxt_en" => {
+            return Some((
+                true,
+                "bnxt_en takes TTL changes and goto without doing them",
+            ));
+        }
         "nfp" => "nfp can't decrement a TTL",
         "ice" | "i40e" | "igb" => "this driver can't rewrite a packet",
         "cxgb4" | "mtk_eth_soc" | "octeontx2" | "rvu_nicpf" => {
@@ -423,7 +431,8 @@ pub fn truth(driver: &str) -> Option<&'static str> {
             "this switch offloads the kernel's own routes"
         }
         _ => return None,
-    })
+    };
+    Some((false, why))
 }
 
 #[cfg(test)]

@@ -199,7 +199,10 @@ impl Engine {
                     nexthops: set
                         .hops()
                         .iter()
-                        .map(|hop| self.hop_report(hop, family))
+                        .map(|hop| NextHopReport {
+                            counters: self.hop_counters(hop, &[Family::V4, Family::V6]),
+                            ..self.hop_report(hop, family)
+                        })
                         .collect(),
                     reason,
                 }
@@ -570,13 +573,15 @@ impl Engine {
             },
             nexthops: hops
                 .iter()
-                .map(|hop| self.hop_report(hop, slot.family()))
+                .map(|hop| NextHopReport {
+                    counters: self.hop_counters(hop, &[slot.family()]),
+                    ..self.hop_report(hop, slot.family())
+                })
                 .collect(),
             kernel: self.kernel_state(id),
             offload: offload.state,
             reason: self.shown_reason(id),
-            packets: offload.taken.map(|(packets, _)| packets),
-            bytes: offload.taken.map(|(_, bytes)| bytes),
+            counters: offload.counters,
             refusal: failure
                 .or_else(|| self.object_failure(hops, slot.family()))
                 .map(|f| (f.refusal.errno, f.refusal.text.clone())),
@@ -649,6 +654,7 @@ impl Engine {
             mac_from: None,
             kernel_via: None,
             reason: None,
+            counters: None,
         };
         let Some(dev) = hop.dev else {
             report.reason = Some(Reason::LinkUnknown);

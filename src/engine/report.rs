@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 mod acl;
+mod counters;
 mod doctor;
 
 pub use self::acl::{AclBlockReport, AclReport, AclState};
+pub use self::counters::{PortCountersReport, RuleTotals};
 pub use self::doctor::Finding;
 pub use super::Mended;
 use crate::model::ip_words::Verb;
@@ -235,6 +237,8 @@ pub struct NextHopReport {
     pub kernel_via: Option<IpAddr>,
     /// `None`: ready. Else why it is not used.
     pub reason: Option<Reason>,
+    /// What its rules sent, whichever route led there; `None` where it has no rule of its own.
+    pub counters: Option<RuleCounters>,
 }
 
 /// A line of `show routes`.
@@ -270,10 +274,8 @@ pub struct RouteReport {
     pub offload: OffloadState,
     /// Why it is not as wished: the kernel's reason, else that of the offload.
     pub reason: Option<Reason>,
-    /// Packets that its rules took; `None` when nothing counts them.
-    pub packets: Option<u64>,
-    /// Bytes that its rules took.
-    pub bytes: Option<u64>,
+    /// What its rules took, on all switches; `None` when nothing counts it.
+    pub counters: Option<RuleCounters>,
     /// The kernel's last refusal.
     pub refusal: Option<(Errno, Option<Box<str>>)>,
 }

@@ -62,11 +62,17 @@ impl BlockState {
             self.software = self.is_software();
             self.empties |= self.table.iter().next().is_some();
         }
-        let scope = self.ports.first().map(|port| (port.table, port.mac));
+        let admitting = self.ports.iter().find(|port| port.admits());
+        let scope = admitting.map(|port| (port.table, port.mac));
         if scope.is_some() && scope != self.scope {
             self.empties |= layout == Layout::Flat && self.table.iter().next().is_some();
             self.scope = scope;
         }
+    }
+
+    /// Whether packets get from here to the routes.
+    fn forwards(&self) -> bool {
+        self.ports.iter().any(PlannedPort::admits)
     }
 
     /// Whether only filter rules stand here, in software.
@@ -82,9 +88,10 @@ impl BlockState {
         self.ports.iter().any(serves)
     }
 
-    /// Whether packets come in here in that form.
+    /// Whether packets get from here to the routes in that form.
     fn has_framing(&self, framing: Framing) -> bool {
-        self.ports.iter().any(|port| port.framing() == framing)
+        let mut admitting = self.ports.iter().filter(|port| port.admits());
+        admitting.any(|port| port.framing() == framing)
     }
 
     fn tables(&self) -> BTreeSet<(Framing, TableId, Family)> {
@@ -298,7 +305,11 @@ impl Switch {
     /// Other limits.
     pub fn set_limits(&mut self, env: &Env<'_>, limits: Limits) {
         let turns = self.plan.limits().is_crowded() != limits.is_crowded();
+        let slots = self.plan.limits().acl_slots != limits.acl_slots;
         self.with_env(env, |plan, env| plan.set_limits(env, limits));
+        if slots {
+            self.replace_acl();
+        }
         if turns {
             self.rewant();
         }

@@ -1,14 +1,18 @@
-//! The kernel's shell: sockets and threads that turn [`Op`](crate::model::Op)s into rtnetlink messages, and what the kernel
-//! says into [`Event`](crate::model::Event)s. Decides nothing: the engine says what to write and judges every error.
+//! The kernel's shell: sockets and threads that turn [`Op`](crate::model::Op)s into rtnetlink messages, and what the
+//! kernel says into [`Event`](crate::model::Event)s. Decides nothing: the engine says what to write and judges every
+//! error.
 //!
-//! [`FibWriter`] is the one thread that writes, with blocking sockets: the kernel does the work of a batch inside `send`, so
-//! no window is needed and a second writer only waits for the same lock. [`Monitor`] is the thread that listens, on its own
-//! socket; [`PortWatch`] and [`MirrorWatch`] do so for what only the offload needs. [`DumpSocket`] reads complete lists back.
-//! [`TcWriter`] and [`TcWatch`] are the same two for hardware rules: a slow NIC must not keep routes waiting. All threads are
-//! a [`Writer`] or a [`Listener`]. Measurements: the numbers in [`batch`] and [`monitor`].
+//! [`FibWriter`] is the one thread that writes, with blocking sockets: the kernel does the work of a batch inside
+//! `send`, so no window is needed and a second writer only waits for the same lock. [`Monitor`] is the thread that
+//! listens, on its own socket; [`PortWatch`] and [`MirrorWatch`] do so for what only the offload needs. [`DumpSocket`]
+//! reads complete lists back. [`TcWriter`] and [`TcWatch`] are the same two for hardware rules: a slow NIC must not
+//! keep routes waiting. All threads are a [`Writer`] or a [`Listener`]. [`port_counters`] and [`nic_statistics`] read
+//! what is counted, and block whoever calls. Measurements: the numbers in [`batch`] and [`monitor`].
 
 pub mod batch;
+mod counters;
 mod dump;
+mod ethtool_ioctl;
 mod fib_writer;
 mod filter_lists;
 mod listener;
@@ -23,6 +27,7 @@ mod tc_watch;
 mod tc_writer;
 mod writer;
 
+pub use counters::{nic_statistics, port_counters};
 pub use dump::DumpSocket;
 pub use fib_writer::{FibWriter, WriterConfig};
 pub use listener::Listener;

@@ -5,6 +5,7 @@
 //! Knows no netlink, no sockets, no clock: time is a [`Timestamp`] that somebody hands in.
 
 mod acl;
+mod counters;
 mod event;
 mod feedback;
 pub mod ip_words;
@@ -22,6 +23,10 @@ mod verdict;
 mod zebra;
 
 pub use acl::{AclAction, AclPlace, AclRule, AclTerms, PROTOCOLS, port_masks};
+pub use counters::{
+    LINK_COUNTERS, LinkCounters, NicCounter, NicGroup, NicStatistics, PortRates, PortReading,
+    PortReadings, Rate, TrafficRates, WayCounters,
+};
 pub use event::{
     DumpKind, Event, KernelEvent, ObservedContent, ObservedNextHop, ObservedRoute, Op, OpKind,
     Outcome, Refusal, Setting, SourceEvent, SourceUpdate, Ticket,

@@ -4,6 +4,7 @@
 //! (`include/uapi/linux/pkt_cls.h`, `pkt_sched.h`).
 
 use std::fmt;
+use std::iter::Sum;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -404,6 +405,21 @@ pub struct RuleCounters {
     pub hardware_bytes: u64,
     /// Since the last packet, in milliseconds; `None` before the first.
     pub idle_ms: Option<u64>,
+}
+
+impl Sum for RuleCounters {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            software_packets: sum.software_packets.saturating_add(one.software_packets),
+            software_bytes: sum.software_bytes.saturating_add(one.software_bytes),
+            hardware_packets: sum.hardware_packets.saturating_add(one.hardware_packets),
+            hardware_bytes: sum.hardware_bytes.saturating_add(one.hardware_bytes),
+            idle_ms: match (sum.idle_ms, one.idle_ms) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            },
+        })
+    }
 }
 
 /// A rule as read back, ours or anybody's.

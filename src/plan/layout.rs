@@ -128,6 +128,11 @@ impl PlannedPort {
     pub fn ingress(&self) -> &IfName {
         self.vlan.as_ref().map_or(&self.name, |vlan| &vlan.lower)
     }
+
+    /// Whether it lets packets of any family on to the routes. One that does not has filter rules all the same.
+    pub const fn admits(&self) -> bool {
+        self.families[0] || self.families[1]
+    }
 }
 
 /// What a chain is for.

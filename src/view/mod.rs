@@ -4,6 +4,7 @@
 //! `RTNLGRP_LINK`, `_NEIGH` and `_IPV4/6_IFADDR`; an overrun is mended by complete lists, which are compared with what
 //! is known so that only differences become dirty.
 
+pub mod counters;
 pub mod mirror;
 pub mod ports;
 

@@ -108,8 +108,8 @@ pub struct Port {
     pub ipv4: Treatment,
     /// What the kernel does with its IPv6 packets.
     pub ipv6: Treatment,
-    /// Filter rules of this port run in software.
-    pub software_acl: bool,
+    /// Where filter rules of this port run, if it has some.
+    pub filters: Option<FilterPlace>,
     /// What the operator says is no reason to refuse.
     pub ignored: Box<[Reason]>,
 }
@@ -127,6 +127,15 @@ pub struct SubInterface {
     pub ingress: Option<Reason>,
     /// Why hardware may send none.
     pub egress: Option<Reason>,
+}
+
+/// Where the filter rules of a port run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FilterPlace {
+    /// Where its routes would.
+    Hardware,
+    /// All of them in software, since one of them does.
+    Software,
 }
 
 /// What the kernel does with packets of one family that come in by a port, beside routing them.
@@ -183,7 +192,10 @@ impl Port {
             (treatment.strict_rp_filter, Reason::StrictRpFilter),
             (treatment.policy_rule, Reason::PolicyRule),
             (treatment.filtered, Reason::ForwardFilter),
-            (self.software_acl, Reason::AclInSoftware),
+            (
+                self.filters == Some(FilterPlace::Software),
+                Reason::AclInSoftware,
+            ),
         ];
         let holding = reasons.into_iter().filter(|(holds, _)| *holds);
         let reasons = holding.map(|(_, reason)| reason);
@@ -193,6 +205,21 @@ impl Port {
             .chain(reasons)
             .filter(|reason| !self.ignored.contains(reason))
             .collect()
+    }
+
+    /// Whether its filter rules can stand: what only keeps its packets from being routed in hardware says nothing against them.
+    pub fn can_filter(&self) -> bool {
+        let hinders = |reason: &Reason| match reason {
+            Reason::PortExcluded
+            | Reason::EswitchLegacy
+            | Reason::PortWithoutMac
+            | Reason::PortEnslaved
+            | Reason::VlanProtocol
+            | Reason::VlanStacked => true,
+            Reason::TcOffloadOff => self.filters == Some(FilterPlace::Hardware),
+            _ => false,
+        };
+        self.filters.is_some() && !self.refusals(Family::V4).iter().any(hinders)
     }
 }
 
@@ -479,7 +506,7 @@ impl Ports {
                 policy_rule: self.has_policy(Family::V6, &link.name),
                 filtered: self.has_filter(Family::V6),
             },
-            software_acl: false,
+            filters: None,
             ignored: config.ignore.clone().into(),
         }
     }

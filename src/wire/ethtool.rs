@@ -14,7 +14,7 @@ pub const ETHTOOL_FAMILY: &str = "ethtool";
 /// `ETHTOOL_MCGRP_MONITOR_NAME`.
 pub const ETHTOOL_GROUP: &str = "monitor";
 
-const ETHTOOL_VERSION: u8 = 1;
+pub(super) const ETHTOOL_VERSION: u8 = 1;
 const ETHTOOL_MSG_FEATURES_GET: u8 = 11;
 const ETHTOOL_MSG_FEATURES_SET: u8 = 12;
 const ETHTOOL_MSG_FEATURES_NTF: u8 = 13;
@@ -33,12 +33,14 @@ const FEATURE: &[u8] = b"hw-tc-offload\0";
 
 /// Asks for a link's features.
 pub fn encode_get_features(envelope: Envelope<'_>, family: u16, dev: IfIndex) {
-    about(envelope, family, ETHTOOL_MSG_FEATURES_GET, dev).finish();
+    let header = ETHTOOL_A_FEATURES_HEADER;
+    about(envelope, family, ETHTOOL_MSG_FEATURES_GET, (header, dev)).finish();
 }
 
 /// Switches the feature on.
 pub fn encode_feature_on(envelope: Envelope<'_>, family: u16, dev: IfIndex) {
-    let mut message = about(envelope, family, ETHTOOL_MSG_FEATURES_SET, dev);
+    let header = ETHTOOL_A_FEATURES_HEADER;
+    let mut message = about(envelope, family, ETHTOOL_MSG_FEATURES_SET, (header, dev));
     message.nested(NLA_F_NESTED | ETHTOOL_A_FEATURES_WANTED, |m| {
         m.nested(NLA_F_NESTED | ETHTOOL_A_BITSET_BITS, |m| {
             m.nested(NLA_F_NESTED | ETHTOOL_A_BITSET_BITS_BIT, |m| {
@@ -50,10 +52,15 @@ pub fn encode_feature_on(envelope: Envelope<'_>, family: u16, dev: IfIndex) {
     message.finish();
 }
 
-/// A request about a link.
-fn about(envelope: Envelope<'_>, family: u16, command: u8, dev: IfIndex) -> MessageBuilder<'_> {
+/// A request about a link, which is named in this attribute.
+pub(super) fn about(
+    envelope: Envelope<'_>,
+    family: u16,
+    command: u8,
+    (header, dev): (u16, IfIndex),
+) -> MessageBuilder<'_> {
     let mut message = request(envelope, family, NLM_F_ACK, command, ETHTOOL_VERSION);
-    message.nested(NLA_F_NESTED | ETHTOOL_A_FEATURES_HEADER, |message| {
+    message.nested(NLA_F_NESTED | header, |message| {
         message.attr_u32(ETHTOOL_A_HEADER_DEV_INDEX, dev.get());
     });
     message

@@ -2,6 +2,7 @@
 
 pub mod devlink;
 pub mod ethtool;
+pub mod ethtool_stats;
 pub mod feedback;
 pub mod flower;
 pub mod foreign_route;
@@ -16,6 +17,7 @@ pub mod rtnl_conf;
 pub mod rtnl_link;
 pub mod rtnl_nexthop;
 pub mod rtnl_route;
+pub mod rtnl_stats;
 pub mod tc;
 mod tc_actions;
 pub mod tc_qdisc;

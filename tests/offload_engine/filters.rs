@@ -148,3 +148,60 @@ fn rules_of_software_alone_need_no_driver() {
     assert_eq!(acl(&world, "a").state, AclState::Software);
     assert_eq!(world.rules.len(), 6);
 }
+
+#[test]
+fn a_port_that_routes_nothing_in_hardware_filters_all_the_same() {
+    let mut world = world("");
+    world.forward(false);
+    let permit = filter("web", "hardware", "proto = 6, dst_port = 80").replace("drop", "permit");
+    let drop = filter("a", "hardware", "proto = 6");
+    world.reload(&format!("{AUTO}{permit}{drop}"));
+    let in_hardware = |world: &World| {
+        let shared = |(block, runs, _): &(Block, Runs, _)| {
+            matches!(block, Block::Shared(_)) && *runs == Runs::Hardware
+        };
+        drops(world).iter().filter(|drop| shared(drop)).count()
+    };
+    // Untagged and tagged.
+    assert_eq!(in_hardware(&world), 2);
+    assert_eq!(acl(&world, "a").state, AclState::Hardware);
+    // There are no routes to go on to.
+    let goes_on = |rule: &FlowerRule| matches!(rule.actions[..], [RuleAction::Goto(_)]);
+    assert!(!world.rules.values().any(goes_on));
+    assert_eq!(world.sends(1, "10.0.2.2"), None);
+    world.forward(true);
+    assert!(forwards(&world, 1));
+    assert_eq!(in_hardware(&world), 2);
+    world.forward(false);
+    assert_eq!(world.sends(1, "10.0.2.2"), None);
+    assert_eq!(in_hardware(&world), 2);
+    world.reload(AUTO);
+    assert_eq!(world.rules.len(), 0);
+}
+
+#[test]
+fn a_driver_that_can_not_route_filters_where_it_can() {
+    let can_not_rewrite = |rule: &FlowerRule| {
+        let rewrites = |action: &RuleAction| matches!(action, RuleAction::Rewrite { .. });
+        refuses_udp(rule) || rule.actions.iter().any(rewrites)
+    };
+    let rules = filter("a", "hardware", "proto = 6")
+        + &filter("b", "any", "proto = 17, in = 'eth2'")
+        + &filter("c", "any", "proto = 1");
+    let refuses: Refuses = (95, can_not_rewrite);
+    let mut world = World::with_driver(&format!("{AUTO}{rules}"), Some(refuses));
+    world.pass(200);
+    let states = ["a", "b", "c"].map(|name| {
+        let states = acl(&world, name)
+            .blocks
+            .into_iter()
+            .map(|block| block.state);
+        let mut states: Vec<_> = states.collect();
+        states.sort_unstable();
+        states
+    });
+    let [a, b, c] = states;
+    assert_eq!(a, [AclState::Hardware, AclState::Software]);
+    assert_eq!(b, [AclState::Software]);
+    assert_eq!(c, a);
+}

@@ -43,6 +43,8 @@ by_hardware 'and to the uplink' hops_to h2 up
 printf '\n%ssw# ethtool -S pf0vf0%s\n' "$DIM" "$PLAIN"
 ethtool -S pf0vf0
 show frr-offload show offload --dev pf0vf0 --kind route
+show frr-offload show counters
+show frr-offload show counters pf0vf0
 # The ports share a block; without one the rules hang at each of them.
 read -r chain where < <(offload sw show offload 10.1.1.0/24 --json |
     jq -r '.[0] | "\(.chain) " + if .block then "block \(.block)" else "dev \(.port) ingress" end')

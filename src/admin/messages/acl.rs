@@ -1,9 +1,10 @@
 //! Filter rules as messages.
 
+use super::counters::Taken;
 use super::text;
 use crate::admin::proto;
 use crate::engine::report::{AclBlockReport, AclReport};
-use crate::model::{Block, Reason, RuleCounters};
+use crate::model::{Block, Reason};
 
 pub(in crate::admin) fn acl(report: AclReport) -> proto::Acl {
     let AclReport {
@@ -46,13 +47,12 @@ fn block(report: AclBlockReport) -> proto::AclBlock {
         error,
         counters,
     } = report;
-    let RuleCounters {
-        software_packets,
-        software_bytes,
+    let Taken {
+        packets,
+        bytes,
         hardware_packets,
         hardware_bytes,
-        idle_ms: _,
-    } = counters;
+    } = counters.into();
     proto::AclBlock {
         switch: text(switch),
         block: match block {
@@ -65,8 +65,8 @@ fn block(report: AclBlockReport) -> proto::AclBlock {
         rules,
         in_hw_count,
         error: error.map(String::from),
-        packets: software_packets.saturating_add(hardware_packets),
-        bytes: software_bytes.saturating_add(hardware_bytes),
+        packets,
+        bytes,
         hardware_packets,
         hardware_bytes,
     }

@@ -52,11 +52,11 @@ fn rules_are_in_tcs_words() {
     let rows: Vec<Row> = samples::rules().iter().map(rule_row).collect();
     same(
         &table(rules(), &rows),
-        r"PORT     CHAIN  PRIO  HANDLE  KIND   TABLE  STATE      HW  PACKETS  NOTE                                       PROTOCOL  MATCH               ACTION
-block 7      0     1     0x1  entry      -  installed   2     9322                                             ip        any                 goto chain 1
-block 7      2    85       -  route    254  failed     no        0  Operation not supported: Rule is too long  ip        dst_ip 10.2.0.0/16  goto chain 5
-block 7      5     1     0x1  hop        -  installed   2     9322                                             ip        any                 pedit ex munge eth dst set 02:00:00:00:00:02 munge eth src set 02:00:00:00:00:01 munge ip ttl dec pipe csum ip pipe mirred egress redirect dev p1
-veth0        0     1    0x2a  stray      -  stray      no        0                                             -         -                   -
+        r"PORT     CHAIN  PRIO  HANDLE  KIND   TABLE  STATE      HW  HW PACKETS  SW PACKETS  NOTE                                       PROTOCOL  MATCH               ACTION
+block 7      0     1     0x1  entry      -  installed   2        9321           1                                             ip        any                 goto chain 1
+block 7      2    85       -  route    254  failed     no           0           0  Operation not supported: Rule is too long  ip        dst_ip 10.2.0.0/16  goto chain 5
+block 7      5     1     0x1  hop        -  installed   2        9321           1                                             ip        any                 pedit ex munge eth dst set 02:00:00:00:00:02 munge eth src set 02:00:00:00:00:01 munge ip ttl dec pipe csum ip pipe mirred egress redirect dev p1
+veth0        0     1    0x2a  stray      -  stray      no           0           0                                             -         -                   -
 ",
     );
     let mut screen = screen();
@@ -103,6 +103,50 @@ watch      any       ipv6 trap vrf red                                    -     
 }
 
 #[test]
+fn counters_tell_ports_and_kinds_of_rules() {
+    let mut screen = screen();
+    counters(&mut screen, &samples::counters()).unwrap();
+    same(
+        &text(screen),
+        r"PORT   ROLE    VRF  WAY  PACKETS   BYTES  ERRORS  DROPPED  CPU PACKETS  HW SHARE  PACKETS/S  BITS/S
+p1     uplink  red  rx      2000  296000       3        7           20      99 %        100  118400
+                    tx      1000  148000       0        0         1001       0 %        100  118400
+veth0  other   -    rx         5     300       0        0            -         -          -       -
+                    tx         0       0       0        0            -         -          -       -
+rates over 10.2 s
+
+KIND   RULES  IN HW  HW PACKETS  HW BYTES  SW PACKETS  SW BYTES
+acl        2      2           4       392           1        84
+route    120    120        1980    194040           1        84
+",
+    );
+}
+
+#[test]
+fn counters_of_a_port_are_all_that_is_known() {
+    let mut screen = screen();
+    port_statistics(&mut screen, &samples::port_statistics()).unwrap();
+    same(
+        &text(screen),
+        r"PORT  ROLE    VRF  WAY  PACKETS  BYTES  ERRORS  DROPPED  CPU PACKETS  HW SHARE  PACKETS/S  BITS/S
+p1    uplink  red  rx      2000      0       0        0           20      99 %        100  118400
+                   tx      1000      0       0        0            0     100 %        100  118400
+rates over 10.2 s
+
+GROUP    COUNTER                         VALUE
+link     rx_packets                       2000
+link     tx_packets                       1000
+cpu      rx_packets                         20
+eth-mac  FramesReceivedOK                 2000
+rmon     rx-etherStatsPkts65to127Octets   1500
+driver   vport_rx_packets                 2000
+driver   hw_drop_packets                     0
+driver: Input/output error (os error 5)
+",
+    );
+}
+
+#[test]
 fn groups_name_frrs_ids_and_the_kernels() {
     let mut rows = Vec::new();
     for group in samples::groups() {
@@ -110,10 +154,10 @@ fn groups_name_frrs_ids_and_the_kernels() {
     }
     same(
         &table(groups(), &rows),
-        r"GROUP  ROUTES  FRR IDS  KERNEL IDS  VIA                  DEV  WEIGHT  KERNEL VIA   MAC                          NOTE
-    3    1000  17,18    3087007745  fe80::a0:1ff:fe02:3  p0        1  169.254.0.1  02:a0:01:02:00:03 (learned)
-                                    fe80::a0:1ff:fe02:4  p1        1  169.254.0.1  02:a0:01:02:00:04 (eui64)
-    4       1  -        -           -                    -         -  -            -                            group-loop
+        r"GROUP  ROUTES  FRR IDS  KERNEL IDS  VIA                  DEV  WEIGHT  KERNEL VIA   MAC                          HW PACKETS  SW PACKETS  NOTE
+    3    1000  17,18    3087007745  fe80::a0:1ff:fe02:3  p0        1  169.254.0.1  02:a0:01:02:00:03 (learned)        9321           1
+                                    fe80::a0:1ff:fe02:4  p1        1  169.254.0.1  02:a0:01:02:00:04 (eui64)             -           -
+    4       1  -        -           -                    -         -  -            -                                     -           -  group-loop
 ",
     );
 }

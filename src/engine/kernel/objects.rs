@@ -160,16 +160,7 @@ impl Engine {
                 }
             }
             if let Some(key) = self.objects.lose(id) {
-                match key {
-                    // Not as a change of the hop: that would forget how often it was refused.
-                    ObjectKey::Hop(hop) => {
-                        let users: Vec<_> = self.plan.users_of(hop).collect();
-                        self.replan.extend(users);
-                    }
-                    ObjectKey::Group(group, family) => {
-                        self.replan.insert((group, family));
-                    }
-                }
+                self.replan_object(key);
             }
             self.object_table.forget(id);
         }
@@ -182,6 +173,19 @@ impl Engine {
             .map(|(form, _)| form)
             .collect();
         self.lose_routes(&forms);
+    }
+
+    /// Plans those anew that lead to an object. Not as a change of a hop: that would forget how often it was refused.
+    pub(in crate::engine) fn replan_object(&mut self, key: ObjectKey) {
+        match key {
+            ObjectKey::Hop(hop) => {
+                let users: Vec<_> = self.plan.users_of(hop).collect();
+                self.replan.extend(users);
+            }
+            ObjectKey::Group(group, family) => {
+                self.replan.insert((group, family));
+            }
+        }
     }
 
     fn groups_with(&self, member: KernelNhId) -> Vec<(KernelNhId, Members)> {

@@ -19,10 +19,10 @@ use std::num::NonZeroU32;
 
 use crate::model::{
     Block, Chain, EtherProto, Family, FlowerRule, Handle, IfIndex, InHardware, MacAddr, Prio,
-    Reason, Refusal, RuleAction, RuleMatch, RuleOpKind, RulePlace, Runs, SwitchId,
+    Refusal, RuleAction, RuleMatch, RuleOpKind, RulePlace, Runs, SwitchId,
 };
 use crate::plan::{is_our_block, our_blocks, probe_mark};
-use crate::view::ports::Port;
+use crate::view::ports::{FilterPlace, Port};
 
 /// Where the trial rule stands: beside the questions of the probe, where nothing leads.
 const TRIAL: u32 = 0x0b8_0002;
@@ -130,11 +130,16 @@ impl Sharing {
         [Family::V4, Family::V6].map(|family| !taken && port.refusals(family).is_empty())
     }
 
-    /// Whether filter rules of a port hang at it in software, where it would admit packets but for these.
+    /// Whether filter rules of a port hang at it, whether it admits packets to the routes or not.
     pub(in crate::engine) fn filters(&self, port: &Port) -> bool {
         let taken = port.qdisc.is_some() && self.block_of(port).is_none();
-        let only = |family| port.refusals(family) == [Reason::AclInSoftware];
-        !taken && [Family::V4, Family::V6].into_iter().any(only)
+        !taken && port.can_filter()
+    }
+
+    /// Whether rules of a port are the driver's.
+    pub(in crate::engine) fn needs_driver(&self, port: &Port) -> bool {
+        let filters = port.filters == Some(FilterPlace::Hardware) && self.filters(port);
+        filters || self.admits(port) != [false, false]
     }
 
     /// At how many ports a rule of a block should be.
@@ -184,7 +189,7 @@ impl Sharing {
     /// Whether a port without a qdisc waits to join; else it gets a plain one.
     pub(super) fn takes(&self, port: &Port) -> bool {
         let can = self.home.is_some() && !self.dissolved && self.refusal().is_none();
-        can && !port.software_acl && !self.apart.contains_key(&port.home())
+        can && port.filters != Some(FilterPlace::Software) && !self.apart.contains_key(&port.home())
     }
 
     /// Whether a port is joining: what is written meanwhile may be refused for its sake.
@@ -198,12 +203,20 @@ impl Sharing {
     }
 
     /// What to do next; each answer goes to [`Self::answer`] before the next is asked for.
-    pub(super) fn next(&mut self, ports: &[Port], may_begin: bool) -> Option<RuleOpKind> {
+    ///
+    /// Nobody `joins` where the driver has no routes.
+    pub(super) fn next(
+        &mut self,
+        ports: &[Port],
+        may_begin: bool,
+        joins: bool,
+    ) -> Option<RuleOpKind> {
         if self.asked.is_some() {
             return None;
         }
         if self.steps.is_empty() && may_begin {
             match self.first_step(ports)? {
+                First::Join(_) | First::Try(_) if !joins => return None,
                 First::Join(dev) => {
                     let block = self.home;
                     self.steps
@@ -289,13 +302,13 @@ impl Sharing {
             return left.map(|port| First::Leave(port.home()));
         }
         // Rules in software need a block of their own.
-        if let Some(left) = ports.iter().find(|p| self.is_home(p) && p.software_acl) {
+        let in_software = |port: &&Port| port.filters == Some(FilterPlace::Software);
+        if let Some(left) = ports.iter().filter(in_software).find(|p| self.is_home(p)) {
             return Some(First::Leave(left.home()));
         }
         let on_trial = |port: &&Port| self.is_unproven(port);
-        let joins = |port: &&Port| {
-            port.qdisc.is_none() && self.takes(port) && self.admits(port) != [false, false]
-        };
+        let joins =
+            |port: &&Port| port.qdisc.is_none() && self.takes(port) && self.needs_driver(port);
         let tried = ports.iter().find(on_trial).map(First::Try);
         tried.or_else(|| {
             ports

@@ -7,15 +7,15 @@
 use std::collections::BTreeSet;
 
 use super::ports::switch_name;
-use super::{Offload, SwitchKey};
+use super::{Offload, OneSwitch, SwitchKey};
+use crate::config::OffloadMode;
 use crate::engine::Engine;
-use crate::engine::probe::Verdict;
 use crate::engine::report::Severity;
 use crate::engine::switch::Refused;
 use crate::model::{AclPlace, Block, IfIndex};
 use crate::plan::{AclKey, AclScope, ScopedAcl};
 use crate::reconcile::Remedy;
-use crate::view::ports::{Port, Switch as SwitchPorts};
+use crate::view::ports::{FilterPlace, Port, Switch as SwitchPorts};
 
 impl Engine {
     /// Gives every switch the filter rules.
@@ -45,40 +45,52 @@ impl Engine {
         rules.collect()
     }
 
-    /// Says of each port whether a filter rule of it runs in software, as the operator wishes or because the driver did not take it.
-    pub(in crate::engine) fn mark_software_filters(
-        &self,
-        offload: &Offload,
-        switches: &mut [SwitchPorts],
-    ) {
+    /// Says of each port where its filter rules run: in software if one of them does, as the operator wishes or because the driver
+    /// did not take it.
+    pub(in crate::engine) fn place_filters(&self, offload: &Offload, switches: &mut [SwitchPorts]) {
         if self.config.acl.is_empty() {
             return;
         }
         let rules = self.scoped_filters();
         for switch in switches {
-            let Some(key) = switch.id.clone().map(SwitchKey::Id) else {
-                continue;
+            let lab = self.config.offload.mode == OffloadMode::SkipHw;
+            let key = match switch.id.clone() {
+                Some(id) => SwitchKey::Id(id),
+                None if lab => SwitchKey::Lab,
+                None => continue,
             };
             let one = offload.switches.get(&key);
-            let unfit = one.is_some_and(|one| matches!(one.verdict, Some(Verdict::Unfit(_))));
-            let in_software = |acl: &&ScopedAcl| match acl.rule.place {
-                AclPlace::Hardware => false,
-                AclPlace::Software => true,
+            // What such a driver takes in hardware says nothing of what it does.
+            let lies = one.is_some_and(OneSwitch::lies);
+            let place_of = |acl: &ScopedAcl| match acl.rule.place {
+                _ if lab => Some(FilterPlace::Hardware),
+                AclPlace::Software => Some(FilterPlace::Software),
                 AclPlace::Any => {
                     let refused = (key.clone(), acl.rule.terms.digest());
-                    unfit || offload.software_filters.contains_key(&refused)
+                    let software = lies || offload.software_filters.contains_key(&refused);
+                    Some(if software {
+                        FilterPlace::Software
+                    } else {
+                        FilterPlace::Hardware
+                    })
                 }
+                AclPlace::Hardware => (!lies).then_some(FilterPlace::Hardware),
             };
-            let rules: Vec<&ScopedAcl> = rules.iter().filter(in_software).collect();
-            let concerns = |port: &&Port| {
-                let of = |acl: &&ScopedAcl| acl.concerns(&port.name, port.ingress(), port.table);
-                rules.iter().any(of)
-            };
-            // Rules in software and in hardware don't mix in a block, which VLAN sub-interfaces share with their port.
-            let homes = switch.ports.iter().filter(concerns).map(Port::home);
-            let homes: BTreeSet<IfIndex> = homes.collect();
+            let placed: Vec<_> = rules.iter().map(|acl| (acl, place_of(acl))).collect();
             for port in &mut switch.ports {
-                port.software_acl = homes.contains(&port.home());
+                let concerned = placed
+                    .iter()
+                    .filter(|(acl, _)| acl.concerns(&port.name, port.ingress(), port.table));
+                port.filters = concerned.filter_map(|(_, place)| *place).max();
+            }
+            // Rules in software and in hardware don't mix in a block, which VLAN sub-interfaces share with their port.
+            let software = Some(FilterPlace::Software);
+            let homes = switch.ports.iter().filter(|p| p.filters == software);
+            let homes: BTreeSet<IfIndex> = homes.map(Port::home).collect();
+            for port in &mut switch.ports {
+                if homes.contains(&port.home()) {
+                    port.filters = software;
+                }
             }
         }
     }

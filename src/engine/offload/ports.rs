@@ -24,7 +24,7 @@ use crate::model::{
 use crate::plan::{
     ACL_SLOTS, Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, PlannedVlan, Wish,
 };
-use crate::view::ports::{Port, Ports, Switch as SwitchPorts};
+use crate::view::ports::{FilterPlace, Port, Ports, Switch as SwitchPorts};
 
 impl Engine {
     /// Makes switches of the ports that there are, and tells each which ports may admit.
@@ -168,8 +168,11 @@ impl Engine {
     ) -> BTreeMap<SwitchKey, SwitchPorts> {
         let config = &self.config.offload;
         if mode == OffloadMode::SkipHw {
-            let mut ports = offload.ports.plain(&self.view, config);
-            Self::mark_tagged(offload, &SwitchKey::Lab, &mut ports);
+            let switches = vec![offload.ports.plain(&self.view, config)];
+            let mut marked = self.marked(offload, switches);
+            let Some(ports) = marked.pop() else {
+                unreachable!("as many as before")
+            };
             return BTreeMap::from([(SwitchKey::Lab, ports)]);
         }
         let named = |switch: &SwitchPorts, id: &SwitchId| {
@@ -178,7 +181,8 @@ impl Engine {
             };
             config.switches.is_empty() || config.switches.iter().any(|name| is(name))
         };
-        let switches = self.marked_switches(offload);
+        let switches = offload.ports.switches(&self.view, config);
+        let switches = self.marked(offload, switches);
         let with_id = switches
             .into_iter()
             .filter_map(|switch| Some((switch.id.clone()?, switch)));
@@ -188,37 +192,20 @@ impl Engine {
             .collect()
     }
 
-    /// The switches that there are, with what filter rules and drivers keep out.
-    pub(in crate::engine) fn marked_switches(&self, offload: &Offload) -> Vec<SwitchPorts> {
-        let mut switches = offload.ports.switches(&self.view, &self.config.offload);
-        self.mark_software_filters(offload, &mut switches);
+    /// Says of each port what filter rules, drivers and layouts keep out.
+    pub(in crate::engine) fn marked(
+        &self,
+        offload: &Offload,
+        mut switches: Vec<SwitchPorts>,
+    ) -> Vec<SwitchPorts> {
+        self.place_filters(offload, &mut switches);
         for switch in &mut switches {
-            if let Some(key) = switch.id.clone().map(SwitchKey::Id) {
-                Self::mark_tagged(offload, &key, switch);
+            let key = switch.id.clone().map_or(SwitchKey::Lab, SwitchKey::Id);
+            if let Some(one) = offload.switches.get(&key) {
+                mark_tagged(one, &mut switch.ports);
             }
         }
         switches
-    }
-
-    /// Says of VLAN sub-interfaces what the driver, or the layout that it needs, does not do.
-    pub(in crate::engine) fn mark_tagged(
-        offload: &Offload,
-        key: &SwitchKey,
-        switch: &mut SwitchPorts,
-    ) {
-        let Some(one) = offload.switches.get(key) else {
-            return;
-        };
-        let Some(Verdict::Fit(abilities)) = &one.verdict else {
-            return;
-        };
-        let unfit = |can: bool| (!can).then_some(Reason::VlanUnfit);
-        let flat = (one.rules.layout() == Layout::Flat).then_some(Reason::VlanFlat);
-        for vlan in switch.ports.iter_mut().filter_map(|p| p.vlan.as_mut()) {
-            let (ingress, egress) = (unfit(abilities.tagged_in), unfit(abilities.tagged_out));
-            vlan.ingress = vlan.ingress.or(ingress).or(flat);
-            vlan.egress = vlan.egress.or(egress);
-        }
     }
 
     /// A glob of `offload.ports` that matches nothing is a slip of the pen, once there are ports.
@@ -275,7 +262,7 @@ impl Engine {
         }
     }
 
-    /// Ports whose block is ready and that may admit.
+    /// Ports whose block is ready and that have rules.
     fn set_planned_ports(&self, offload: &mut Offload) {
         let (facts, switches) = offload.split(self);
         for one in switches.values_mut() {
@@ -283,7 +270,7 @@ impl Engine {
             let planned = |port: &Port| {
                 let [v4, v6] = one.sharing.admits(port);
                 let block = one.sharing.ready_block_of(port);
-                Some(PlannedPort {
+                let planned = PlannedPort {
                     dev: port.dev,
                     name: port.name.clone(),
                     home: port.home(),
@@ -295,13 +282,14 @@ impl Engine {
                     table: port.table,
                     block: block.filter(|block| one.listed.contains(block))?,
                     families: [v4 && able[0], v6 && able[1]],
-                    software: one.sharing.filters(port),
-                })
+                    software: port.filters == Some(FilterPlace::Software),
+                };
+                // One whose rules run in software has none until it has left the block that it shares with others.
+                let leaves = planned.software && matches!(planned.block, Block::Shared(_));
+                let has_rules = planned.admits() || (one.sharing.filters(port) && !leaves);
+                has_rules.then_some(planned)
             };
-            let ports = one.ports.ports.iter().filter_map(planned);
-            let wanted: Vec<PlannedPort> = ports
-                .filter(|port| port.families != [false, false] || port.software)
-                .collect();
+            let wanted: Vec<_> = one.ports.ports.iter().filter_map(planned).collect();
             if one.planned != wanted {
                 one.planned.clone_from(&wanted);
                 one.with(&facts, |rules, env| rules.set_ports(env, wanted));
@@ -309,8 +297,9 @@ impl Engine {
         }
     }
 
-    /// Asks drivers what they can, a question at a time.
-    pub(super) fn poll_probes(&mut self, offload: &mut Offload, out: &mut Vec<RuleOp>) {
+    /// Asks drivers what they can, a question at a time; whether one has answered the last.
+    pub(super) fn poll_probes(&mut self, offload: &mut Offload, out: &mut Vec<RuleOp>) -> bool {
+        let mut learned = false;
         let mut jobs = Vec::new();
         for (key, one) in &mut offload.switches {
             if one.verdict.is_some() {
@@ -318,8 +307,12 @@ impl Engine {
             }
             let Some((probe, asked)) = &mut one.probe else {
                 let driver = one.ports.driver().unwrap_or_default();
-                if let Some(why) = truth(driver) {
-                    one.verdict = Some(Verdict::Unfit(Abilities::default()));
+                if let Some((lies, why)) = truth(driver) {
+                    one.verdict = Some(Verdict::Unfit(Abilities {
+                        lies,
+                        ..Abilities::default()
+                    }));
+                    learned = true;
                     let text = format!("{driver}: not used for routes: {why}");
                     self.notables
                         .push(self.now, Severity::Warn, "driver-unfit", text);
@@ -357,7 +350,7 @@ impl Engine {
                     self.ports_probed(key, one);
                     // Everything is planned anew with what is known now.
                     offload.tables.clear();
-                    offload.ports_changed = true;
+                    learned = true;
                     continue;
                 }
             };
@@ -368,11 +361,8 @@ impl Engine {
             let op = offload.op(job, kind);
             out.push(op);
         }
-        if offload.ports_changed {
-            // What was found out decides which ports may admit.
-            self.replan_ports(offload, self.config.offload.mode);
-            offload.ports_changed = false;
-        }
+        offload.ports_changed |= learned;
+        learned
     }
 
     /// What the driver can decides how rules are written.
@@ -407,15 +397,7 @@ impl Engine {
             };
             let limits = abilities.limit(one.rules.plan().limits().clone());
             one.rules.set_config(config);
-            let lookup = Lookup::default();
-            let wish = |_| Wish::Slow(Reason::InProgress);
-            one.rules.set_limits(
-                &Env {
-                    lookup: &lookup,
-                    wish: &wish,
-                },
-                limits,
-            );
+            set_driver_limits(&mut one.rules, limits);
             one.groups.clear();
             if abilities.layout == Layout::Flat {
                 one.sharing.dissolve();
@@ -425,6 +407,12 @@ impl Engine {
             self.notables
                 .push(self.now, Severity::Info, "driver-fit", text);
         } else {
+            let slots = abilities.prios.map_or(ACL_SLOTS, |prios| prios / 2);
+            let limits = Limits {
+                acl_slots: slots.min(ACL_SLOTS),
+                ..one.rules.plan().limits().clone()
+            };
+            set_driver_limits(&mut one.rules, limits);
             let text = format!("switch {name}: not used for routes: {missing}");
             self.notables
                 .push(self.now, Severity::Warn, "driver-unfit", text);
@@ -446,17 +434,17 @@ impl Engine {
                 let feature = RuleOpKind::SwitchOnFeature { dev };
                 let qdisc = RuleOpKind::AddQdisc { dev, block: None };
                 let (feature_wanted, qdisc_wanted) = (wanted(&feature), wanted(&qdisc));
-                let admits = one.sharing.admits(port) != [false, false];
+                let needs_driver = one.sharing.needs_driver(port);
                 let off = port
                     .tc_offload
                     .is_some_and(|feature| !feature.on && feature.changeable);
                 let asked = feature_wanted || offload.asked_features.contains(&dev);
-                if admits && off && !asked {
+                if needs_driver && off && !asked {
                     jobs.push((Job::Feature(dev), feature));
                 }
                 match port.qdisc {
                     None if shares && one.sharing.takes(port) => {}
-                    None if (admits || one.sharing.filters(port))
+                    None if (needs_driver || one.sharing.filters(port))
                         && !qdisc_wanted
                         && !offload.asked_qdiscs.contains(&dev) =>
                     {
@@ -498,9 +486,9 @@ impl Engine {
         let mut jobs = Vec::new();
         for (key, one) in &mut offload.switches {
             // What is asked of the driver meanwhile would be answered for the port that joins.
-            let unfit = matches!(one.verdict, Some(Verdict::Unfit(_)));
-            let may_begin = known && !unfit && one.probe.is_none();
-            if let Some(kind) = one.sharing.next(&one.ports.ports, may_begin) {
+            let may_begin = known && one.probe.is_none();
+            let joins = !matches!(one.verdict, Some(Verdict::Unfit(_)));
+            if let Some(kind) = one.sharing.next(&one.ports.ports, may_begin, joins) {
                 jobs.push((Job::Share(key.clone()), kind));
             }
         }
@@ -564,6 +552,31 @@ impl Engine {
                 );
             }
         }
+    }
+}
+
+/// What the driver can hold, before any route is looked at.
+fn set_driver_limits(rules: &mut Switch, limits: Limits) {
+    let lookup = Lookup::default();
+    let wish = |_| Wish::Slow(Reason::InProgress);
+    let env = Env {
+        lookup: &lookup,
+        wish: &wish,
+    };
+    rules.set_limits(&env, limits);
+}
+
+/// What comes in or goes out with a tag, and can't.
+fn mark_tagged(one: &OneSwitch, ports: &mut [Port]) {
+    let Some(Verdict::Fit(abilities)) = &one.verdict else {
+        return;
+    };
+    let unfit = |can: bool| (!can).then_some(Reason::VlanUnfit);
+    let flat = (one.rules.layout() == Layout::Flat).then_some(Reason::VlanFlat);
+    for vlan in ports.iter_mut().filter_map(|port| port.vlan.as_mut()) {
+        let (ingress, egress) = (unfit(abilities.tagged_in), unfit(abilities.tagged_out));
+        vlan.ingress = vlan.ingress.or(ingress).or(flat);
+        vlan.egress = vlan.egress.or(egress);
     }
 }
 

@@ -206,7 +206,7 @@ impl Engine {
                 .ports
                 .ports
                 .iter()
-                .filter(|port| port.qdisc.is_some() || one.sharing.admits(port) != [false, false])
+                .filter(|port| port.qdisc.is_some() || one.sharing.needs_driver(port))
                 .all(|port| one.listed.contains(&one.sharing.listed_block_of(port)));
             let decided = match one.verdict {
                 Some(Verdict::Fit(_)) => synced && !one.planned.is_empty(),
@@ -218,8 +218,7 @@ impl Engine {
             let filters = synced && one.planned.iter().any(|port| port.software);
             // Nor do rules of an earlier run wait for routes, or for somebody to ask the driver, where nothing may be admitted.
             let mut ports = one.ports.ports.iter();
-            let idle =
-                devlink_listed && ports.all(|port| one.sharing.admits(port) == [false, false]);
+            let idle = devlink_listed && !ports.any(|port| one.sharing.needs_driver(port));
             if one.rules.is_started() {
                 if idle && !synced && one.rules.is_empty() {
                     one.rules.stop();

@@ -28,6 +28,11 @@ impl Switch {
             return;
         }
         self.count_overhead(env);
+        self.replace_acl();
+    }
+
+    /// The list, or how much place there is for it, is another.
+    pub(super) fn replace_acl(&mut self) {
         if self.started {
             self.place_acl();
             for at in 0..self.blocks.len() {

@@ -202,12 +202,10 @@ impl Switch {
             RuleKey::Except(framing, table, family, _) => {
                 !crowded && state.has_table(framing, table, family)
             }
-            RuleKey::Entry(_) => !crowded && !state.ports.is_empty(),
+            RuleKey::Entry(_) => !crowded && state.forwards(),
             // A permit leads to admission past the entry.
-            RuleKey::Admit(..) => !crowded && !state.closed && !state.ports.is_empty(),
-            RuleKey::Hop(framing, _) | RuleKey::Bucket(framing, ..) => {
-                state.has_framing(framing) && !state.is_software()
-            }
+            RuleKey::Admit(..) => !crowded && !state.closed && state.forwards(),
+            RuleKey::Hop(framing, _) | RuleKey::Bucket(framing, ..) => state.has_framing(framing),
         };
         let mut context = LayoutContext {
             config: &self.config,
@@ -313,11 +311,11 @@ impl Switch {
                 .sum();
             let filters = acl_count(&self.acl, &state.ports, self.layout());
             match self.layout() {
-                Layout::Chained => {
+                Layout::Chained if state.forwards() => {
                     let entries = 2 + usize::from(state.has_framing(Framing::Tagged));
                     filters + exceptions + admission + entries
                 }
-                Layout::Flat => filters + exceptions,
+                Layout::Chained | Layout::Flat => filters + exceptions,
             }
         };
         let hardware = self.blocks.values().filter(|state| !state.is_software());
@@ -325,7 +323,8 @@ impl Switch {
         let mut doubled = Doubled::default();
         for state in hardware.filter(|_| self.layout() == Layout::Chained) {
             let tables = |framing| {
-                let ports = state.ports.iter().filter(move |p| p.framing() == framing);
+                let ports = state.ports.iter().filter(|port| port.admits());
+                let ports = ports.filter(move |port| port.framing() == framing);
                 ports.map(|port| port.table).collect::<BTreeSet<_>>()
             };
             let (untagged, tagged) = (tables(Framing::Untagged), tables(Framing::Tagged));

@@ -7,7 +7,8 @@
 //!
 //! An IPv4 rule is in priorities of `ip` and `802.1Q` with `vlan_ethtype ip`, so it never meets IPv6. Permit goes on to admission. The flat
 //! layout has no `goto`: there a permit before a drop or trap hands its packets to the kernel, which is safe; behind the last of these
-//! it means nothing and is left out. In a block of several ports, a rule for some of them is written for each, with `indev`.
+//! it means nothing and is left out. Nor is there one in a block whose ports admit nothing: what is permitted there is the kernel's. In a
+//! block of several ports, a rule for some of them is written for each, with `indev`.
 //!
 //! | a rule that says | is for |
 //! | --- | --- |
@@ -51,11 +52,13 @@ impl LayoutContext<'_> {
         } = piece.key;
         let terms = piece.terms;
         let software = self.ports.iter().any(|port| port.software);
+        let admits = self.ports.iter().any(PlannedPort::admits);
         let action = match (terms.action, self.plan.limits().layout) {
             // Nothing of ours is behind it.
             (AclAction::Permit, _) if software => RuleAction::Pass,
             (AclAction::Drop, _) => RuleAction::Drop,
             (AclAction::Trap, _) | (AclAction::Permit, Layout::Flat) => self.slow(),
+            (AclAction::Permit, Layout::Chained) if !admits => self.slow(),
             (AclAction::Permit, Layout::Chained) => {
                 RuleAction::Goto(self.chains.of(ChainUse::Admission)?)
             }

@@ -15,7 +15,7 @@
 //! has buckets, therefore groups get few. Nothing is shared: a neighbour's new MAC, or a member that is lost, is a write for each rule
 //! that leads there (law 7 of the chained layout does not hold). What comes in tagged is the kernel's: each VLAN sub-interface would need all
 //! rules once more. While a group changes its number of buckets the old set and the new
-//! one stand in one priority. Which of them a packet meets is the hardware's choice, and both are right. Serves blocks of one port.
+//! one stand in one priority. Which of them a packet meets is the hardware's choice, and both are right. Serves blocks in which one port admits packets.
 
 use super::{
     LayoutContext, Limits, PlannedRule, RouteRule, RuleKey, Target, bucket_match, except_match,
@@ -29,9 +29,7 @@ use crate::plan::SwitchPlan;
 impl LayoutContext<'_> {
     pub(super) fn render_flat(&self, key: RuleKey) -> Option<PlannedRule> {
         let limits = self.plan.limits();
-        let [port] = self.ports else {
-            return None;
-        };
+        let port = self.ports.iter().find(|port| port.admits())?;
         let (family, prio, matches, actions) = match key {
             RuleKey::Except(Framing::Untagged, _, family, except) => (
                 family,

@@ -44,6 +44,12 @@ by_rules() {
 }
 by_rules 'there and back' hops_to a0 a1
 by_rules 'and IPv6' hops_to a0 a1 6
+# The rules of the other host, at the other port: counted in software and nowhere else.
+counted() {
+    offload sw show offload 10.60.1.2/32 --json |
+        jq -e 'length > 0 and ([.[].packets] | add) >= 4 and all(.[]; .hardware_packets == 0)'
+}
+wait_until 20 'counted in software' counted
 check 'an expiring packet is answered by the kernel' hears a0 'From 10.60.0.1 .*Time to live exceeded' -t 1 10.60.1.2
 check 'and one to the router itself' hears a0 ' ttl=64 ' 10.60.0.1
 check 'and one to a host that is not there' hears a0 'Destination Host Unreachable' 10.60.1.77

@@ -170,4 +170,21 @@ wait_until 20 'and the port admits' back
 wait_until 20 'the rules stay as they are' rules_quiet
 by_hardware 'and forwards' hops_to h0 h1
 
+section 'Where nothing is routed in hardware'
+sysctl -qw net.ipv4.conf.all.rp_filter=1
+strict() { offload sw show ports --json | jq -e 'map(select(.name == "pf0vf0"))[0] | .admits == ["ipv6"] and (.reasons | index("strict-rp-filter"))' >/dev/null; }
+wait_until 20 'ports whose IPv4 packets the CPU must check' strict
+by_cpu 'forward nothing' hops_to h0 h1
+dropped 'and drop all the same' pf0vf0 silent h0 10.1.1.1 23
+sysctl -qw net.ipv4.conf.all.rp_filter=0
+kill_hard sw/frr-offload
+knob no_pedit_ttl 1
+offload_start sw 'setup = "takeover"'$'\n'"$to_h2"$'\n'"$no_telnet"
+wait_until 20 'a driver that can not route' event driver-unfit
+wait_until 20 'takes filter rules' in_hardware no-telnet
+wait_until 20 'the rules stay as they are' rules_quiet
+by_cpu 'the CPU forwards' hops_to h0 h1
+dropped 'hardware drops' pf0vf0 silent h0 10.1.1.1 23
+check 'and a permit before that is the CPU'"'"'s' knocks h0 10.1.2.1 23
+
 lab_passed

@@ -23,6 +23,42 @@ check 'and the verdict' verdict hardware
 ipr sw neigh change "$(link_local h1 "${FAR[h1]}")" dev pf0vf1 nud stale
 by_hardware 'a neighbour that is STALE' hops_to h0 h1
 
+section 'What is counted'
+# counts FILTER COMMAND...: what show counters and its like say, as JSON.
+counts() { offload sw show "${@:2}" --json | jq -e "$1" >/dev/null || { offload sw show "${@:2}"; return 1; }; }
+# At least N packets more than before by that rule or hop, all of them in hardware.
+route_hw() { offload sw show routes 10.1.1.0/24 --json | jq '.[0].hardware_packets'; }
+route_more() { counts ".[0] | .hardware_packets >= $1 and .packets == .hardware_packets and .hardware_bytes >= 84 * .packets" routes 10.1.1.0/24; }
+# The port's packets that rules forwarded.
+port_hw() { offload sw show counters "$1" --json | jq '.port.rx | .packets - .cpu_packets'; }
+before=$(route_hw) port=$(port_hw pf0vf0)
+by_hardware 'from VF to VF' hops_to h0 h1
+wait_until 20 'the route: four packets more, in hardware' route_more $((before + 4))
+said() { offload sw explain 10.1.1.1 | grep -q 'packets in hardware'; }
+check 'explain says so' said
+next_hop='[.[].nexthops[] | select(.dev == "pf0vf1")] | length > 0 and all(.[]; .hardware_packets >= 4 and .packets == .hardware_packets)'
+wait_until 10 'its next hop' counts "$next_hop" nexthops
+kinds='.rules | map({key: .kind, value: .}) | from_entries | [.entry, .admit, .route, .hop] | all(.[]; .in_hw == .rules and .hardware_packets > 0 and .packets == .hardware_packets)'
+wait_until 10 'rules by kind' counts "$kinds" counters
+port_more() { [[ $(port_hw pf0vf0) -ge $((port + 4)) ]]; }
+wait_until 10 'the port: four packets more that the CPU did not see' port_more
+rates='.ports | map(select(.role != "other")) | length >= 5 and all(.[]; .window_ms >= 2500 and .rx.packets_per_s != null and .rx.cpu_packets_per_s <= .rx.packets_per_s + 1)'
+wait_until 10 'rates, of all and of the CPU' counts "$rates" counters
+# within ETHTOOL-COUNTER GROUP COUNTER: BGP goes on, so it lies between two answers of ethtool.
+within() {
+    local before told after
+    before=$(port_counter p0 "$1")
+    told=$(offload sw show counters p0 --json | jq --arg g "$2" --arg n "$3" '.statistics[] | select(.group == $g and .name == $n) | .value')
+    after=$(port_counter p0 "$1")
+    ((before <= told && told <= after)) || { echo "$1: $before, $2 $3: $told, $1: $after"; return 1; }
+}
+check "ethtool's counters" within vport_rx_packets driver vport_rx_packets
+check "the link's are those of its vport" within vport_rx_packets link rx_packets
+check "the CPU's are those of the slow path" within slow_rx_packets cpu rx_packets
+check 'and bytes that were sent' within slow_tx_bytes cpu tx_bytes
+names() { diff <(ethtool -S p0 | awk -F: 'NR > 1 { gsub(/ /, "", $1); print $1 }') <(offload sw show counters p0 --json | jq -r '.statistics[] | select(.group == "driver") | .name'); }
+check 'all of ethtool -S, in its order' names
+
 section 'One block for all ports'
 block=$(block_of p0)
 check 'each rule is written once' sharing "$block" p0 pf0vf0 pf0vf1 pf0vf2 pf0vf3

@@ -77,6 +77,20 @@ wait_until 20 'a firewall came meanwhile: they are gone' no_rules
 never 'nothing comes through it' hops_to h0 h1
 on sw nft delete table inet lab
 wait_until 30 'it is gone: a rule for each network' rules_for 2
+kill_hard sw/frr-offload
+# While zebra is silent nothing tells the daemon which of its routes are still right.
+signal sw/zebra STOP
+on sw nft 'add table ip lab { chain forward { type filter hook forward priority 0; policy drop; }; }'
+offload_revive sw
+# admitted PROTOCOL: rules by which packets come in.
+admitted() { rule_texts | grep -c " protocol $1 .* dst_mac " || true; }
+shut() { [[ $(admitted ip) == 0 && $(admitted ipv6) -gt 0 ]] || { rule_texts | grep dst_mac; return 1; }; }
+wait_until 20 'a firewall for IPv4 alone, and zebra is silent: IPv4 is let in no more, IPv6 is' shut
+never 'nothing comes through it' hops_to h0 h1
+by_hardware 'IPv6 is forwarded as before' hops_to h0 h1 6
+on sw nft delete table ip lab
+signal sw/zebra CONT
+wait_until 30 'it is gone: a rule for each network' rules_for 2
 wait_until 20 'the rules stay as they are' rules_quiet
 by_hardware 'and they forward' hops_to h0 h1
 conf=$(cat "$LAB/sw/frr-offload.toml")
@@ -88,6 +102,13 @@ by_cpu 'the kernel forwards' hops_to h0 h1
 offload_stop sw
 offload_start sw "$conf"
 wait_until 30 'it is on again: a rule for each network' rules_for 2
+kill_hard sw/frr-offload
+offload_start sw "$conf"$'\n''offload.switches = ["platform/eswitch-sim.1"]'
+wait_until 20 'another switch is to be used: they are gone' no_rules
+check 'and that is told' event old-rules
+offload_stop sw
+offload_start sw "$conf"
+wait_until 30 'this one again: a rule for each network' rules_for 2
 
 section 'The eswitch goes to legacy mode, and its ports with it'
 devlink dev eswitch set platform/eswitch-sim.0 mode legacy

@@ -45,7 +45,7 @@ fn port(n: u32) -> Port {
         qdisc: None,
         ipv4: forwards,
         ipv6: forwards,
-        software_acl: false,
+        filters: None,
         ignored: Box::default(),
     }
 }
@@ -143,7 +143,7 @@ impl Tc {
                     });
                 }
             }
-            let Some(op) = sharing.next(&self.ports, true) else {
+            let Some(op) = sharing.next(&self.ports, true, true) else {
                 assert!(!sharing.has_work(&self.ports) && !self.trial_stands);
                 return;
             };
@@ -299,7 +299,7 @@ fn a_full_table_says_nothing_against_a_port() {
     for _ in 0..10 {
         sharing.choose(&id(), &tc.ports, &tc.blocks(), &BTreeSet::new());
         sharing.update(&tc.ports, &tc.blocks());
-        if let Some(op) = sharing.next(&tc.ports, true) {
+        if let Some(op) = sharing.next(&tc.ports, true, true) {
             let done = tc.write(&op);
             let errno = Errno(ENOSPC);
             let full = matches!(op, RuleOpKind::Put { .. });
