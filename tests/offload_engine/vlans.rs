@@ -50,6 +50,7 @@ fn port(world: &World, name: &str) -> PortReport {
     ports.find(|port| &*port.name == name).unwrap()
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as `sends_tagged` says it")]
 fn to(index: u32, last: u8, tag: Option<u16>) -> Option<(IfIndex, MacAddr, Option<u16>)> {
     Some((dev(index), World::mac(last), tag))
 }

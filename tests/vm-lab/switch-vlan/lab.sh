@@ -12,7 +12,7 @@ lab_init switch-vlan
 #
 # h0, h1 and h2 speak BGP. h4 has a subnet, 10.60.4.0/24, and so has h3: zebra 10.3 is killed by a link that it sends router
 # advertisements to and that is deleted, so sub-interfaces that go or move are those without.
-PORT[trunk]=pf0vf0 FAR[trunk]=vf0_0 NUMBER[trunk]=0 NUMBER[h4]=4
+PORT+=([trunk]=pf0vf0) FAR+=([trunk]=vf0_0) NUMBER+=([trunk]=0 [h4]=4)
 declare -A ID=([h0]=100 [h2]=200 [h4]=300)
 
 # vlan_sub HOST: the router's sub-interface that leads there.
@@ -20,7 +20,7 @@ vlan_sub() { ipr sw link add link pf0vf0 name "${PORT[$1]}" type vlan id "${ID[$
 # vlan_link HOST: a namespace behind it. vlan_host HOST: with its network on lo. vlan_lan HOST: with a subnet.
 vlan_link() {
     local name=$1
-    PORT[$name]=pf0vf0.${ID[$name]} FAR[$name]=vf0_0.${ID[$name]}
+    PORT+=(["$name"]="pf0vf0.${ID[$name]}") FAR+=(["$name"]="vf0_0.${ID[$name]}")
     ip netns add "$(ns "$name")"
     routes_packets "$name"
     vlan_sub "$name"
