@@ -369,6 +369,7 @@ pub(super) fn port(report: PortReport) -> proto::Port {
         name,
         ifindex,
         role,
+        vlan,
         table,
         vrf,
         mac,
@@ -383,6 +384,7 @@ pub(super) fn port(report: PortReport) -> proto::Port {
     } = report;
     let mode = |switchdev| if switchdev { "switchdev" } else { "legacy" };
     let (admits, reasons) = (admits.into_iter(), reasons.into_iter());
+    let (lower, vlan) = vlan.unzip();
     proto::Port {
         switch: text(switch),
         driver: driver.map(String::from),
@@ -402,6 +404,8 @@ pub(super) fn port(report: PortReport) -> proto::Port {
         hw_tc_offload,
         verdict: verdict.into(),
         filtered_by: filtered_by.into_iter().map(String::from).collect(),
+        lower: lower.map(String::from),
+        vlan: vlan.map(u32::from),
     }
 }
 

@@ -341,9 +341,13 @@ pub(super) fn port_row(port: &Port) -> Row {
             reason.push_str(&format!(" ({})", port.filtered_by.join(", ")));
         }
     }
+    let role = match (&port.lower, port.vlan) {
+        (Some(lower), Some(id)) => format!("{} {id} of {lower}", port.role),
+        _ => port.role.clone(),
+    };
     vec![
         Cell::from(&port.name),
-        Cell::from(&port.role),
+        Cell::from(&role),
         or_dash(port.switch.as_deref()),
         or_dash(port.driver.as_deref()),
         or_dash(port.mode.as_deref()),

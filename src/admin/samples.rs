@@ -319,6 +319,7 @@ pub(super) fn ports() -> Vec<proto::Port> {
         name: "p1".into(),
         ifindex: IfIndex::new(4).unwrap(),
         role: PortRole::Uplink,
+        vlan: None,
         table: TableId(10),
         vrf: Some("red".into()),
         mac: Some("02:00:00:00:00:01".parse().unwrap()),
@@ -339,6 +340,7 @@ pub(super) fn ports() -> Vec<proto::Port> {
         name: "veth0".into(),
         ifindex: IfIndex::new(9).unwrap(),
         role: PortRole::Other,
+        vlan: None,
         table: TableId::MAIN,
         vrf: None,
         mac: None,
@@ -355,7 +357,16 @@ pub(super) fn ports() -> Vec<proto::Port> {
         verdict: "software only".into(),
         filtered_by: vec!["nftables chain inet filter forward".into()],
     };
-    [uplink, plain].map(messages::port).into()
+    let vlan = PortReport {
+        name: "p1.100".into(),
+        ifindex: IfIndex::new(12).unwrap(),
+        role: PortRole::SubInterface,
+        vlan: Some(("p1".into(), 100)),
+        admits: Vec::new(),
+        reasons: vec![Reason::VlanPriority],
+        ..uplink.clone()
+    };
+    [uplink, plain, vlan].map(messages::port).into()
 }
 
 pub(super) fn groups() -> Vec<proto::NexthopGroup> {

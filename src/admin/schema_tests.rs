@@ -134,7 +134,7 @@ fn a_rule_has_the_keys_of_the_contract_in_their_order() {
 fn a_port_has_the_keys_of_the_contract_in_their_order() {
     let ports = samples::ports();
     let json = serde_json::to_string(&ports[0]).unwrap();
-    let expected = r#"{"switch":"5e7f01","driver":"mlx5_core","devlink":"pci/0000:03:00.0","mode":"switchdev","name":"p1","ifindex":4,"role":"uplink","table":10,"vrf":"red","mac":"02:00:00:00:00:01","mtu":9000,"usable":true,"admits":["ipv4","ipv6"],"reasons":[],"block":7,"hw_tc_offload":true,"verdict":"everything the chained layout needs","filtered_by":[]}"#;
+    let expected = r#"{"switch":"5e7f01","driver":"mlx5_core","devlink":"pci/0000:03:00.0","mode":"switchdev","name":"p1","ifindex":4,"role":"uplink","table":10,"vrf":"red","mac":"02:00:00:00:00:01","mtu":9000,"usable":true,"admits":["ipv4","ipv6"],"reasons":[],"block":7,"hw_tc_offload":true,"verdict":"everything the chained layout needs","filtered_by":[],"lower":null,"vlan":null}"#;
     assert_eq!(json, expected);
 }
 

@@ -405,8 +405,8 @@ fn rule_lines(
 mod tests {
     use super::*;
     use crate::model::{
-        Chain, Cookie, EtherProto, Family, FlowerRule, Handle, InHardware, Masked, NhgId, Prio,
-        RuleAction, RuleCounters, RuleMatch, Runs, TableId,
+        Chain, Cookie, EtherProto, Family, FlowerRule, Framing, Handle, InHardware, Masked, NhgId,
+        Prio, RuleAction, RuleCounters, RuleMatch, Runs, TableId,
     };
     use crate::plan::{Except, RuleKey};
 
@@ -433,10 +433,13 @@ mod tests {
     /// A prefix that stands already.
     fn route(table: &mut RuleTable, prefix: &str, handle: u32) -> RuleKey {
         let prefix = prefix.parse().unwrap();
-        let key = RuleKey::Route(crate::model::RouteKey {
-            table: TableId::MAIN,
-            prefix,
-        });
+        let key = RuleKey::Route(
+            Framing::Untagged,
+            crate::model::RouteKey {
+                table: TableId::MAIN,
+                prefix,
+            },
+        );
         let matches = RuleMatch {
             dst: Some(Masked::prefix(prefix)),
             ..RuleMatch::default()
@@ -497,13 +500,18 @@ mod tests {
             ttl: Some((0, 0xfe)),
             ..RuleMatch::default()
         };
-        let except = RuleKey::Except(TableId::MAIN, Family::V4, Except::Expiring);
+        let except = RuleKey::Except(
+            Framing::Untagged,
+            TableId::MAIN,
+            Family::V4,
+            Except::Expiring,
+        );
         table.want(except, Some(rule(2, 1, expiring, &[RuleAction::Trap])));
         let low_bit = RuleMatch {
             src: Some(Masked::v4(1, 1)),
             ..RuleMatch::default()
         };
-        let bucket = RuleKey::Bucket((NhgId(1), Family::V4), 1, 1);
+        let bucket = RuleKey::Bucket(Framing::Untagged, (NhgId(1), Family::V4), 1, 1);
         table.want(bucket, Some(rule(4, 9, low_bit, &[goto(5)])));
 
         assert_eq!(

@@ -541,6 +541,8 @@ pub struct PortReport {
     pub ifindex: IfIndex,
     /// What it is to its switch.
     pub role: PortRole,
+    /// For a VLAN sub-interface: its port, and the id of its tag.
+    pub vlan: Option<(IfName, u16)>,
     /// The table that its packets are looked up in.
     pub table: TableId,
     /// The VRF device of that table.

@@ -33,6 +33,8 @@ pub enum PortRole {
     Uplink,
     /// `pcipf`, `pcivf`, `pcisf`: stands for a function of the NIC.
     Representor,
+    /// A VLAN sub-interface of another port, which devlink knows nothing of.
+    SubInterface,
     /// Anything else.
     Other,
 }
@@ -43,6 +45,7 @@ impl PortRole {
         match self {
             Self::Uplink => "uplink",
             Self::Representor => "representor",
+            Self::SubInterface => "vlan",
             Self::Other => "other",
         }
     }

@@ -79,9 +79,10 @@ fn ports_say_what_they_admit_and_why_not_more() {
     let rows: Vec<Row> = samples::ports().iter().map(port_row).collect();
     same(
         &table(ports(), &rows),
-        r"PORT   ROLE    SWITCH  DRIVER     MODE          TABLE  MAC                 MTU  LINK  ADMITS      BLOCK  TC OFFLOAD  NOTE                                                                                   VERDICT
-p1     uplink  5e7f01  mlx5_core  switchdev  10 (red)  02:00:00:00:00:01  9000  up    ipv4, ipv6      7  on          -                                                                                      everything the chained layout needs
-veth0  other   -       -          -               254  -                  1500  down  -               -  -           port-without-mac, not-forwarding, forward-filter (nftables chain inet filter forward)  software only
+        r"PORT    ROLE            SWITCH  DRIVER     MODE          TABLE  MAC                 MTU  LINK  ADMITS      BLOCK  TC OFFLOAD  NOTE                                                                                   VERDICT
+p1      uplink          5e7f01  mlx5_core  switchdev  10 (red)  02:00:00:00:00:01  9000  up    ipv4, ipv6      7  on          -                                                                                      everything the chained layout needs
+veth0   other           -       -          -               254  -                  1500  down  -               -  -           port-without-mac, not-forwarding, forward-filter (nftables chain inet filter forward)  software only
+p1.100  vlan 100 of p1  5e7f01  mlx5_core  switchdev  10 (red)  02:00:00:00:00:01  9000  up    -               7  on          vlan-priority                                                                          everything the chained layout needs
 ",
     );
 }

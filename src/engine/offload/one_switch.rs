@@ -40,7 +40,7 @@ impl OneSwitch {
         let ports = self.ports.ports.iter();
         ports
             .filter(|port| self.sharing.needs_driver(port))
-            .filter_map(|port| Some((self.sharing.ready_block_of(port)?, port.dev)))
+            .filter_map(|port| Some((self.sharing.ready_block_of(port)?, port.home())))
             .find(|(block, _)| self.listed.contains(block))
     }
 

@@ -298,7 +298,12 @@ impl Facts<'_> {
             },
         };
         match (port.mac, dst) {
-            (Some(src), Some(dst)) if port.usable => HopRule::Send { src, dst },
+            (Some(src), Some(dst)) if port.usable => HopRule::Send {
+                src,
+                dst,
+                out: port.home(),
+                tag: port.vlan.as_ref().map(|vlan| vlan.id),
+            },
             _ => HopRule::Slow,
         }
     }
@@ -315,6 +320,8 @@ fn egress(switch: &SwitchPorts, dev: IfIndex) -> Result<&Port, Reason> {
     let mut admitting = switch.ports.iter().filter(here);
     if port.excluded {
         Err(Reason::PortExcluded)
+    } else if let Some(reason) = port.vlan.as_ref().and_then(|vlan| vlan.egress) {
+        Err(reason)
     } else if admitting.any(|ingress| ingress.mtu > port.mtu) {
         Err(Reason::EgressMtu)
     } else {
