@@ -9,6 +9,8 @@
 
 #[path = "offload_engine/counters.rs"]
 mod counters;
+#[path = "offload_engine/doctor.rs"]
+mod doctor;
 mod fake;
 #[path = "offload_engine/feedback.rs"]
 mod feedback;
@@ -40,6 +42,10 @@ struct World {
     refuses: Option<Refuses>,
     /// What each rule has counted.
     counted: RuleCounters,
+    /// `hw-tc-offload` can't be switched on.
+    refuses_features: bool,
+    /// What others have in a block.
+    others: Vec<ObservedRule>,
     /// What zebra was told, if it reads at any time.
     heard: Option<Vec<(&'static str, Told)>>,
 }
@@ -129,6 +135,8 @@ impl World {
             now: 0,
             refuses,
             counted: RuleCounters::default(),
+            refuses_features: false,
+            others: Vec::new(),
             heard: None,
         };
         world.begin(Vec::new());
@@ -374,6 +382,10 @@ impl World {
             RuleOpKind::DeleteQdisc { dev } => {
                 self.qdiscs.remove(&dev);
             }
+            RuleOpKind::SwitchOnFeature { .. } if self.refuses_features => {
+                let (errno, text) = (Errno(1), None);
+                result = Err(Refusal { errno, text });
+            }
             RuleOpKind::SwitchOnFeature { .. } => {}
             RuleOpKind::DumpQdiscs => {
                 events.push(OffloadEvent::Qdiscs(
@@ -389,9 +401,10 @@ impl World {
                     hardware: in_hardware,
                     counters: self.counted,
                 };
+                let theirs = self.others.iter().filter(|rule| rule.place.block == block);
                 events.push(OffloadEvent::Rules {
                     block,
-                    rules: of_it.map(observed).collect(),
+                    rules: of_it.map(observed).chain(theirs.cloned()).collect(),
                     last: true,
                 });
             }

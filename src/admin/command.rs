@@ -26,6 +26,7 @@ use super::proto::{
 use super::render;
 use super::replay::{self, ReplayError, ReplayOptions, ReplayReport, ReplayStream};
 use super::table::{Row, Screen, Table};
+use super::{messages, vtysh};
 use crate::model::{IfIndex, TableId};
 
 mod check;
@@ -298,7 +299,12 @@ pub async fn explain(
 /// `doctor`.
 pub async fn doctor(socket: &Path, json: bool) -> Result<Exit, CommandError> {
     let mut api = client::connect(socket).await?;
-    let mut findings = api.doctor(DoctorRequest {}).await?.into_inner();
+    // An answer that was lost with its thread is as none.
+    let frr = tokio::task::spawn_blocking(vtysh::ask).await.ok().flatten();
+    let request = DoctorRequest {
+        frr: frr.as_ref().map(messages::frr_message),
+    };
+    let mut findings = api.doctor(request).await?.into_inner();
     let mut all = Vec::new();
     while let Some(finding) = findings.message().await? {
         all.push(finding);
@@ -306,13 +312,8 @@ pub async fn doctor(socket: &Path, json: bool) -> Result<Exit, CommandError> {
     let mut screen = stdout();
     if json {
         document(&mut screen, &all)?;
-    } else if all.is_empty() {
-        writeln!(screen.out, "nothing was found that needs mending")?;
-    }
-    if !json {
-        for finding in &all {
-            render::finding(&mut screen, finding)?;
-        }
+    } else {
+        render::findings(&mut screen, &all)?;
     }
     screen.out.flush()?;
     let bad = all.iter().any(|finding| finding.severity == "error");

@@ -7,14 +7,16 @@ use std::time::{Duration, SystemTime};
 
 mod acl;
 mod counters;
+mod doctor;
 
 pub(super) use self::acl::acl;
 use self::counters::Taken;
 pub(super) use self::counters::{port_counters, port_statistics, rule_totals};
+pub(super) use self::doctor::{finding, frr, frr_message};
 use super::proto;
 use crate::engine::report::{
-    EventReport, ExplainReport, ExplainStep, FeedbackCounts, Finding, GroupReport, KernelCounts,
-    Mended, NeighbourReport, NextHopReport, OffloadCounts, OffloadRuleReport, PlanLine, PortReport,
+    EventReport, ExplainReport, ExplainStep, FeedbackCounts, GroupReport, KernelCounts, Mended,
+    NeighbourReport, NextHopReport, OffloadCounts, OffloadRuleReport, PlanLine, PortReport,
     RouteReport, RouteSummary, SourceReport, StatusReport,
 };
 use crate::model::{
@@ -446,21 +448,6 @@ pub(super) fn event(report: EventReport, wall: Wall) -> proto::Event {
         severity: severity.name().to_owned(),
         kind: kind.to_owned(),
         text: text.into(),
-    }
-}
-
-pub(super) fn finding(report: Finding) -> proto::Finding {
-    let Finding {
-        id,
-        severity,
-        finding,
-        fix,
-    } = report;
-    proto::Finding {
-        id: id.to_owned(),
-        severity: severity.name().to_owned(),
-        finding,
-        fix,
     }
 }
 

@@ -28,10 +28,11 @@ mod schema_tests;
 mod server;
 mod socket;
 mod table;
+mod vtysh;
 
 pub use counters::{Counters, ReadNic, ReadPorts};
 pub use engine_handle::{EngineGone, EngineHandle, Question};
-pub use server::{Admin, KernelLookup, ServeError, SetLogFilter};
+pub use server::{Admin, KernelLookup, ReadHost, ServeError, SetLogFilter};
 pub use socket::{AdminSocket, BindError};
 
 /// Generated from `proto/admin.proto`.

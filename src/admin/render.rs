@@ -9,12 +9,14 @@ use std::time::Duration;
 
 mod acl;
 mod counters;
+mod doctor;
 
 pub(super) use self::acl::{acl, acl_rows};
 pub(super) use self::counters::{counters, port_statistics};
+pub(super) use self::doctor::findings;
 use super::proto::{
-    Event, Explanation, Finding, Neighbour, Nexthop, NexthopGroup, OffloadCount, OffloadCounts,
-    OffloadRule, OffloadSummary, PlanLine, Port, Route, RouteCount, RouteSummary, Source, Status,
+    Event, Explanation, Neighbour, Nexthop, NexthopGroup, OffloadCount, OffloadCounts, OffloadRule,
+    OffloadSummary, PlanLine, Port, Route, RouteCount, RouteSummary, Source, Status,
 };
 use super::table::{Align, Cell, Column, Paint, Row, Screen, Table};
 use crate::model::Reason;
@@ -359,22 +361,6 @@ pub(super) fn event_row(event: &Event) -> Row {
         Cell::from(&event.kind),
         Cell::from(&event.text),
     ]
-}
-
-/// A finding of `doctor`, and under it what mends it.
-pub(super) fn finding<W: Write>(screen: &mut Screen<W>, finding: &Finding) -> io::Result<()> {
-    let Finding {
-        id,
-        severity,
-        finding,
-        fix,
-    } = finding;
-    screen.paint(severity_paint(severity), &format!("{severity:<5}"))?;
-    writeln!(screen.out, "  {id}: {finding}")?;
-    if let Some(fix) = fix {
-        writeln!(screen.out, "       mend: {fix}")?;
-    }
-    Ok(())
 }
 
 /// `show routes --summary`.

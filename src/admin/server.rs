@@ -32,7 +32,7 @@ use super::proto::{
 use super::socket::AdminSocket;
 use crate::engine::PlanWalk;
 use crate::engine::report::{self, OffloadRuleReport, RouteFilter};
-use crate::model::{KernelMatch, Prefix, RouteKey, TableId};
+use crate::model::{HostFacts, HostQuestion, KernelMatch, Prefix, RouteKey, TableId};
 
 /// Slots of the route table that one question walks.
 const SLOTS_A_QUESTION: usize = 4096;
@@ -58,6 +58,9 @@ pub type SetLogFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 /// Asks the kernel which route takes an address.
 pub type KernelLookup = Box<dyn Fn(IpAddr) -> Option<KernelMatch> + Send + Sync>;
 
+/// Reads what the host shows about itself; may take a while.
+pub type ReadHost = fn(&HostQuestion) -> HostFacts;
+
 /// What the admin API needs of the daemon.
 #[allow(missing_debug_implementations, reason = "holds a closure")]
 pub struct Admin {
@@ -71,6 +74,8 @@ pub struct Admin {
     pub kernel_lookup: KernelLookup,
     /// For `show counters`.
     pub counters: Counters,
+    /// For `doctor`.
+    pub host_facts: ReadHost,
 }
 
 /// Why the admin API ended before it was told to.
@@ -98,6 +103,7 @@ impl AdminSocket {
             set_log_filter,
             kernel_lookup,
             counters,
+            host_facts,
         } = admin;
         tokio::spawn(counters.clone().sample(engine.clone()));
         let api = Api {
@@ -106,6 +112,7 @@ impl AdminSocket {
             set_log_filter,
             kernel_lookup,
             counters,
+            host_facts,
             ended: ended.clone(),
         };
         let incoming = UnixListenerStream::new(self.listener()?);
@@ -139,6 +146,7 @@ struct Api {
     set_log_filter: SetLogFilter,
     kernel_lookup: KernelLookup,
     counters: Counters,
+    host_facts: ReadHost,
     ended: watch::Receiver<bool>,
 }
 
@@ -294,9 +302,18 @@ impl AdminApi for Api {
 
     async fn doctor(
         &self,
-        _: Request<DoctorRequest>,
+        request: Request<DoctorRequest>,
     ) -> Result<Response<Self::DoctorStream>, Status> {
-        let findings = self.engine.ask(|engine, _| engine.findings()).await?;
+        let frr = request.into_inner().frr.map(messages::frr);
+        let question = self.engine.ask(|engine, _| engine.host_question());
+        let question = question.await?;
+        let read = self.host_facts;
+        let host = tokio::task::spawn_blocking(move || read(&question)).await;
+        let host = host.map_err(|_| Status::internal("the host could not be looked at"))?;
+        let findings = self
+            .engine
+            .ask(move |engine, _| engine.findings(&host, frr.as_ref()))
+            .await?;
         Ok(stream_all(findings, messages::finding))
     }
 

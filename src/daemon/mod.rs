@@ -209,6 +209,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
             }),
             Arc::new(kernel::nic_statistics),
         ),
+        host_facts: kernel::read_host,
     };
     let why = runtime.block_on(async {
         let (finish, finished) = tokio::sync::oneshot::channel::<()>();

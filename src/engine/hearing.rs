@@ -14,7 +14,7 @@ pub(super) enum Hearing {
     Heeded,
     /// It is read and thrown away.
     Ignored,
-    /// It is taken for one about another table, and dropped with a line in zebra's log.
+    /// It is taken for one about another table, and dropped; zebra's log has no word of it unless that is debugged.
     Dropped,
     /// Nobody has tried.
     Untried,
@@ -124,6 +124,8 @@ mod tests {
             version: FrrVersion::parse(version).unwrap(),
             module: FpmModule::DplaneFpmNl,
             waits,
+            table: None,
+            netns_vrfs: false,
         }
     }
 

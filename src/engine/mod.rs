@@ -209,6 +209,7 @@ pub struct Engine {
     feedback: feedback::Feedback,
     // For people.
     port_history: PortHistory,
+    evidence: doctor::Evidence,
     counters: Counters,
     notables: Notables,
 }
@@ -259,6 +260,7 @@ impl Engine {
             seed: 0x9e37_79b9_7f4a_7c15,
             feedback: feedback::Feedback::default(),
             port_history: PortHistory::default(),
+            evidence: doctor::Evidence::default(),
             counters: Counters::default(),
             notables: Notables::default(),
             config,

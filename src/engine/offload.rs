@@ -14,6 +14,7 @@ mod blocks;
 mod filters;
 mod jobs;
 mod one_switch;
+mod others;
 mod ports;
 mod settle;
 mod strays;
@@ -26,6 +27,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 pub(super) use self::blocks::Sharing;
 use self::jobs::Job;
 pub(super) use self::one_switch::OneSwitch;
+use self::others::Others;
+pub(super) use self::others::Theft;
 use self::strays::Strays;
 use self::wishes::{Facts, World};
 use super::Engine;
@@ -88,13 +91,13 @@ pub(super) struct Offload {
     next_retry: Timestamp,
     refresh_mirror_at: Option<Timestamp>,
     /// What was said of globs that match no port.
-    unmatched: BTreeSet<String>,
+    pub(super) unmatched: BTreeSet<String>,
     /// Filter rules, by digest, that a driver refused and that may run in software.
     pub(super) software_filters: BTreeMap<(SwitchKey, u64), Refusal>,
     /// Filter rules that are refused and have been told of.
     refused_filters: BTreeSet<(Block, Box<str>)>,
     /// The last refusal of a rule, for people.
-    last_refusal: Option<String>,
+    pub(super) last_refusal: Option<String>,
     /// Neighbours that are kept fresh because hardware forwards to them, and the kernel sees none of it.
     kept: FxHashSet<NeighbourKey>,
     next_keep: Timestamp,
@@ -102,6 +105,7 @@ pub(super) struct Offload {
     /// The operator says otherwise what switches can hold.
     limits_changed: bool,
     strays: Strays,
+    pub(super) others: Others,
     /// The end has come: nothing is started any more.
     pub(super) ending: bool,
 }
@@ -169,6 +173,7 @@ impl Engine {
                     self.offload.wanted_dumps.insert(rule.place.block);
                 }
                 OffloadEvent::RuleGone(place) => {
+                    self.offload.others.rule_gone(place);
                     let lost = self
                         .offload
                         .switches

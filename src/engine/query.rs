@@ -604,7 +604,7 @@ impl Engine {
         })
     }
 
-    fn is_stale(&self, slot: &Slot) -> bool {
+    pub(super) fn is_stale(&self, slot: &Slot) -> bool {
         slot.generation != self.session.generation && self.session.holding()
             || self.session.connection.is_none()
     }

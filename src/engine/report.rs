@@ -9,7 +9,7 @@ mod doctor;
 
 pub use self::acl::{AclBlockReport, AclReport, AclState};
 pub use self::counters::{PortCountersReport, RuleTotals};
-pub use self::doctor::Finding;
+pub use self::doctor::{Finding, Pitfall};
 pub use super::Mended;
 use crate::model::ip_words::Verb;
 use crate::model::{

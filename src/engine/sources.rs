@@ -22,6 +22,7 @@ impl Engine {
             } => {
                 let zebra = self.session.open(self.now, session, peer.clone(), pid);
                 self.tables_seen.clear();
+                self.evidence = super::doctor::Evidence::default();
                 self.reset_feedback();
                 let zebra = match zebra {
                     Zebra::Unknown => "",
@@ -163,6 +164,7 @@ impl Engine {
         if update.path.is_none() && update.key.table == TableId(0) {
             return self.withdraw_anywhere(update.key.prefix);
         }
+        self.note_evidence(&update);
         let Some(table) = self.kernel_table(update.key.table) else {
             self.counters.filtered += 1;
             return;
@@ -182,6 +184,37 @@ impl Engine {
             // zebra 10 walks the multicast RIB too: a connected route deleted there says nothing of the unicast one.
             None if update.protocol == Protocol::KERNEL => self.counters.filtered += 1,
             None => self.withdraw_key(key),
+        }
+    }
+
+    /// What a route's own way shows of how zebra is set, whether the route is taken or not.
+    fn note_evidence(&mut self, update: &RouteUpdate) {
+        match &update.path {
+            Some(path) if path.protocol == Protocol::KERNEL => {
+                let hops = match &path.hops {
+                    PathHops::None => Some(&[][..]),
+                    PathHops::Inline(hops) => Some(&hops[..]),
+                    PathHops::Id(id) => {
+                        let id = NhRef {
+                            epoch: self.session.epoch,
+                            id: *id,
+                        };
+                        match self.groups.meaning(id) {
+                            Meaning::Group(group) => Some(self.groups.hops(group).hops()),
+                            Meaning::Blackhole => Some(&[][..]),
+                            Meaning::Blocked(_) => None,
+                        }
+                    }
+                };
+                self.evidence.note_kernel_route(update.key, hops);
+            }
+            Some(_) => {
+                self.evidence.unmapped += u64::from(self.kernel_table(update.key.table).is_none());
+                self.evidence.echoes.remove(&update.key);
+            }
+            None => {
+                self.evidence.echoes.remove(&update.key);
+            }
         }
     }
 

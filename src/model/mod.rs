@@ -8,6 +8,7 @@ mod acl;
 mod counters;
 mod event;
 mod feedback;
+mod host;
 pub mod ip_words;
 mod link;
 mod neighbour;
@@ -32,6 +33,7 @@ pub use event::{
     Outcome, Refusal, Setting, SourceEvent, SourceUpdate, Ticket,
 };
 pub use feedback::{Reply, Told};
+pub use host::{FrrAnswer, FrrSettings, HostFacts, HostQuestion, LinkFacts, LinkSysctls, Networkd};
 pub use link::{IfIndex, IfName, Link, MacAddr, VlanLink};
 pub use neighbour::{MacFrom, Neighbour, NeighbourKey, NeighbourState, eui64_mac, is_link_local6};
 pub use nexthop::{

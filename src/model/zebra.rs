@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::TableId;
+
 /// A version of FRR. What a distribution appends is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FrrVersion {
@@ -62,6 +64,10 @@ pub struct ZebraProcess {
     pub module: FpmModule,
     /// `--asic-offload=notify_on_offload`: no route counts as installed before it is answered.
     pub waits: bool,
+    /// `-R`: the table that the routes of the default VRF are in.
+    pub table: Option<TableId>,
+    /// `-w`: a VRF is a network namespace.
+    pub netns_vrfs: bool,
 }
 
 #[cfg(test)]

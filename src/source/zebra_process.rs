@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use crate::model::{FpmModule, FrrVersion, ZebraProcess};
+use crate::model::{FpmModule, FrrVersion, TableId, ZebraProcess};
 
 /// What FRR greets with; the version stands behind it. One string in the library, or in a zebra that was linked statically.
 const BANNER: &[u8] = b"Hello, this is FRRouting (version ";
@@ -56,7 +56,12 @@ fn fd_of(pid: u32, socket: &Path) -> Option<PathBuf> {
 fn describe(pid: u32) -> Option<ZebraProcess> {
     let at = proc_of(pid);
     let started = started_of(&fs::read_to_string(at.join("stat")).ok()?)?;
-    let (module, waits) = options_of(&fs::read(at.join("cmdline")).ok()?);
+    let Options {
+        module,
+        waits,
+        table,
+        netns_vrfs,
+    } = options_of(&fs::read(at.join("cmdline")).ok()?);
     let maps = fs::read_to_string(at.join("maps")).ok()?;
     let library = library_in(&maps).map(|range| at.join("map_files").join(range));
     let version = version_in(&library.unwrap_or_else(|| at.join("exe"))).ok()??;
@@ -66,6 +71,8 @@ fn describe(pid: u32) -> Option<ZebraProcess> {
         version,
         module,
         waits,
+        table,
+        netns_vrfs,
     })
 }
 
@@ -110,26 +117,53 @@ fn started_of(stat: &str) -> Option<u64> {
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// The module and whether zebra waits for answers. A module is loaded by the command line only, and of FPM there are two;
-/// the last `--asic-offload` counts.
-fn options_of(cmdline: &[u8]) -> (FpmModule, bool) {
-    let arguments = || cmdline.split(|byte| *byte == 0);
-    let is_new = |argument: &[u8]| find_bytes(argument, b"dplane_fpm_nl").is_some();
-    let module = if arguments().any(is_new) {
-        FpmModule::DplaneFpmNl
-    } else {
-        FpmModule::ZebraFpm
-    };
-    // getopt takes an option's name cut short, too.
-    let mut asic_offload = arguments().filter_map(|argument| {
-        let name = argument.split(|byte| *byte == b'=').next()?;
-        let named = name.len() > b"--a".len() && b"--asic-offload".starts_with(name);
-        named.then(|| argument.get(name.len() + 1..).unwrap_or_default())
+/// What a command line of zebra says.
+#[derive(Debug, PartialEq, Eq)]
+struct Options {
+    module: FpmModule,
+    waits: bool,
+    table: Option<TableId>,
+    netns_vrfs: bool,
+}
+
+/// A module is loaded by the command line only, and of FPM there are two; the last of an option counts.
+fn options_of(cmdline: &[u8]) -> Options {
+    let arguments: Vec<&[u8]> = cmdline.split(|byte| *byte == 0).collect();
+    let is_new = |argument: &&[u8]| find_bytes(argument, b"dplane_fpm_nl").is_some();
+    let mut tables = arguments.iter().enumerate().filter_map(|(at, argument)| {
+        let long = long_option(argument, b"--routing-table", b"--ro".len());
+        let value = argument.strip_prefix(b"-R").or(long)?;
+        let value = match value {
+            b"" => arguments.get(at + 1)?,
+            value => value,
+        };
+        std::str::from_utf8(value).ok()?.parse().ok().map(TableId)
     });
-    (
-        module,
-        asic_offload.next_back() == Some(b"notify_on_offload"),
-    )
+    let mut waits = arguments
+        .iter()
+        .filter_map(|argument| long_option(argument, b"--asic-offload", b"--as".len()));
+    // FRR 8 has `-n` for it, which later ones still take.
+    let netns = |argument: &&[u8]| {
+        matches!(*argument, b"-w" | b"-n")
+            || long_option(argument, b"--vrfwnetns", b"--vr".len()).is_some()
+    };
+    Options {
+        module: if arguments.iter().any(is_new) {
+            FpmModule::DplaneFpmNl
+        } else {
+            FpmModule::ZebraFpm
+        },
+        waits: waits.next_back() == Some(b"notify_on_offload"),
+        table: tables.next_back(),
+        netns_vrfs: arguments.iter().any(netns),
+    }
+}
+
+/// What stands behind the `=` of a long option, or nothing. getopt takes its name cut short, too.
+fn long_option<'a>(argument: &'a [u8], option: &[u8], shortest: usize) -> Option<&'a [u8]> {
+    let name = argument.split(|byte| *byte == b'=').next()?;
+    let named = name.len() >= shortest && option.starts_with(name);
+    named.then(|| argument.get(name.len() + 1..).unwrap_or_default())
 }
 
 /// The range that `/proc/PID/map_files` names the library by.
@@ -194,28 +228,35 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_names_the_module_and_the_wait() {
-        let of = |line: &str| options_of(line.replace(' ', "\0").as_bytes());
+    fn the_command_line_names_the_module_the_wait_and_the_table() {
+        let of = |line: &str| {
+            let options = options_of(line.replace(' ', "\0").as_bytes());
+            let table = options.table.map(|table| table.0);
+            (options.module, options.waits, table, options.netns_vrfs)
+        };
         let (new, old) = (FpmModule::DplaneFpmNl, FpmModule::ZebraFpm);
         for (line, expected) in [
             (
                 "zebra -A 127.0.0.1 -M dplane_fpm_nl -R 5000 --asic-offload=notify_on_offload",
-                (new, true),
+                (new, true, Some(5000), false),
             ),
             (
-                "zebra -Mdplane_fpm_nl --asic=notify_on_offload",
-                (new, true),
-            ),
-            ("zebra -M dplane_fpm_nl --asic-offload", (new, false)),
-            (
-                "zebra -M dplane_fpm_nl --asic-offload=notify_on_offload --asic-offload=notify_on_ack",
-                (new, false),
+                "zebra -Mdplane_fpm_nl --asic=notify_on_offload -R6000 -w",
+                (new, true, Some(6000), true),
             ),
             (
-                "zebra -d -M fpm --asic-offload notify_on_offload",
-                (old, false),
+                "zebra -M dplane_fpm_nl --asic-offload --routing-table=7 --retain",
+                (new, false, Some(7), false),
             ),
-            ("zebra", (old, false)),
+            (
+                "zebra -M dplane_fpm_nl --asic-offload=notify_on_offload --asic-offload=notify_on_ack --routing 8 --vrfw",
+                (new, false, Some(8), true),
+            ),
+            (
+                "zebra -d -M fpm --asic-offload notify_on_offload -R",
+                (old, false, None, false),
+            ),
+            ("zebra", (old, false, None, false)),
         ] {
             assert_eq!(of(line), expected, "{line}");
         }

@@ -92,6 +92,19 @@ impl KernelView {
             .any(|&(dev, own, len)| dev == key.dev && is(own, len))
     }
 
+    /// Whether a link has an IPv4 address.
+    pub fn has_ipv4_address(&self, dev: IfIndex) -> bool {
+        let mut addresses = self.addresses.iter();
+        addresses.any(|(of, addr, _)| *of == dev && addr.is_ipv4())
+    }
+
+    /// Whether the host has an IPv4 address that others could answer to.
+    pub fn has_ipv4_source(&self) -> bool {
+        self.addresses.iter().any(|(_, addr, _)| {
+            matches!(addr, IpAddr::V4(addr) if !addr.is_loopback() && !addr.is_link_local())
+        })
+    }
+
     /// All links.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values()

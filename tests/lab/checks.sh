@@ -186,6 +186,47 @@ shows() {
         { echo "$1: show routes $2: $(jq -c . <<<"$routes"), expected $3"; return 1; }
 }
 
+# ---- doctor ----------------------------------------------------------------------------------------
+
+# It ends with 1 if anything is an error.
+findings() { offload "$1" doctor --json || true; }
+
+# finds ROUTER ID [TEXT]: one finding of that kind, which says this.
+finds() {
+    findings "$1" | jq -e --arg id "$2" --arg text "${3:-}" \
+        '[.[] | select(.id == $id)] | length == 1 and (.[0].finding | contains($text))' >/dev/null ||
+        { offload "$1" doctor; return 1; }
+}
+
+# finds_nothing ROUTER [ID]: none of that kind, or nothing but infos.
+finds_nothing() {
+    findings "$1" | jq -e --arg id "${2:-}" 'all(.[]; if $id == "" then .severity == "info" else .id != $id end)' >/dev/null ||
+        { offload "$1" doctor; return 1; }
+}
+
+# fix_of ROUTER ID: the command that mends it, as doctor prints it for people, too.
+fix_of() { findings "$1" | jq -er --arg id "$2" '[.[] | select(.id == $id)][0].fix'; }
+
+# mends ROUTER ID: that command is run there, and the finding goes.
+mends() {
+    local fix
+    fix=$(fix_of "$1" "$2")
+    on "$1" sh -c "$fix" >"$LAB/$1/log/mend" 2>&1 || { cat "$LAB/$1/log/mend"; fail "$2: it does not run: $fix"; }
+    wait_until 20 "mended: ${fix:0:90}" finds_nothing "$1" "$2"
+}
+
+# mends_daemons ROUTER ID FRR.CONF: the same for a command that changes /etc/frr/daemons and restarts FRR, which here
+# no systemd does.
+mends_daemons() {
+    local fix
+    fix=$(fix_of "$1" "$2")
+    on "$1" sh -c "${fix% && systemctl restart frr}"
+    frr_stop "$1"
+    cp "$LAB/$1/etc/daemons" "$LAB/daemons.mended"
+    frr_start "$1" "$LAB/daemons.mended" "$3"
+    wait_until 60 "mended: ${fix:0:90}" finds_nothing "$1" "$2"
+}
+
 # ---- traffic -----------------------------------------------------------------------------------------
 
 # reaches ROUTER ADDRESS [SOURCE]: two pings go there and back.

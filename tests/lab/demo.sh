@@ -87,5 +87,7 @@ wait_until 40 'the cable is back: both links again' ours r1 10.20.1.0/24 'eth0 e
 lost=$(ping_lost flow r3)
 say "While all that happened, one packet every 20 ms from r3 to r2: $lost lost."
 show r1 frr-offload show events
+show r1 frr-offload doctor
+check 'doctor finds nothing that needs mending' finds_nothing r1
 
 lab_passed

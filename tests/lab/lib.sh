@@ -82,6 +82,12 @@ lab_init() {
     : >"$LAB/pids"
     mkdir "$LAB/bin"
     ln -s "$(realpath "$FRR_OFFLOAD")" "$LAB/bin/frr-offload"
+    # What `doctor` asks is the vtysh of that FRR, in the world of whichever router runs it.
+    if [[ $FRR_TREE != / ]]; then
+        # shellcheck disable=SC2016  # expanded by the script
+        printf '#!/bin/sh\nexec unshare -m %q "$LAB_DIRECTORY" %q vtysh "$@"\n' "$LAB_SOURCE/inside" "$FRR_TREE" >"$LAB/bin/vtysh"
+        chmod +x "$LAB/bin/vtysh"
+    fi
     trap lab_exit EXIT
     trap 'exit 130' INT TERM HUP
     set -o errtrace

@@ -187,21 +187,6 @@ fn events_are_a_line_each() {
 }
 
 #[test]
-fn a_finding_has_what_mends_it_below() {
-    let mut screen = screen();
-    for one in samples::findings() {
-        finding(&mut screen, &one).unwrap();
-    }
-    same(
-        &text(screen),
-        r"error  zebra-not-connected: no zebra is connected to 127.0.0.1:2620: routes are not followed
-       mend: vtysh -c 'configure' -c 'fpm address 127.0.0.1 port 2620'
-warn   driver-unfit: p0: the switch's driver can't do what routes need; `show ports` says what
-",
-    );
-}
-
-#[test]
 fn status_is_one_screen() {
     let mut screen = screen();
     status(&mut screen, &samples::status()).unwrap();

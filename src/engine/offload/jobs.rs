@@ -205,7 +205,9 @@ impl Engine {
                 self.offload.asked_qdiscs.remove(&dev);
             }
             Job::Feature(dev) => {
+                self.offload.others.refused_features.remove(&dev);
                 if let Err(refusal) = result {
+                    self.offload.others.refused_features.insert(dev);
                     self.note_refusal(
                         &format!("hw-tc-offload of {}", self.view.name_of(dev)),
                         refusal.errno,
@@ -234,6 +236,7 @@ impl Engine {
     }
 
     pub(super) fn rules_listed(&mut self, block: Block, rules: Vec<ObservedRule>) {
+        self.offload.others.listed(block, &rules);
         let switch = self.offload.switches.values_mut().find(|one| {
             let of_it = |port: &Port| one.sharing.listed_block_of(port) == block;
             one.ports.ports.iter().any(of_it)

@@ -541,6 +541,7 @@ impl Engine {
             self.offload.ports_changed = true;
             if self.view.link(dev).is_some() {
                 self.counters.mended.rules += 1;
+                self.offload.others.stolen(dev, self.now);
                 self.notables.push(
                     self.now,
                     Severity::Warn,

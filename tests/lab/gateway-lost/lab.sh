@@ -31,6 +31,7 @@ check 'and the default route' ours r1 0.0.0.0/0 'eth0 eth1 eth2'
 check 'show routes: stale, with the gateway' shows r1 10.30.1.0/24 \
     '.stale and .kernel == "installed" and .nexthops[0].via == "fe80::ff:fe00:300"'
 check 'traffic' no_loss r3 10.20.1.1 10.30.1.1
+check 'doctor says that they are stale' finds r1 routes-stale 'zebra came back without them'
 
 section 'BGP comes back'
 frr_revive r1 bgpd
@@ -38,6 +39,7 @@ back() { bgp_converged && steady; }
 wait_until 60 'nothing is stale any more' back
 check 'show routes: not stale, with the gateway' shows r1 10.30.1.0/24 \
     '(.stale | not) and .nexthops[0].via == "fe80::ff:fe00:300"'
+check 'doctor: nothing is stale' finds_nothing r1 routes-stale
 not_one_lost 'all the time not one packet was lost'
 
 lab_passed

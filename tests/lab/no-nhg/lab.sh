@@ -27,4 +27,19 @@ check 'traffic' reaches r3 10.20.1.1 10.30.1.1
 ipr r2 link set eth1 up
 wait_until 40 'the cable is back: both paths again' ours r1 10.20.1.0/24 'eth0 eth1'
 
+section 'What doctor says'
+at_least() { [[ $(printf '%s\n' "$1" "$FRR_VERSION" | sort -V | head -n 1) == "$1" ]]; }
+if at_least 10.7; then words='an update of every route'; else words='works only on links with one router'; fi
+wait_until 10 'routes come without groups' finds r1 nexthop-groups-off "$words"
+if ! at_least 10.7; then
+    # A second router on a link: which one 169.254.0.1 stands for is not known any more.
+    ipr r1 neigh add fe80::dead:9 lladdr 02:00:00:00:09:09 dev eth2 nud reachable router
+    wait_until 10 'a next hop is lost' finds r1 next-hop-lost 'eth2: '
+    mends r1 next-hop-lost
+fi
+[[ -z $(findings r1 | jq '.[] | select(.id == "nexthop-groups-off")') ]] || mends r1 nexthop-groups-off
+wait_until 30 'two links: ECMP route of ours' ours r1 10.20.1.0/24 'eth0 eth1'
+wait_until 30 'one link: route of ours' ours r1 10.30.1.0/24 eth2
+wait_until 20 'all is well' finds_nothing r1
+
 lab_passed

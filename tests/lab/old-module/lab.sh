@@ -33,4 +33,9 @@ check 'traffic' reaches r3 10.20.1.1 10.30.1.1
 ipr r2 link set eth1 up
 wait_until 40 'the cable is back: both paths again' ours r1 10.20.1.0/24 'eth0 eth1'
 
+section 'What doctor says'
+check 'it knows the module' finds r1 old-fpm-module 'older module'
+mends_daemons r1 old-fpm-module "$FRR_CONF/leaf.conf"
+wait_until 60 'all is well with the new one' finds_nothing r1
+
 lab_passed

@@ -38,5 +38,6 @@ wait_until 20 'its routes too' not_ours sw "${NETWORK4[h1]}"
 ipr h1 link set vf0_1 up
 wait_until 40 'and they come back' ours sw "${NETWORK4[h1]}" pf0vf1
 wait_until 20 'with its traffic' hops_to h0 h1
+check 'doctor finds nothing that needs mending' finds_nothing sw
 
 lab_passed
