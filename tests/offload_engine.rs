@@ -16,8 +16,12 @@ mod fake;
 mod feedback;
 #[path = "offload_engine/filters.rs"]
 mod filters;
+#[path = "offload_engine/full.rs"]
+mod full;
 #[path = "offload_engine/vlans.rs"]
 mod vlans;
+#[path = "offload_engine/vrf.rs"]
+mod vrf;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -501,6 +505,21 @@ fn a_longer_route_of_zebra_takes_a_host_from_its_subnet() {
     assert_ne!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
     world.route(MAIN, "10.0.2.0/25", None);
     assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
+}
+
+#[test]
+fn a_neighbour_in_no_subnet_is_no_host() {
+    let mut world = World::new("");
+    world.zebra(&[("10.9.0.0/16", Some(("10.0.2.2", 2)))]);
+    // Who was asked for by a route of another VRF, say.
+    world.resolve(neighbour(3, "10.9.0.7", 7));
+    assert_eq!(world.sends(1, "10.9.0.7"), Some((dev(2), World::mac(2))));
+    // Until there is one.
+    let subnet = connected(MAIN, "10.9.0.0/24", 3);
+    world.offload(vec![OffloadEvent::Foreign(subnet)]);
+    assert_eq!(world.sends(1, "10.9.0.7"), Some((dev(3), World::mac(7))));
+    world.offload(vec![OffloadEvent::ForeignGone(subnet)]);
+    assert_eq!(world.sends(1, "10.9.0.7"), Some((dev(2), World::mac(2))));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::offload::{OneSwitch, Sharing, SwitchKey};
 use super::probe::Verdict as DriverVerdict;
 use super::report::{
     ExplainStep, OffloadCounts, OffloadRuleFilter, OffloadRuleReport, OffloadState, PortReport,
-    RuleKind, RuleState,
+    RoomReport, RuleKind, RuleState,
 };
 use crate::config::OffloadMode;
 use crate::model::{
@@ -41,8 +41,8 @@ impl RouteOffload {
     }
 
     /// With several switches the best counts: what one forwards needs no other. Of those that do not, the one that has the next
-    /// hop says why.
-    fn rank(&self) -> (u8, bool) {
+    /// hop says why, else one whose ports look up the table.
+    fn rank(&self) -> (u8, u8) {
         let state = match self.state {
             OffloadState::Hardware => 0,
             OffloadState::Pending => 1,
@@ -50,7 +50,12 @@ impl RouteOffload {
             OffloadState::Software => 3,
             OffloadState::Off => 4,
         };
-        (state, self.reason == Some(Reason::OtherSwitch))
+        let told_by_others = match self.reason {
+            Some(Reason::NoPort) => 2,
+            Some(Reason::OtherSwitch) => 1,
+            _ => 0,
+        };
+        (state, told_by_others)
     }
 }
 
@@ -83,6 +88,21 @@ impl Engine {
             }
         }
         reports
+    }
+
+    /// The room in the table of each switch.
+    pub fn rooms(&self) -> Vec<RoomReport> {
+        let switches = self.offload.switches.iter();
+        let room = |(at, one): (&SwitchKey, &OneSwitch)| {
+            let (used, capacity) = one.rules.plan().usage();
+            RoomReport {
+                switch: switch_id(at),
+                used,
+                capacity,
+                waiting: one.rules.plan().waiting(),
+            }
+        };
+        switches.map(room).collect()
     }
 
     /// The ports of all switches, in no order.
@@ -516,6 +536,7 @@ impl Engine {
             kind: kind_of(item, shown.map(|rule| &**rule)),
             words: shown.map(|rule| rule.rule.words(&name)),
             table,
+            vrf: table.and_then(|table| Some(self.view.vrf_of(table)?.name.clone())),
             prefix,
             hardware: entry.hardware,
             state,

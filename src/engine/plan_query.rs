@@ -15,7 +15,7 @@ use rustc_hash::FxHashSet;
 use super::Engine;
 use super::report::{PlanLine, PlanWhat, Untypeable};
 use super::routes::RouteStep;
-use crate::model::ip_words::{self, Verb};
+use crate::model::ip_words::{self, RouteName, Verb};
 use crate::model::{
     Block, FormId, IfIndex, IfName, KernelNhId, KernelTarget, NeighbourKey, RuleAt, rule_command,
 };
@@ -228,15 +228,18 @@ impl Engine {
             let Some((id, slot)) = self.slots.range(number, number + 1).next() else {
                 return;
             };
+            let key = slot.key();
+            let vrf = self.view.vrf_of(key.table).map(|link| &*link.name);
+            let name = RouteName { key, metric, vrf };
             let (verb, command) = match (stage, self.plan_route_step(walk.full, id)) {
                 (Stage::PutRoutes, RouteStep::Put { form, over }) => {
                     let verb = if over { Verb::Replace } else { Verb::Add };
                     let route = self.forms.get(form);
-                    let command = ip_words::put_route(verb, slot.key(), metric, route, &name_of);
+                    let command = ip_words::put_route(verb, &name, route, &name_of);
                     (verb, command)
                 }
                 (Stage::DeleteRoutes, RouteStep::Delete) => {
-                    (Verb::Delete, ip_words::delete_route(slot.key(), metric))
+                    (Verb::Delete, ip_words::delete_route(&name))
                 }
                 (Stage::PutRoutes, RouteStep::Leave) => {
                     walk.kept.extend(slot.applied);

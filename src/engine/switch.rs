@@ -179,6 +179,11 @@ impl Switch {
         &self.plan
     }
 
+    /// Prefixes that had to go for want of room since the last call.
+    pub fn take_evicted(&mut self) -> Vec<RouteKey> {
+        self.plan.take_evicted()
+    }
+
     /// Who has which chain.
     pub const fn chains(&self) -> &Chains {
         &self.chains

@@ -42,7 +42,7 @@ pub use nexthop::{
 };
 pub use offload::{
     DevlinkInstance, DevlinkPort, ForeignKind, ForeignRoute, IngressQdisc, LinkConf, OffloadEvent,
-    PacketFilter, PolicyRule, PortRole, RuleOp, RuleOpKind, RuleOutcome, SwitchId,
+    PacketFilter, PolicyRule, PolicyScope, PortRole, RuleOp, RuleOpKind, RuleOutcome, SwitchId,
     TcOffloadFeature,
 };
 pub use port_filter::{PortFilter, PortFilterError};

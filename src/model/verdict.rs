@@ -81,6 +81,8 @@ reasons! {
     Connected => "connected", "a connected subnet: its hosts go to hardware one by one, the rest to the kernel, which resolves them";
     /// A next hop that is no port of this switch.
     OtherSwitch => "nexthop-other-switch", "a next hop is not on a port of this switch, and hardware can't forward from one switch to another";
+    /// A next hop in another VRF than the route.
+    OtherVrf => "nexthop-other-vrf", "a next hop is in another VRF: a route that leaks from one to the other is left to the kernel";
     /// A next hop without gateway.
     InterfaceRoute => "interface-route", "the next hop is an interface without gateway: the kernel must resolve each destination";
     /// A route with its own MTU.

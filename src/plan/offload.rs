@@ -139,6 +139,8 @@ pub struct SwitchPlan {
     /// What the driver did not take, with the reason.
     refused: FxHashMap<RouteKey, Reason>,
     changed: FxHashSet<Changed>,
+    /// Prefixes that had to go for want of room, since that was last asked.
+    evicted: Vec<RouteKey>,
 }
 
 impl SwitchPlan {
@@ -154,6 +156,7 @@ impl SwitchPlan {
             waiting: Waiting::default(),
             refused: FxHashMap::default(),
             changed: FxHashSet::default(),
+            evicted: Vec::new(),
         }
     }
 
@@ -177,6 +180,16 @@ impl SwitchPlan {
     /// Rules in use, and what may be used.
     pub fn usage(&self) -> (usize, Option<usize>) {
         (self.used + self.limits.overhead, self.limits.capacity)
+    }
+
+    /// How many prefixes wait for room.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Prefixes that had to go for want of room since the last call, in the order in which they went.
+    pub fn take_evicted(&mut self) -> Vec<RouteKey> {
+        std::mem::take(&mut self.evicted)
     }
 
     /// The limits.
@@ -482,6 +495,7 @@ impl SwitchPlan {
                 {
                     self.demote(env, parent);
                     self.wait_evicted(env, parent);
+                    self.evicted.push(parent);
                     return;
                 }
             }
@@ -499,6 +513,7 @@ impl SwitchPlan {
             };
             self.demote(env, key);
             self.wait_evicted(env, key);
+            self.evicted.push(key);
         }
         self.try_eased(env);
     }

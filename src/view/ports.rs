@@ -18,8 +18,8 @@ use super::KernelView;
 use crate::config::OffloadConfig;
 use crate::model::{
     DevlinkInstance, DevlinkPort, Family, IfIndex, IfName, IngressQdisc, Link, LinkConf, MacAddr,
-    OffloadEvent, PacketFilter, PolicyRule, PortFilter, PortRole, Reason, SwitchId, TableId,
-    TcOffloadFeature,
+    OffloadEvent, PacketFilter, PolicyRule, PolicyScope, PortFilter, PortRole, Reason, SwitchId,
+    TableId, TcOffloadFeature,
 };
 
 /// `rp_filter` of strict checking.
@@ -480,6 +480,13 @@ impl Ports {
             instances.any(|i| i.handle == port.handle && i.switchdev == Some(false))
         });
         let conf = self.confs.get(&dev).copied().unwrap_or_default();
+        // In a VRF `iif` means its device, too: always for IPv6, and for IPv4 in newer kernels.
+        let names: Vec<&str> = [Some(link), link.master.and_then(|dev| links.link(dev))]
+            .into_iter()
+            .flatten()
+            .map(|link| &*link.name)
+            .collect();
+        let in_vrf = table != TableId::MAIN;
         Port {
             dev,
             name: link.name.clone(),
@@ -497,13 +504,13 @@ impl Ports {
             ipv4: Treatment {
                 forwarding: conf.forwarding_v4,
                 strict_rp_filter: conf.rp_filter.max(self.all.rp_filter) == STRICT,
-                policy_rule: self.has_policy(Family::V4, &link.name),
+                policy_rule: self.has_policy(Family::V4, &names, in_vrf),
                 filtered: self.has_filter(Family::V4),
             },
             ipv6: Treatment {
                 forwarding: self.all.forwarding_v6,
                 strict_rp_filter: false,
-                policy_rule: self.has_policy(Family::V6, &link.name),
+                policy_rule: self.has_policy(Family::V6, &names, in_vrf),
                 filtered: self.has_filter(Family::V6),
             },
             filters: None,
@@ -516,9 +523,13 @@ impl Ports {
         filters.any(|filter| filter.families[family as usize])
     }
 
-    fn has_policy(&self, family: Family, name: &str) -> bool {
+    fn has_policy(&self, family: Family, names: &[&str], in_vrf: bool) -> bool {
         let mut rules = self.rules.iter().filter(|rule| rule.family == family);
-        rules.any(|rule| rule.iif.as_deref().is_none_or(|iif| iif == name))
+        rules.any(|rule| match &rule.scope {
+            PolicyScope::All => true,
+            PolicyScope::Link(iif) => names.contains(&&**iif),
+            PolicyScope::Vrfs => in_vrf,
+        })
     }
 }
 

@@ -61,6 +61,11 @@ impl Engine {
                 one.rules.forget_block(block);
             }
             if one.ports != ports {
+                for (port, table) in one.moved_to(&ports) {
+                    let text = format!("{port} looks up table {} now", self.view.table_text(table));
+                    self.notables
+                        .push(self.now, Severity::Info, "port-moved", text);
+                }
                 if one.was_cut_off(&ports) {
                     one.verdict = None;
                     one.rules.stop();

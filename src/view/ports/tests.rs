@@ -338,7 +338,7 @@ fn a_policy_rule_concerns_its_link_and_family() {
         OffloadEvent::PolicyRules(vec![PolicyRule {
             family: Family::V6,
             preference: 100,
-            iif: iif.map(Into::into),
+            scope: iif.map_or(PolicyScope::All, |name| PolicyScope::Link(name.into())),
         }])
     };
     assert!(ports.apply(&rule(Some("eth0"))));
@@ -350,6 +350,37 @@ fn a_policy_rule_concerns_its_link_and_family() {
             (vec![], vec![Reason::PolicyRule])
         );
     }
+}
+
+#[test]
+fn a_policy_rule_for_a_vrf_concerns_its_ports() {
+    concerns_vrfs(PolicyScope::Link("red".into()));
+}
+
+#[test]
+fn where_vrfs_are_not_looked_up_no_port_of_one_is_let_in() {
+    concerns_vrfs(PolicyScope::Vrfs);
+}
+
+fn concerns_vrfs(scope: PolicyScope) {
+    let (mut ports, mut links) = ready();
+    let vrf = Link {
+        vrf_table: Some(TableId(1001)),
+        kind: Some("vrf".into()),
+        ..link(10, "red", None)
+    };
+    ports.apply(&OffloadEvent::PolicyRules(vec![PolicyRule {
+        family: Family::V4,
+        preference: 100,
+        scope,
+    }]));
+    links.push(vrf.clone());
+    assert_eq!(refusals(&ports, links.clone()), (vec![], vec![]));
+    for link in &mut links[..2] {
+        link.master = Some(vrf.index);
+    }
+    let policy = vec![Reason::PolicyRule];
+    assert_eq!(refusals(&ports, links), (policy, vec![]));
 }
 
 #[test]
