@@ -208,3 +208,25 @@ fn a_filter_rule_of_a_sub_interface_is_for_its_tag() {
         .collect();
     assert_eq!(of, [(EtherProto::Vlan, Some("eth1"), Some(100))]);
 }
+
+#[test]
+fn what_its_port_lacks_is_told_of_the_port_alone() {
+    let mut world = world(AUTO);
+    let taken = IngressQdisc {
+        dev: dev(1),
+        clsact: false,
+        block: None,
+    };
+    world.qdiscs.insert(dev(1), taken);
+    world.offload(vec![OffloadEvent::Qdisc(taken)]);
+    for name in ["eth1", "eth1.100"] {
+        assert!(port(&world, name).reasons.contains(&Reason::IngressTaken));
+    }
+    let findings = world.engine.findings(&HostFacts::default(), None);
+    let about = findings.iter().filter(|found| found.id == "ingress-taken");
+    let about: Vec<&str> = about.map(|found| &*found.finding).collect();
+    assert!(
+        matches!(about[..], [one] if one.starts_with("eth1: ")),
+        "{about:?}"
+    );
+}
