@@ -149,6 +149,8 @@ fn send(n: u8, version: u8) -> HopRule {
     HopRule::Send {
         src: MacAddr([2, 0, 0, 0, 0, n]),
         dst: MacAddr([2, 1, 0, 0, version, n]),
+        out: hop(n).dev,
+        tag: None,
     }
 }
 
@@ -157,6 +159,8 @@ fn port(n: u8) -> PlannedPort {
     PlannedPort {
         dev,
         name: format!("pf0vf{n}").into(),
+        home: dev,
+        vlan: None,
         mac: MacAddr([2, 0, 0, 0, 1, n]),
         table: TableId::MAIN,
         block: Block::Port(dev),

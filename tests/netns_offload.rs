@@ -19,7 +19,8 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, bounded};
 use frr_offload::kernel::{Listener, MirrorWatch};
 use frr_offload::model::{
-    Event, Family, ForeignKind, ForeignRoute, OffloadEvent, Prefix, Reason, RouteKey, TableId,
+    Event, Family, ForeignKind, ForeignRoute, OffloadEvent, PolicyScope, Prefix, Reason, RouteKey,
+    TableId,
 };
 use frr_offload::view::mirror::Mirror;
 use netns::{DEADLINE, Peer, eventually, in_netns, ip, ip_json};
@@ -85,6 +86,7 @@ fn rules_that_matter_are_followed_and_others_are_not() {
         ip("rule add pref 32765 from all lookup local");
         ip("rule del pref 0");
         ip("rule add pref 1000 l3mdev");
+        ip("-6 rule add pref 1000 l3mdev");
         ip("-6 rule add pref 5 from 2001:db8::/32 lookup 77");
         let mut told = Told::new();
         let rules = told.until("the rules", |told| {
@@ -97,19 +99,25 @@ fn rules_that_matter_are_followed_and_others_are_not() {
         ip("rule add pref 7 iif lo fwmark 1 lookup 77");
         let iif = told.until("a rule of a link", |told| {
             let mut rules = told.ports.policy_rules().iter();
-            rules.find(|rule| rule.preference == 7)?.iif.clone()
+            Some(rules.find(|rule| rule.preference == 7)?.scope.clone())
         });
-        assert_eq!(&*iif, "lo");
+        assert_eq!(iif, PolicyScope::Link("lo".into()));
         ip("rule del pref 7");
         ip("-6 rule del pref 5");
         told.until("the end of the rules", |told| {
             told.ports.policy_rules().is_empty().then_some(())
         });
-        // Moving main about is nobody's policy.
-        ip("rule add pref 10 from all lookup main");
+        // Moving main about is nobody's policy, but in front of the VRFs' tables.
+        ip("rule add pref 1001 from all lookup main");
         ip("rule add pref 11 from all lookup main suppress_prefixlength 0");
         told.until("the rule that suppresses", |told| {
             matches!(told.ports.policy_rules(), [rule] if rule.preference == 11).then_some(())
+        });
+        ip("rule add pref 10 from all lookup main");
+        told.until("VRFs that are not looked up", |told| {
+            let mut rules = told.ports.policy_rules().iter();
+            let vrfs = rules.find(|rule| rule.scope == PolicyScope::Vrfs)?;
+            (vrfs.family == Family::V4).then_some(())
         });
     });
 }

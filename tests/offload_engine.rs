@@ -16,8 +16,14 @@ mod fake;
 mod feedback;
 #[path = "offload_engine/filters.rs"]
 mod filters;
+#[path = "offload_engine/full.rs"]
+mod full;
 #[path = "offload_engine/measures.rs"]
 mod measures;
+#[path = "offload_engine/vlans.rs"]
+mod vlans;
+#[path = "offload_engine/vrf.rs"]
+mod vrf;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -174,9 +180,16 @@ impl World {
             forwarding: Some(true),
             rp_filter: Some(0),
         };
-        let subnets = (1..=3).map(|n| connected(MAIN, &format!("10.0.{n}.0/24"), n));
+        let subs = self
+            .kernel
+            .links
+            .values()
+            .filter(|link| link.vlan.is_some());
+        let ports: Vec<u32> = (1..=3).chain(subs.map(|link| link.index.get())).collect();
+        let subnet = |n: &u32| connected(MAIN, &format!("10.0.{n}.0/24"), *n);
+        let subnets = ports.iter().map(subnet);
         let qdiscs = OffloadEvent::Qdiscs(self.qdiscs.values().copied().collect());
-        let mut ports = vec![
+        let mut words = vec![
             OffloadEvent::PacketFilters(filters),
             OffloadEvent::Devlink {
                 instances: Vec::new(),
@@ -184,12 +197,13 @@ impl World {
             },
             OffloadEvent::ConfAll(forwards(Family::V6)),
         ];
-        ports.extend((1..=3).map(|n| OffloadEvent::Conf(dev(n), forwards(Family::V4))));
+        let conf = |n: &u32| OffloadEvent::Conf(dev(*n), forwards(Family::V4));
+        words.extend(ports.iter().map(conf));
         let routes = OffloadEvent::Foreigns {
             routes: subnets.collect(),
             last: true,
         };
-        [vec![qdiscs], ports, vec![routes]]
+        [vec![qdiscs], words, vec![routes]]
     }
 
     fn tell(&mut self, event: Event) {
@@ -411,6 +425,18 @@ impl World {
 
     /// Where a packet that comes in by a port for the router goes: out of a port to an Ethernet address, or `None` to the kernel.
     fn sends(&self, port: u32, dst: &str) -> Option<(IfIndex, MacAddr)> {
+        let (out, mac, tag) = self.sends_tagged(port, None, dst)?;
+        assert_eq!(tag, None);
+        Some((out, mac))
+    }
+
+    /// The same with an 802.1Q tag, or none, before and after.
+    fn sends_tagged(
+        &self,
+        port: u32,
+        tag: Option<u16>,
+        dst: &str,
+    ) -> Option<(IfIndex, MacAddr, Option<u16>)> {
         let dst = dst.parse().unwrap();
         let std::net::IpAddr::V4(to) = dst else {
             panic!("IPv4 only")
@@ -422,13 +448,21 @@ impl World {
         let qdisc = self.qdiscs.get(&dev(port))?;
         let block = qdisc.block.map_or(Block::Port(dev(port)), Block::Shared);
         let name = format!("eth{port}");
+        let protocol = match tag {
+            None => EtherProto::Ipv4,
+            Some(_) => EtherProto::Vlan,
+        };
+        let tagged = |vlan: VlanMatch| {
+            vlan.id.is_none_or(|id| Some(id) == tag) && vlan.carries != Some(Family::V6)
+        };
         let mut chain = Chain::ENTRY;
         loop {
             let rule = self.rules.iter().find(|(place, rule)| {
                 let matches = &rule.matches;
                 place.block == block
                     && place.chain == chain
-                    && rule.protocol == EtherProto::Ipv4
+                    && rule.protocol == protocol
+                    && matches.vlan.is_none_or(tagged)
                     && matches.dst.is_none_or(covers)
                     && matches.indev.as_deref().is_none_or(|indev| *indev == *name)
                     && matches.src.is_none()
@@ -437,12 +471,17 @@ impl World {
             })?;
             match rule.1.actions.as_ref() {
                 [.., RuleAction::Goto(next)] => chain = *next,
-                [
-                    RuleAction::Rewrite { dst, .. },
-                    ..,
-                    RuleAction::Redirect(out),
-                ] => {
-                    return Some((*out, *dst));
+                [actions @ .., RuleAction::Redirect(out)] => {
+                    let (mut mac, mut tag) = (None, tag);
+                    for action in actions {
+                        match action {
+                            RuleAction::Rewrite { dst, .. } => mac = Some(*dst),
+                            RuleAction::PopVlan => tag = None,
+                            RuleAction::PushVlan(id) => assert_eq!(tag.replace(*id), None),
+                            _ => {}
+                        }
+                    }
+                    return Some((*out, mac?, tag));
                 }
                 _ => return None,
             }
@@ -469,6 +508,21 @@ fn a_longer_route_of_zebra_takes_a_host_from_its_subnet() {
     assert_ne!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
     world.route(MAIN, "10.0.2.0/25", None);
     assert_eq!(world.sends(1, "10.0.2.2"), Some((dev(2), World::mac(2))));
+}
+
+#[test]
+fn a_neighbour_in_no_subnet_is_no_host() {
+    let mut world = World::new("");
+    world.zebra(&[("10.9.0.0/16", Some(("10.0.2.2", 2)))]);
+    // Who was asked for by a route of another VRF, say.
+    world.resolve(neighbour(3, "10.9.0.7", 7));
+    assert_eq!(world.sends(1, "10.9.0.7"), Some((dev(2), World::mac(2))));
+    // Until there is one.
+    let subnet = connected(MAIN, "10.9.0.0/24", 3);
+    world.offload(vec![OffloadEvent::Foreign(subnet)]);
+    assert_eq!(world.sends(1, "10.9.0.7"), Some((dev(3), World::mac(7))));
+    world.offload(vec![OffloadEvent::ForeignGone(subnet)]);
+    assert_eq!(world.sends(1, "10.9.0.7"), Some((dev(2), World::mac(2))));
 }
 
 #[test]

@@ -33,7 +33,7 @@ use frr_offload::model::{
 };
 use frr_offload::plan::{
     AclScope, Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits, Lookup, PlannedPort,
-    RouteRule, ScopedAcl, Target, Wish,
+    PlannedVlan, RouteRule, ScopedAcl, Target, Wish,
 };
 use frr_offload::reconcile::{RuleWrite, RuleWriteKind};
 use frr_offload::rib::Groups;
@@ -59,12 +59,31 @@ fn port_mac(n: u8) -> MacAddr {
     MacAddr([2, 0, 0, 0, 0, n])
 }
 
+/// Of each port's sub-interface.
+const VLAN: u16 = 5;
+
+fn sub_dev(n: u8) -> IfIndex {
+    IfIndex::new(u32::from(n) + 20).unwrap()
+}
+
+/// From the third on they are behind VLAN sub-interfaces.
 fn hop(n: u8) -> HopId {
     let addr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, n));
+    let (port, tagged) = (n % PORTS, n >= PORTS);
     HopId {
         family: Family::V4,
-        dev: dev(n % PORTS),
+        dev: if tagged { sub_dev(port) } else { dev(port) },
         addr,
+    }
+}
+
+fn send(n: u8, mac: u8) -> HopRule {
+    HopRule::Send {
+        src: port_mac(n % PORTS),
+        dst: MacAddr([2, 1, 0, 0, mac, n]),
+        out: dev(n % PORTS),
+        // Back to where it came from, or to another VLAN of that port.
+        tag: (n >= PORTS).then_some(VLAN + u16::from(mac)),
     }
 }
 
@@ -96,6 +115,8 @@ struct World {
     groups: BTreeMap<GroupKey, Vec<(HopId, u16)>>,
     /// The table of each port, if it is one.
     ports: Vec<Option<TableId>>,
+    /// The same of its sub-interface.
+    subs: Vec<Option<TableId>>,
     /// Which of its two addresses a port has.
     macs: Vec<bool>,
     locals: BTreeSet<Prefix>,
@@ -129,17 +150,14 @@ impl How {
 
 impl World {
     fn new(how: How) -> Self {
-        let send = |n| HopRule::Send {
-            src: port_mac(n % PORTS),
-            dst: MacAddr([2, 1, 0, 0, 0, n]),
-        };
         Self {
             routes: BTreeMap::new(),
-            hops: (0..6).map(|n| (hop(n), send(n))).collect(),
+            hops: (0..6).map(|n| (hop(n), send(n, 0))).collect(),
             groups: (0..3)
                 .map(|n| (group(n), vec![(hop(n), 1), (hop(n + 1), 1)]))
                 .collect(),
             ports: vec![Some(TableId::MAIN); PORTS as usize],
+            subs: vec![None; PORTS as usize],
             macs: vec![false; PORTS as usize],
             locals: BTreeSet::new(),
             acl: Vec::new(),
@@ -163,19 +181,43 @@ impl World {
     }
 
     fn planned_ports(&self) -> Vec<PlannedPort> {
-        (0..PORTS)
-            .filter_map(|n| {
-                Some(PlannedPort {
-                    dev: dev(n),
-                    name: format!("p{n}").into(),
-                    mac: self.mac(n),
-                    table: self.ports[n as usize]?,
-                    block: self.block(n),
-                    families: [!self.software[n as usize], false],
-                    software: self.software[n as usize],
-                })
-            })
-            .collect()
+        let port = |n: u8, table| PlannedPort {
+            dev: dev(n),
+            name: format!("p{n}").into(),
+            home: dev(n),
+            vlan: None,
+            mac: self.mac(n),
+            table,
+            block: self.block(n),
+            families: [!self.software[n as usize], false],
+            software: self.software[n as usize],
+        };
+        let sub = |n, table| PlannedPort {
+            dev: sub_dev(n),
+            name: format!("p{n}.{VLAN}").into(),
+            vlan: Some(PlannedVlan {
+                lower: format!("p{n}").into(),
+                id: VLAN,
+            }),
+            ..port(n, table)
+        };
+        let ports = (0..PORTS).filter_map(|n| Some(port(n, self.ports[n as usize]?)));
+        let subs = (0..PORTS).filter_map(|n| Some(sub(n, self.sub(n)?)));
+        ports.chain(subs).collect()
+    }
+
+    /// The table of a port's sub-interface.
+    fn sub(&self, n: u8) -> Option<TableId> {
+        self.subs[n as usize].filter(|_| self.how.layout() == Layout::Chained)
+    }
+
+    /// The table that a packet is looked up in.
+    fn table_of(&self, port: u8, packet: Packet) -> Option<TableId> {
+        match packet.tag {
+            None => self.ports[port as usize],
+            Some(VLAN) => self.sub(port),
+            Some(_) => None,
+        }
     }
 
     /// The route that the kernel would choose.
@@ -211,13 +253,17 @@ impl World {
             };
             let table = match acl.scope {
                 AclScope::All => true,
-                AclScope::Table(table) => self.ports[port as usize] == Some(table),
+                // A priority tag is the port's own.
+                AclScope::Table(table) if packet.tag == Some(0) => {
+                    self.ports[port as usize] == Some(table)
+                }
+                AclScope::Table(table) => self.table_of(port, packet) == Some(table),
                 AclScope::Nowhere => false,
             };
-            let named = terms
-                .ports
-                .as_ref()
-                .is_none_or(|of| of.wants(&format!("p{port}")));
+            let of_sub = packet.tag == Some(VLAN) && self.sub(port).is_some();
+            let named = terms.ports.as_ref().is_none_or(|of| {
+                of.wants(&format!("p{port}")) || (of_sub && of.wants(&format!("p{port}.{VLAN}")))
+            });
             let dst_port = |(first, last)| (first..=last).contains(&packet.dst_port);
             table
                 && named
@@ -241,11 +287,12 @@ impl World {
 
     fn sends(&self, hop: HopId, packet: Packet) -> Option<Fate> {
         match self.hops[&hop] {
-            HopRule::Send { src, dst } => Some(Fate::Send {
-                dev: hop.dev,
+            HopRule::Send { src, dst, out, tag } => Some(Fate::Send {
+                dev: out,
                 src,
                 dst,
                 ttl: packet.ttl - 1,
+                tag,
             }),
             HopRule::Slow => None,
         }
@@ -264,7 +311,7 @@ fn allows<'a>(
 ) -> bool {
     let treatments = worlds
         .clone()
-        .map(|world| world.ports[port as usize])
+        .map(|world| world.table_of(port, packet))
         .flat_map(|table| {
             worlds
                 .clone()
@@ -282,7 +329,7 @@ fn allows<'a>(
         Fate::Slow => true,
         _ if worlds.clone().all(|world| world.software[port as usize]) => false,
         Fate::Drop if filtered(AclAction::Drop) => true,
-        _ if !filtered(AclAction::Permit) || packet.tag.is_some() => false,
+        _ if !filtered(AclAction::Permit) => false,
         _ if !worlds.clone().any(foreign) => false,
         _ if !worlds.clone().any(admits) => false,
         Fate::Drop => treatments.any(|wish| wish == Wish::Discard),
@@ -308,6 +355,7 @@ enum Step {
     HopLost(u8),
     Members(u8, Vec<(u8, u16)>),
     PortTable(u8, Option<usize>),
+    SubTable(u8, Option<usize>),
     PortMac(u8, bool),
     Local(Prefix, bool),
     Acl(Vec<ScopedAcl>),
@@ -358,6 +406,7 @@ fn steps(failures: bool) -> impl Strategy<Value = Steps> {
         2 => (0_u8..6).prop_map(Step::HopLost),
         3 => (0_u8..3, proptest::collection::vec((0_u8..6, 1_u16..4), 0..4)).prop_map(|(g, m)| Step::Members(g, m)),
         2 => (0..PORTS, proptest::option::weighted(0.8, 0_usize..2)).prop_map(|(p, t)| Step::PortTable(p, t)),
+        3 => (0..PORTS, proptest::option::weighted(0.6, 0_usize..2)).prop_map(|(p, t)| Step::SubTable(p, t)),
         1 => (0..PORTS, any::<bool>()).prop_map(|(p, mac)| Step::PortMac(p, mac)),
         2 => (key(), any::<bool>()).prop_map(|(k, on)| Step::Local(k.prefix, on)),
         4 => filters::lists().prop_map(Step::Acl),
@@ -470,10 +519,7 @@ impl Run {
                 self.with_env(|switch, env, _| switch.update(env, *key));
             }
             Step::Mac(n, mac) => {
-                let rule = HopRule::Send {
-                    src: port_mac(n % PORTS),
-                    dst: MacAddr([2, 1, 0, 0, *mac, *n]),
-                };
+                let rule = send(*n, *mac);
                 self.world.hops.insert(hop(*n), rule);
                 self.with_env(|switch, _, _| switch.set_hop(hop(*n), rule));
             }
@@ -490,6 +536,10 @@ impl Run {
             }
             Step::PortTable(n, table) => {
                 self.world.ports[*n as usize] = table.map(|t| TABLES[t]);
+                self.with_env(|switch, env, world| switch.set_ports(env, world.planned_ports()));
+            }
+            Step::SubTable(n, table) => {
+                self.world.subs[*n as usize] = table.map(|t| TABLES[t]);
                 self.with_env(|switch, env, world| switch.set_ports(env, world.planned_ports()));
             }
             Step::PortMac(n, mac) => {
@@ -727,7 +777,13 @@ impl Run {
                     src: 0xc633_6400 + n as u32 * 5,
                     dst,
                     ttl,
-                    tag: (n % 6 == 4).then_some(5),
+                    // Their own, a priority tag, and one that nobody has.
+                    tag: match (n + port as usize) % 6 {
+                        1 | 4 => Some(VLAN),
+                        2 if n % 4 < 2 => Some(0),
+                        2 => Some(6),
+                        _ => None,
+                    },
                     proto: if n % 4 == 1 { 17 } else { 6 },
                     dst_port: 22 + (n % 3) as u16,
                 };
@@ -772,9 +828,11 @@ impl Run {
                 allows([&self.world].into_iter(), port, packet, fate),
                 "{packet:?} by p{port}: {fate:?}"
             );
-            let Some(table) = self.world.ports[port as usize] else {
+            let table = self.world.table_of(port, packet);
+            let foreign_tag = packet.tag.is_some() && self.world.ports[port as usize].is_some();
+            if table.is_none() && !foreign_tag {
                 continue;
-            };
+            }
             if self.world.software[port as usize] {
                 assert_eq!(fate, Fate::Slow, "{packet:?} by p{port}");
                 continue;
@@ -784,12 +842,10 @@ impl Run {
                 || packet.dst >> 24 == 0
                 || packet.dst_mac != self.world.mac(port)
                 || packet.ttl < 2
-                || packet.tag.is_some()
                 || self.world.is_local(packet.dst)
                 || self.world.is_local(packet.src);
-            let rule = self
-                .world
-                .longest_match(table, packet.dst)
+            let rule = table
+                .and_then(|table| self.world.longest_match(table, packet.dst))
                 .and_then(|key| self.switch.plan().rule(key));
             let live = |target| match target {
                 Target::Hop(hop) => self.world.hops[&hop] != HopRule::Slow,

@@ -17,7 +17,7 @@ use super::proto;
 use crate::engine::report::{
     EventReport, ExplainReport, ExplainStep, FeedbackCounts, GroupReport, KernelCounts, Mended,
     NeighbourReport, NextHopReport, OffloadCounts, OffloadRuleReport, PlanLine, PortReport,
-    RouteReport, RouteSummary, SourceReport, StatusReport,
+    RoomReport, RouteReport, RouteSummary, SourceReport, StatusReport,
 };
 use crate::model::{
     Block, Errno, Family, Handle, InHardware, MacFrom, Reason, RouteKey, RuleWords, Timestamp,
@@ -201,6 +201,7 @@ fn nexthop(report: NextHopReport) -> proto::Nexthop {
     let NextHopReport {
         via,
         dev,
+        vrf,
         weight,
         onlink,
         mac,
@@ -223,6 +224,7 @@ fn nexthop(report: NextHopReport) -> proto::Nexthop {
         bytes: taken.map(|taken| taken.bytes),
         hardware_packets: taken.map(|taken| taken.hardware_packets),
         hardware_bytes: taken.map(|taken| taken.hardware_bytes),
+        vrf: text(vrf),
     }
 }
 
@@ -263,6 +265,7 @@ pub(super) fn rule(report: OffloadRuleReport) -> proto::OffloadRule {
         kind,
         words,
         table,
+        vrf,
         prefix,
         hardware: InHardware { in_hw, count },
         state,
@@ -307,10 +310,29 @@ pub(super) fn rule(report: OffloadRuleReport) -> proto::OffloadRule {
         bytes,
         hardware_packets,
         hardware_bytes,
+        vrf: text(vrf),
     }
 }
 
-pub(super) fn offload_summary(rules: &[OffloadRuleReport]) -> proto::OffloadSummary {
+fn room(report: RoomReport) -> proto::OffloadRoom {
+    let RoomReport {
+        switch,
+        used,
+        capacity,
+        waiting,
+    } = report;
+    proto::OffloadRoom {
+        switch: text(switch),
+        used: used as u64,
+        capacity: capacity.map(|capacity| capacity as u64),
+        waiting: waiting as u64,
+    }
+}
+
+pub(super) fn offload_summary(
+    rules: &[OffloadRuleReport],
+    rooms: Vec<RoomReport>,
+) -> proto::OffloadSummary {
     let mut counts: BTreeMap<_, (u64, u64)> = BTreeMap::new();
     for rule in rules {
         let (rules, in_hw) = counts
@@ -334,6 +356,7 @@ pub(super) fn offload_summary(rules: &[OffloadRuleReport]) -> proto::OffloadSumm
         total: rules.len() as u64,
         in_hw,
         counts: counts.collect(),
+        rooms: rooms.into_iter().map(room).collect(),
     }
 }
 
@@ -346,6 +369,7 @@ pub(super) fn port(report: PortReport) -> proto::Port {
         name,
         ifindex,
         role,
+        vlan,
         table,
         vrf,
         mac,
@@ -360,6 +384,7 @@ pub(super) fn port(report: PortReport) -> proto::Port {
     } = report;
     let mode = |switchdev| if switchdev { "switchdev" } else { "legacy" };
     let (admits, reasons) = (admits.into_iter(), reasons.into_iter());
+    let (lower, vlan) = vlan.unzip();
     proto::Port {
         switch: text(switch),
         driver: driver.map(String::from),
@@ -379,6 +404,8 @@ pub(super) fn port(report: PortReport) -> proto::Port {
         hw_tc_offload,
         verdict: verdict.into(),
         filtered_by: filtered_by.into_iter().map(String::from).collect(),
+        lower: lower.map(String::from),
+        vlan: vlan.map(u32::from),
     }
 }
 
@@ -407,6 +434,7 @@ pub(super) fn neighbour(report: NeighbourReport) -> proto::Neighbour {
     let NeighbourReport {
         dev,
         ifindex,
+        vrf,
         addr,
         mac,
         mac_from,
@@ -427,6 +455,7 @@ pub(super) fn neighbour(report: NeighbourReport) -> proto::Neighbour {
         owner: owner.map(|owner| owner.name().to_owned()),
         users,
         reason: code(reason),
+        vrf: text(vrf),
     }
 }
 
@@ -451,6 +480,7 @@ pub(super) fn explanation(address: String, report: ExplainReport) -> proto::Expl
     let ExplainReport {
         key,
         table,
+        vrf,
         steps,
         verdict,
         reason,
@@ -468,6 +498,7 @@ pub(super) fn explanation(address: String, report: ExplainReport) -> proto::Expl
         verdict: verdict.name().to_owned(),
         reason: code(reason),
         prefix: text(key.map(|key| key.prefix)),
+        vrf: text(vrf),
     }
 }
 

@@ -14,6 +14,7 @@ mod doctor;
 pub(super) use self::acl::{acl, acl_rows};
 pub(super) use self::counters::{counters, port_statistics};
 pub(super) use self::doctor::findings;
+use super::filter::DEFAULT_VRF;
 use super::proto::{
     Event, Explanation, Neighbour, Nexthop, NexthopGroup, OffloadCount, OffloadCounts, OffloadRule,
     OffloadSummary, PlanLine, Port, Route, RouteCount, RouteSummary, Source, Status,
@@ -55,7 +56,9 @@ pub(super) fn route_rows(route: &Route, rows: &mut Vec<Row>) {
         "unicast" => None,
         discard => Some(discard),
     };
-    hop_rows(head, target, &route.nexthops, notes, rows);
+    let vrf = route.vrf.as_deref();
+    let leaks = |hop: &Nexthop| hop.dev.is_some() && hop.vrf.as_deref() != vrf;
+    hop_rows(head, target, &route.nexthops, notes, &leaks, rows);
 }
 
 /// `show nexthops`.
@@ -82,7 +85,8 @@ pub(super) fn group_rows(group: &NexthopGroup, rows: &mut Vec<Row>) {
     ];
     let notes = group.reason.as_deref().into_iter().collect();
     let mut lines = Vec::new();
-    hop_rows(head, None, &group.nexthops, notes, &mut lines);
+    let named = |hop: &Nexthop| hop.vrf.is_some();
+    hop_rows(head, None, &group.nexthops, notes, &named, &mut lines);
     for (n, line) in lines.iter_mut().enumerate() {
         let hop = group.nexthops.get(n);
         let both = hop.and_then(|hop| hop.packets.zip(hop.hardware_packets));
@@ -124,12 +128,14 @@ fn hop_table<const N: usize>(head: [Column; N]) -> Table {
     Table::new(head.into_iter().chain(HOP))
 }
 
-/// A line for each next hop, the first of them behind `head`; without any, one with `target` in place of a gateway.
+/// A line for each next hop, the first of them behind `head`; without any, one with `target` in place of a gateway. `in_vrf` says
+/// whose VRF is shown.
 fn hop_rows(
     head: Row,
     target: Option<&str>,
     hops: &[Nexthop],
     notes: Vec<&str>,
+    in_vrf: &dyn Fn(&Nexthop) -> bool,
     rows: &mut Vec<Row>,
 ) {
     let blank = vec![Cell::default(); head.len()];
@@ -147,12 +153,13 @@ fn hop_rows(
     let mut starts = std::iter::once((head, notes));
     for hop in hops {
         let (start, notes) = starts.next().unwrap_or_else(|| (blank.clone(), Vec::new()));
-        rows.push(start.into_iter().chain(hop_cells(hop, notes)).collect());
+        let cells = hop_cells(hop, in_vrf(hop), notes);
+        rows.push(start.into_iter().chain(cells).collect());
     }
 }
 
 /// The columns of [`HOP`].
-fn hop_cells<'a>(hop: &'a Nexthop, mut notes: Vec<&'a str>) -> [Cell; 6] {
+fn hop_cells<'a>(hop: &'a Nexthop, in_vrf: bool, mut notes: Vec<&'a str>) -> [Cell; 6] {
     if hop.state != "ready" && !notes.iter().any(|note| note.starts_with(&hop.state)) {
         notes.push(&hop.state);
     }
@@ -161,7 +168,10 @@ fn hop_cells<'a>(hop: &'a Nexthop, mut notes: Vec<&'a str>) -> [Cell; 6] {
     }
     [
         or_dash(hop.via.as_deref()),
-        or_dash(hop.dev.as_deref()),
+        match &hop.dev {
+            Some(dev) if in_vrf => named(dev, Some(hop.vrf.as_deref().unwrap_or(DEFAULT_VRF))),
+            dev => or_dash(dev.as_deref()),
+        },
         hop.weight.into(),
         or_dash(hop.kernel_via.as_deref()),
         mac(hop.mac.as_deref(), hop.mac_from.as_deref()),
@@ -188,7 +198,7 @@ pub(super) fn neighbour_row(neighbour: &Neighbour) -> Row {
     let notes: Vec<&str> = neighbour.reason.as_deref().into_iter().collect();
     vec![
         Cell::from(&neighbour.address),
-        Cell::from(&neighbour.dev),
+        named(&neighbour.dev, neighbour.vrf.as_deref()),
         mac(neighbour.mac.as_deref(), neighbour.mac_from.as_deref()),
         or_dash(neighbour.state.as_deref()),
         or_dash(neighbour.kernel_via.as_deref()),
@@ -222,7 +232,6 @@ pub(super) fn rules() -> Table {
 pub(super) fn rule_row(rule: &OffloadRule) -> Row {
     let block = rule.block.map(|number| format!("block {number}"));
     let handle = rule.handle.map(|handle| format!("{handle:#x}"));
-    let table = rule.table.map(|table| table.to_string());
     let hardware = match (rule.in_hw, rule.in_hw_count) {
         (false, _) => "no".to_owned(),
         // A driver that does not count.
@@ -238,7 +247,10 @@ pub(super) fn rule_row(rule: &OffloadRule) -> Row {
         rule.prio.into(),
         or_dash(handle.as_deref()),
         Cell::from(&rule.kind),
-        or_dash(table.as_deref()),
+        match rule.table {
+            Some(number) => table(number, rule.vrf.as_deref()),
+            None => or_dash(None),
+        },
         Cell::painted(&rule.state, state_paint(&rule.state)),
         hardware.into(),
         hardware_packets,
@@ -274,7 +286,23 @@ pub(super) fn offload_summary<W: Write>(
     let rows: Vec<_> = summary.counts.iter().map(row).collect();
     table.write(screen, &rows)?;
     let rules = plural(summary.total, "rule");
-    writeln!(screen.out, "{rules}, {} in hardware", summary.in_hw)
+    writeln!(screen.out, "{rules}, {} in hardware", summary.in_hw)?;
+    for room in &summary.rooms {
+        let Some(capacity) = room.capacity else {
+            continue;
+        };
+        let switch = room.switch.as_deref().unwrap_or("software");
+        let waiting = match room.waiting {
+            1 => "1 prefix waits".to_owned(),
+            many => format!("{many} prefixes wait"),
+        };
+        let used = room.used;
+        writeln!(
+            screen.out,
+            "switch {switch}: {used} of {capacity} rules in use, {waiting} for room"
+        )?;
+    }
+    Ok(())
 }
 
 /// `show ports`.
@@ -313,9 +341,13 @@ pub(super) fn port_row(port: &Port) -> Row {
             reason.push_str(&format!(" ({})", port.filtered_by.join(", ")));
         }
     }
+    let role = match (&port.lower, port.vlan) {
+        (Some(lower), Some(id)) => format!("{} {id} of {lower}", port.role),
+        _ => port.role.clone(),
+    };
     vec![
         Cell::from(&port.name),
-        Cell::from(&port.role),
+        Cell::from(&role),
         or_dash(port.switch.as_deref()),
         or_dash(port.driver.as_deref()),
         or_dash(port.mode.as_deref()),
@@ -520,7 +552,11 @@ pub(super) fn explanation<W: Write>(
         None => &explanation.address,
     };
     screen.paint(Some(Paint::Heading), head)?;
-    writeln!(screen.out, " table {}", explanation.table)?;
+    write!(screen.out, " table {}", explanation.table)?;
+    match &explanation.vrf {
+        Some(vrf) => writeln!(screen.out, " ({vrf})")?,
+        None => writeln!(screen.out)?,
+    }
     let mut lines = Stages::default();
     for step in &explanation.steps {
         lines.add(&step.stage, step.text.clone(), &step.state, None);
@@ -619,9 +655,13 @@ fn state_paint(state: &str) -> Option<Paint> {
 }
 
 fn table(number: u32, vrf: Option<&str>) -> Cell {
+    named(&number.to_string(), vrf)
+}
+
+fn named(what: &str, vrf: Option<&str>) -> Cell {
     match vrf {
-        Some(vrf) => format!("{number} ({vrf})").into(),
-        None => number.into(),
+        Some(vrf) => format!("{what} ({vrf})").into(),
+        None => what.into(),
     }
 }
 

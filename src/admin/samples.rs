@@ -79,6 +79,7 @@ fn hop(via: &str, dev: &str, mac: Option<(&str, MacFrom)>, kernel_via: &str) -> 
     NextHopReport {
         via: Some(via.parse().unwrap()),
         dev: Some(dev.into()),
+        vrf: None,
         weight: 1,
         onlink: false,
         mac: mac.map(|(mac, _)| mac.parse().unwrap()),
@@ -142,6 +143,7 @@ pub(super) fn routes() -> Vec<proto::Route> {
     };
     refused.key.table = TableId(10);
     refused.nexthops.truncate(1);
+    refused.nexthops[0].vrf = Some("red".into());
     refused.nexthops[0].mac = None;
     refused.nexthops[0].mac_from = None;
     refused.nexthops[0].kernel_via = None;
@@ -229,6 +231,7 @@ fn rule_reports() -> Vec<OffloadRuleReport> {
         kind: RuleKind::Entry,
         words: words(RuleMatch::default(), &[goto(1)]),
         table: None,
+        vrf: None,
         prefix: None,
         hardware: InHardware {
             in_hw: true,
@@ -298,7 +301,13 @@ pub(super) fn rules() -> Vec<proto::OffloadRule> {
 }
 
 pub(super) fn offload_summary() -> proto::OffloadSummary {
-    messages::offload_summary(&rule_reports())
+    let room = RoomReport {
+        switch: Some(switch()),
+        used: 118,
+        capacity: Some(120),
+        waiting: 7,
+    };
+    messages::offload_summary(&rule_reports(), vec![room])
 }
 
 pub(super) fn ports() -> Vec<proto::Port> {
@@ -310,6 +319,7 @@ pub(super) fn ports() -> Vec<proto::Port> {
         name: "p1".into(),
         ifindex: IfIndex::new(4).unwrap(),
         role: PortRole::Uplink,
+        vlan: None,
         table: TableId(10),
         vrf: Some("red".into()),
         mac: Some("02:00:00:00:00:01".parse().unwrap()),
@@ -330,6 +340,7 @@ pub(super) fn ports() -> Vec<proto::Port> {
         name: "veth0".into(),
         ifindex: IfIndex::new(9).unwrap(),
         role: PortRole::Other,
+        vlan: None,
         table: TableId::MAIN,
         vrf: None,
         mac: None,
@@ -346,7 +357,16 @@ pub(super) fn ports() -> Vec<proto::Port> {
         verdict: "software only".into(),
         filtered_by: vec!["nftables chain inet filter forward".into()],
     };
-    [uplink, plain].map(messages::port).into()
+    let vlan = PortReport {
+        name: "p1.100".into(),
+        ifindex: IfIndex::new(12).unwrap(),
+        role: PortRole::SubInterface,
+        vlan: Some(("p1".into(), 100)),
+        admits: Vec::new(),
+        reasons: vec![Reason::VlanPriority],
+        ..uplink.clone()
+    };
+    [uplink, plain, vlan].map(messages::port).into()
 }
 
 pub(super) fn groups() -> Vec<proto::NexthopGroup> {
@@ -381,6 +401,7 @@ pub(super) fn neighbours() -> Vec<proto::Neighbour> {
     let known = NeighbourReport {
         dev: "p0".into(),
         ifindex: IfIndex::new(7).unwrap(),
+        vrf: None,
         addr: "fe80::a0:1ff:fe02:3".parse().unwrap(),
         mac: Some("02:a0:01:02:00:03".parse().unwrap()),
         mac_from: Some(MacFrom::Learned),
@@ -392,6 +413,7 @@ pub(super) fn neighbours() -> Vec<proto::Neighbour> {
     };
     let unknown = NeighbourReport {
         addr: "fe80::9".parse().unwrap(),
+        vrf: Some("red".into()),
         mac: None,
         mac_from: None,
         state: None,
@@ -470,6 +492,7 @@ pub(super) fn explanation() -> proto::Explanation {
     let report = ExplainReport {
         key: Some(route("10.2.0.0/16").key),
         table: TableId::MAIN,
+        vrf: None,
         steps: vec![
             step("source", "fpm bgp, group 17 (2 paths)", "synced"),
             step(
@@ -490,6 +513,7 @@ pub(super) fn no_route() -> proto::Explanation {
     let report = ExplainReport {
         key: None,
         table: TableId(10),
+        vrf: Some("red".into()),
         steps: Vec::new(),
         verdict: Verdict::NoRoute,
         reason: Some(Reason::LinkDown),

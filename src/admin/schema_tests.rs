@@ -118,7 +118,7 @@ fn answers_are_as_the_schemas_say() {
 fn a_route_has_the_keys_of_the_contract_in_their_order() {
     let routes = samples::routes();
     let json = serde_json::to_string(&routes[0]).unwrap();
-    let expected = r#"{"prefix":"10.2.0.0/16","table":254,"vrf":null,"source":"fpm","protocol":"bgp","type":"unicast","metric":20,"mtu":null,"prefsrc":null,"since":"2026-01-02T03:04:06Z","stale":false,"nhg":17,"nexthops":[{"via":"fe80::a0:1ff:fe02:3","dev":"p0","weight":1,"onlink":false,"mac":"02:a0:01:02:00:03","mac_from":"learned","kernel_via":"169.254.0.1","state":"ready","packets":null,"bytes":null,"hardware_packets":null,"hardware_bytes":null},{"via":"fe80::a0:1ff:fe02:4","dev":"p1","weight":1,"onlink":false,"mac":"02:a0:01:02:00:04","mac_from":"eui64","kernel_via":"169.254.0.1","state":"ready","packets":null,"bytes":null,"hardware_packets":null,"hardware_bytes":null}],"kernel":"installed","offload":"off","reason":null,"packets":null,"bytes":null,"refusal":null,"hardware_packets":null,"hardware_bytes":null}"#;
+    let expected = r#"{"prefix":"10.2.0.0/16","table":254,"vrf":null,"source":"fpm","protocol":"bgp","type":"unicast","metric":20,"mtu":null,"prefsrc":null,"since":"2026-01-02T03:04:06Z","stale":false,"nhg":17,"nexthops":[{"via":"fe80::a0:1ff:fe02:3","dev":"p0","weight":1,"onlink":false,"mac":"02:a0:01:02:00:03","mac_from":"learned","kernel_via":"169.254.0.1","state":"ready","packets":null,"bytes":null,"hardware_packets":null,"hardware_bytes":null,"vrf":null},{"via":"fe80::a0:1ff:fe02:4","dev":"p1","weight":1,"onlink":false,"mac":"02:a0:01:02:00:04","mac_from":"eui64","kernel_via":"169.254.0.1","state":"ready","packets":null,"bytes":null,"hardware_packets":null,"hardware_bytes":null,"vrf":null}],"kernel":"installed","offload":"off","reason":null,"packets":null,"bytes":null,"refusal":null,"hardware_packets":null,"hardware_bytes":null}"#;
     assert_eq!(json, expected);
 }
 
@@ -126,7 +126,7 @@ fn a_route_has_the_keys_of_the_contract_in_their_order() {
 fn a_rule_has_the_keys_of_the_contract_in_their_order() {
     let rules = samples::rules();
     let json = serde_json::to_string(&rules[1]).unwrap();
-    let expected = r#"{"switch":"5e7f01","block":7,"port":null,"chain":2,"prio":85,"handle":null,"protocol":"ip","kind":"route","match":"dst_ip 10.2.0.0/16","action":"goto chain 5","table":254,"prefix":"10.2.0.0/16","in_hw":false,"in_hw_count":0,"state":"failed","error":"Operation not supported: Rule is too long","packets":0,"bytes":0,"hardware_packets":0,"hardware_bytes":0}"#;
+    let expected = r#"{"switch":"5e7f01","block":7,"port":null,"chain":2,"prio":85,"handle":null,"protocol":"ip","kind":"route","match":"dst_ip 10.2.0.0/16","action":"goto chain 5","table":254,"prefix":"10.2.0.0/16","in_hw":false,"in_hw_count":0,"state":"failed","error":"Operation not supported: Rule is too long","packets":0,"bytes":0,"hardware_packets":0,"hardware_bytes":0,"vrf":null}"#;
     assert_eq!(json, expected);
 }
 
@@ -134,7 +134,7 @@ fn a_rule_has_the_keys_of_the_contract_in_their_order() {
 fn a_port_has_the_keys_of_the_contract_in_their_order() {
     let ports = samples::ports();
     let json = serde_json::to_string(&ports[0]).unwrap();
-    let expected = r#"{"switch":"5e7f01","driver":"mlx5_core","devlink":"pci/0000:03:00.0","mode":"switchdev","name":"p1","ifindex":4,"role":"uplink","table":10,"vrf":"red","mac":"02:00:00:00:00:01","mtu":9000,"usable":true,"admits":["ipv4","ipv6"],"reasons":[],"block":7,"hw_tc_offload":true,"verdict":"everything the chained layout needs","filtered_by":[]}"#;
+    let expected = r#"{"switch":"5e7f01","driver":"mlx5_core","devlink":"pci/0000:03:00.0","mode":"switchdev","name":"p1","ifindex":4,"role":"uplink","table":10,"vrf":"red","mac":"02:00:00:00:00:01","mtu":9000,"usable":true,"admits":["ipv4","ipv6"],"reasons":[],"block":7,"hw_tc_offload":true,"verdict":"everything the chained layout needs","filtered_by":[],"lower":null,"vlan":null}"#;
     assert_eq!(json, expected);
 }
 

@@ -33,7 +33,7 @@ use super::proto::{
 use super::socket::AdminSocket;
 use crate::engine::PlanWalk;
 use crate::engine::report::{self, OffloadRuleReport, RouteFilter};
-use crate::model::{HostFacts, HostQuestion, KernelMatch, Prefix, RouteKey, TableId};
+use crate::model::{HostFacts, HostQuestion, IfIndex, KernelMatch, Prefix, RouteKey, TableId};
 
 /// Slots of the route table that one question walks.
 const SLOTS_A_QUESTION: usize = 4096;
@@ -57,7 +57,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub type SetLogFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// Asks the kernel which route takes an address.
-pub type KernelLookup = Box<dyn Fn(IpAddr) -> Option<KernelMatch> + Send + Sync>;
+pub type KernelLookup = Box<dyn Fn(IpAddr, Option<IfIndex>) -> Option<KernelMatch> + Send + Sync>;
 
 /// Reads what the host shows about itself; may take a while.
 pub type ReadHost = fn(&HostQuestion) -> HostFacts;
@@ -243,7 +243,8 @@ impl AdminApi for Api {
         request: Request<OffloadRequest>,
     ) -> Result<Response<OffloadSummary>, Status> {
         let (rules, _) = self.rules(request).await?;
-        Ok(Response::new(messages::offload_summary(&rules)))
+        let rooms = self.engine.ask(|engine, _| engine.rooms()).await?;
+        Ok(Response::new(messages::offload_summary(&rules, rooms)))
     }
 
     async fn show_ports(
@@ -386,8 +387,12 @@ impl AdminApi for Api {
             None => table.map_or(TableId::MAIN, TableId),
         };
         let is_address = target.len() == target.family().max_len();
-        let kernel = (is_address && table == TableId::MAIN)
-            .then(|| (self.kernel_lookup)(target.addr()))
+        let vrf = self
+            .engine
+            .ask(move |engine, _| engine.vrf_device(table))
+            .await?;
+        let kernel = (is_address && (table == TableId::MAIN || vrf.is_some()))
+            .then(|| (self.kernel_lookup)(target.addr(), vrf))
             .flatten();
         let report = self
             .engine

@@ -9,35 +9,29 @@ use std::time::{Duration, Instant};
 
 use crate::model::{FrrAnswer, FrrSettings, FrrVersion};
 
-/// All commands together.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long FRR may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Where `dplane_fpm_nl` dials if it is not told.
 const FPM_PORT: u16 = 2620;
+/// In one go. The last is not known to FRR 8.4, which ends there.
+const QUESTIONS: [&str; 4] = [
+    "show modules",
+    "show version",
+    "show running-config",
+    "show fpm status json",
+];
 
 /// Asks the FRR of this host; `None` where there is no `vtysh`. Blocks for as long as the limit says.
 pub(super) fn ask() -> Option<FrrAnswer> {
-    let until = Instant::now() + PATIENCE;
-    let say = |command: &str| run("vtysh", &["-c", command], until);
-    let modules = match say("show modules") {
-        Ok(text) => text,
-        Err(Trouble::Absent) => return None,
-        Err(Trouble::Silent) => return Some(FrrAnswer::Silent),
-    };
-    if !modules.contains("zebra") {
-        return Some(FrrAnswer::NotRunning);
+    let arguments: Vec<&str> = QUESTIONS.iter().flat_map(|ask| ["-c", ask]).collect();
+    match run("vtysh", &arguments, Instant::now() + PATIENCE) {
+        Ok(text) if text.contains("Module information for zebra") => {
+            Some(FrrAnswer::Settings(settings(&text)))
+        }
+        Ok(_) => Some(FrrAnswer::NotRunning),
+        Err(Trouble::Absent) => None,
+        Err(Trouble::Silent) => Some(FrrAnswer::Silent),
     }
-    let texts = [
-        "show running-config",
-        "show fpm status json",
-        "show version",
-    ]
-    .map(say);
-    let [Ok(config), Ok(fpm), Ok(version)] = texts else {
-        return Some(FrrAnswer::Silent);
-    };
-    Some(FrrAnswer::Settings(settings(
-        &modules, &config, &fpm, &version,
-    )))
 }
 
 enum Trouble {
@@ -83,22 +77,23 @@ fn finish(mut child: Child) {
     let _ = child.wait();
 }
 
-fn settings(modules: &str, config: &str, fpm: &str, version: &str) -> FrrSettings {
-    let lines = || config.lines().map(str::trim);
-    let fpm = fpm.replace(' ', "");
+fn settings(text: &str) -> FrrSettings {
+    let lines = || text.lines().map(str::trim);
+    let has = |wanted: &str| lines().any(|line| line == wanted);
+    // Of the JSON, which has a key a line.
+    let says =
+        |wanted: &str| lines().any(|line| line.trim_end_matches(',').replace(' ', "") == wanted);
     let address = lines().find_map(|line| line.strip_prefix("fpm address "));
     // It can be set and not be in force: zebra 10.3 forgets one that comes right after a `no`.
-    let address = address.filter(|_| !fpm.contains("\"disabled\":true"));
-    let version = version.split_once("FRRouting ");
-    // 10.x also says what is in force; 8.4 knows only its configuration.
-    let off = lines().any(|line| line == "no fpm use-next-hop-groups")
-        || fpm.contains("\"useNHG\":false");
+    let address = address.filter(|_| !says("\"disabled\":true"));
+    let version = lines().find_map(|line| line.strip_prefix("FRRouting "));
     FrrSettings {
-        version: version.and_then(|(_, text)| FrrVersion::parse(text)),
-        fpm_module: modules.contains("dplane_fpm_nl"),
+        version: version.and_then(FrrVersion::parse),
+        fpm_module: lines().any(|line| line.starts_with("dplane_fpm_nl")),
         fpm_address: address.and_then(parse_address),
-        nexthop_groups: !off,
-        suppress_fib_pending: lines().any(|line| line == "bgp suppress-fib-pending"),
+        // 10.x also says what is in force; 8.4 knows only its configuration.
+        nexthop_groups: !has("no fpm use-next-hop-groups") && !says("\"useNHG\":false"),
+        suppress_fib_pending: has("bgp suppress-fib-pending"),
     }
 }
 
@@ -118,29 +113,27 @@ mod tests {
     use super::*;
 
     // Lines of FRR 10.3.
-    const MODULES: &str = "Module information for zebra:\nlibfrr       10.3\ndplane_fpm_nl 0.0.1  Data plane plugin\n";
-    const CONFIG: &str =
-        "Current configuration:\n!\nfrr version 10.3\nfpm address 127.0.0.1\n!\nrouter bgp 65001\n";
-    const VERSION: &str = "FRRouting 10.3 (vm) on Linux(6.18.44).\nCopyright\n";
+    const PLAIN: &str = "Module information for zebra:\nlibfrr       10.3\ndplane_fpm_nl 0.0.1  Data plane plugin\n\
+        FRRouting 10.3 (vm) on Linux(6.18.44).\nCopyright\nCurrent configuration:\n!\nfrr version 10.3\n\
+        fpm address 127.0.0.1\n!\nrouter bgp 65001\n{\n  \"useNHG\":true,\n  \"disabled\":false,\n}\n";
 
     #[test]
     fn settings_are_read_as_frr_prints_them() {
-        let plain = settings(MODULES, CONFIG, "{\n  \"useNHG\":true,\n}", VERSION);
+        let plain = settings(PLAIN);
         assert_eq!(plain.version, FrrVersion::parse("10.3"));
         assert_eq!(plain.fpm_address, Some("127.0.0.1:2620".parse().unwrap()));
         assert!(plain.fpm_module && plain.nexthop_groups && !plain.suppress_fib_pending);
-        let config = "fpm address 192.0.2.1 port 2700\nno fpm use-next-hop-groups\nrouter bgp 1\n bgp suppress-fib-pending\n";
-        let other = settings("zebra 8.4.4", config, "% Unknown command", "");
+        let other = settings(
+            "zebra 8.4.4\nfpm address 192.0.2.1 port 2700\nno fpm use-next-hop-groups\nrouter bgp 1\n \
+             bgp suppress-fib-pending\n% Unknown command",
+        );
         assert_eq!(other.fpm_address, Some("192.0.2.1:2700".parse().unwrap()));
         assert!(!other.fpm_module && !other.nexthop_groups && other.suppress_fib_pending);
         assert_eq!(other.version, None);
-        let off = settings(
-            MODULES,
-            CONFIG,
-            "{ \"useNHG\": false, \"disabled\": true }",
-            VERSION,
-        );
-        assert!(!off.nexthop_groups && off.fpm_address.is_none());
+        let off = PLAIN.replace("\"useNHG\":true", "\"useNHG\": false");
+        assert!(!settings(&off).nexthop_groups);
+        let off = PLAIN.replace("\"disabled\":false", "\"disabled\":true");
+        assert_eq!(settings(&off).fpm_address, None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::lock::NamespaceLock;
 use crate::config::{Config, SetUp};
 use crate::engine::{Engine, Memory};
 use crate::kernel::{DumpSocket, FibWriter, WriterConfig};
+use crate::model::ip_words::RouteName;
 use crate::model::{
     Event, IfIndex, IfName, KernelEvent, KernelNhId, Link, Neighbour, NeighbourState,
     ObservedNextHop, ObservedRoute, Protocol, Timestamp, ip_words,
@@ -133,7 +134,11 @@ fn print_commands(
     name_of: &dyn Fn(IfIndex) -> IfName,
 ) -> anyhow::Result<()> {
     for route in &ours.routes {
-        let command = ip_words::delete_route(route.key, route.metric);
+        let command = ip_words::delete_route(&RouteName {
+            key: route.key,
+            metric: route.metric,
+            vrf: None,
+        });
         writeln!(out, "{command}")?;
     }
     // Groups go before their members.

@@ -20,7 +20,8 @@ impl Engine {
         let mut blocks = Vec::new();
         for (key, one) in &self.offload.switches {
             for (table, ports) in one.rules.tables() {
-                let concerned = |port: &PlannedPort| acl.concerns(&port.name, port.table);
+                let concerned =
+                    |port: &PlannedPort| acl.concerns(&port.name, port.ingress(), port.table);
                 if ports.iter().any(concerned) {
                     blocks.push(self.acl_in_block(acl, (key, one), (table, ports)));
                 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::Engine;
 use super::offload_query::kind_of;
 use super::report::{PortCountersReport, PortReport, RuleTotals};
-use crate::model::{Family, IfIndex, NextHop, PortReading, PortReadings, RuleCounters};
+use crate::model::{Family, Framing, IfIndex, NextHop, PortReading, PortReadings, RuleCounters};
 use crate::plan::{HopId, RuleKey};
 
 impl Engine {
@@ -100,8 +100,10 @@ impl Engine {
         let mut counters = Vec::new();
         for one in self.offload.switches.values() {
             for family in families.iter().copied() {
-                let key = RuleKey::Hop(HopId { family, dev, addr });
-                counters.extend(one.rules.entries(key).map(|(_, entry)| entry.counters));
+                for framing in Framing::ALL {
+                    let key = RuleKey::Hop(framing, HopId { family, dev, addr });
+                    counters.extend(one.rules.entries(key).map(|(_, entry)| entry.counters));
+                }
             }
         }
         (!counters.is_empty()).then(|| counters.into_iter().sum())

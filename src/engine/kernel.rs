@@ -427,7 +427,8 @@ impl Engine {
                     Severity::Error,
                     "foreign-route",
                     format!(
-                        "{key}: a route with metric {} that is not ours is in the way",
+                        "{}: a route with metric {} that is not ours is in the way",
+                        self.view.route_text(key),
                         self.config.kernel.metric
                     ),
                 );

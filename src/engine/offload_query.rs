@@ -8,12 +8,12 @@ use super::offload::{OneSwitch, Sharing, SwitchKey};
 use super::probe::Verdict as DriverVerdict;
 use super::report::{
     ExplainStep, OffloadCounts, OffloadRuleFilter, OffloadRuleReport, OffloadState, PortReport,
-    RuleKind, RuleState,
+    RoomReport, RuleKind, RuleState,
 };
 use crate::config::OffloadMode;
 use crate::model::{
-    Block, Family, Handle, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction, RuleCounters,
-    SwitchId, TableId,
+    Block, Family, Framing, Handle, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction,
+    RuleCounters, SwitchId, TableId,
 };
 use crate::plan::{HopRule, PlannedPort, PlannedRule, RouteRule, RuleKey, Target};
 use crate::reconcile::{Failure, Item, OpClass, Remedy, RuleEntry, remedy};
@@ -50,8 +50,8 @@ impl RouteOffload {
     }
 
     /// With several switches the best counts: what one forwards needs no other. Of those that do not, the one that has the next
-    /// hop says why.
-    fn rank(&self) -> (u8, bool) {
+    /// hop says why, else one whose ports look up the table.
+    fn rank(&self) -> (u8, u8) {
         let state = match self.state {
             OffloadState::Hardware => 0,
             OffloadState::Pending => 1,
@@ -59,7 +59,12 @@ impl RouteOffload {
             OffloadState::Software => 3,
             OffloadState::Off => 4,
         };
-        (state, self.reason == Some(Reason::OtherSwitch))
+        let told_by_others = match self.reason {
+            Some(Reason::NoPort) => 2,
+            Some(Reason::OtherSwitch) => 1,
+            _ => 0,
+        };
+        (state, told_by_others)
     }
 }
 
@@ -94,17 +99,31 @@ impl Engine {
         reports
     }
 
+    /// The room in the table of each switch.
+    pub fn rooms(&self) -> Vec<RoomReport> {
+        let switches = self.offload.switches.iter();
+        let room = |(at, one): (&SwitchKey, &OneSwitch)| {
+            let (used, capacity) = one.rules.plan().usage();
+            RoomReport {
+                switch: switch_id(at),
+                used,
+                capacity,
+                waiting: one.rules.plan().waiting(),
+            }
+        };
+        switches.map(room).collect()
+    }
+
     /// The ports of all switches, in no order.
     pub fn ports(&self) -> Vec<PortReport> {
-        let mode = self.config.offload.mode;
         let config = &self.config.offload;
-        let (switches, lab) = if mode == OffloadMode::SkipHw {
-            (vec![self.offload.ports.plain(&self.view, config)], true)
+        let lab = config.mode == OffloadMode::SkipHw;
+        let switches = if lab {
+            vec![self.offload.ports.plain(&self.view, config)]
         } else {
-            let mut switches = self.offload.ports.switches(&self.view, config);
-            self.place_filters(&self.offload, &mut switches);
-            (switches, false)
+            self.offload.ports.switches(&self.view, config)
         };
+        let switches = self.marked(&self.offload, switches);
         switches
             .iter()
             .flat_map(|switch| switch.ports.iter().map(move |port| (switch, port)))
@@ -232,12 +251,23 @@ impl Engine {
         steps
     }
 
-    /// A rule's place in every block, and what the packets that meet it go through.
+    /// A rule's place in every block, and what the packets that meet it go through, for each form in which they come in.
     fn explain_rule(&self, one: &OneSwitch, key: RouteKey) -> String {
+        let forms = Framing::ALL.into_iter();
+        let told: Vec<String> = forms
+            .filter_map(|framing| self.explain_framed(one, framing, key))
+            .collect();
+        if told.is_empty() {
+            return format!("{}: no port has its rule", key.prefix);
+        }
+        format!("{} at {}", key.prefix, told.join("; "))
+    }
+
+    fn explain_framed(&self, one: &OneSwitch, framing: Framing, key: RouteKey) -> Option<String> {
         let (mut blocks, mut rules) = (BTreeSet::new(), 0);
         let mut counters = Vec::new();
         let mut busiest: Option<(u64, Block, Option<Handle>, &PlannedRule)> = None;
-        for (block, entry) in one.rules.rules_of(key) {
+        for (block, entry) in one.rules.rules_of(framing, key) {
             let Some(rule) = entry.applied.as_ref().or(entry.desired.as_ref()) else {
                 continue;
             };
@@ -249,9 +279,7 @@ impl Engine {
                 busiest = Some((taken, block, entry.handle, rule.as_ref()));
             }
         }
-        let Some((_, block, handle, rule)) = busiest else {
-            return format!("{}: no port has its rule", key.prefix);
-        };
+        let (_, block, handle, rule) = busiest?;
         let handle = handle
             .map(|handle| format!(" handle {handle}"))
             .unwrap_or_default();
@@ -267,11 +295,14 @@ impl Engine {
             then = format!("{} buckets, the busiest {then}", rules / blocks.len());
         }
         let at = self.block_label(block);
+        let tagged = match framing {
+            Framing::Untagged => "",
+            Framing::Tagged => " (tagged)",
+        };
         let taken = taken_text(counters.into_iter().sum());
-        format!(
-            "{} at {at} chain {chain} prio {prio}{handle}{more}: {then}; {taken}",
-            key.prefix
-        )
+        Some(format!(
+            "{at} chain {chain} prio {prio}{handle}{tagged}{more}: {then}; {taken}"
+        ))
     }
 
     fn explain_actions(&self, one: &OneSwitch, block: Block, rule: &PlannedRule) -> String {
@@ -306,8 +337,13 @@ impl Engine {
             RuleAction::Redirect(dev) => Some(self.view.name_of(*dev)),
             _ => None,
         });
+        let tag = rule.rule.actions.iter().find_map(|action| match action {
+            RuleAction::PushVlan(id) => Some(format!(" in VLAN {id}")),
+            _ => None,
+        });
+        let tag = tag.unwrap_or_default();
         match (out, mac) {
-            (Some(out), Some(mac)) => format!("out of {out} to {mac}, TTL less one"),
+            (Some(out), Some(mac)) => format!("out of {out}{tag} to {mac}, TTL less one"),
             _ => "to the kernel".to_owned(),
         }
     }
@@ -365,7 +401,8 @@ impl Engine {
         let mut counters = Vec::new();
         let (mut settled, mut in_hardware) = (true, true);
         let failure = one.rules.failure(key);
-        for (block, entry) in one.rules.rules_of(key) {
+        let rules = |framing| one.rules.rules_of(framing, key);
+        for (block, entry) in Framing::ALL.into_iter().flat_map(rules) {
             settled &= entry.applied.is_some() && entry.applied == entry.desired;
             in_hardware &= one.sharing.is_everywhere(block, entry.hardware);
             counters.push(entry.counters);
@@ -413,6 +450,7 @@ impl Engine {
         let mut reasons: Vec<Reason> = [Family::V4, Family::V6]
             .into_iter()
             .flat_map(|family| port.refusals(family))
+            .chain(port.vlan.as_ref().and_then(|vlan| vlan.egress))
             .collect();
         let unshared = Sharing::default();
         let sharing = one.map_or(&unshared, |one| &one.sharing);
@@ -447,6 +485,10 @@ impl Engine {
             name: port.name.clone(),
             ifindex: port.dev,
             role: port.role,
+            vlan: port
+                .vlan
+                .as_ref()
+                .map(|vlan| (vlan.lower_name.clone(), vlan.id)),
             table: port.table,
             vrf: self.view.vrf_of(port.table).map(|link| link.name.clone()),
             mac: port.mac,
@@ -459,7 +501,7 @@ impl Engine {
             reasons,
             block: port.qdisc.and_then(|qdisc| qdisc.block),
             hw_tc_offload: port.tc_offload.map(|feature| feature.on),
-            verdict: one.map_or_else(|| "not used".into(), |one| verdict_text(one, port.dev)),
+            verdict: one.map_or_else(|| "not used".into(), |one| verdict_text(one, port.home())),
             filtered_by: filters.map(|filter| filter.name.clone()).collect(),
         }
     }
@@ -476,8 +518,8 @@ impl Engine {
         let sent = entry.sent.as_ref().and_then(Option::as_ref);
         let shown = shown.or(sent);
         let (table, prefix) = match item {
-            Item::Rule(RuleKey::Except(table, ..)) => (Some(table), None),
-            Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => {
+            Item::Rule(RuleKey::Except(_, table, ..)) => (Some(table), None),
+            Item::Rule(RuleKey::Route(_, key) | RuleKey::Share(key, ..)) => {
                 (Some(key.table), Some(key.prefix))
             }
             Item::Stray(..) | Item::Rule(_) => (None, None),
@@ -508,6 +550,7 @@ impl Engine {
             kind: kind_of(item, shown.map(|rule| &**rule)),
             words: shown.map(|rule| rule.rule.words(&name)),
             table,
+            vrf: table.and_then(|table| Some(self.view.vrf_of(table)?.name.clone())),
             prefix,
             hardware: entry.hardware,
             state,
@@ -552,12 +595,12 @@ pub(super) fn kind_of(item: Item, shown: Option<&PlannedRule>) -> RuleKind {
         RuleKey::Entry(_) => RuleKind::Entry,
         RuleKey::Admit(..) => RuleKind::Admit,
         RuleKey::Except(..) => RuleKind::Exception,
-        RuleKey::Route(_) | RuleKey::Share(..) => match then {
+        RuleKey::Route(..) | RuleKey::Share(..) => match then {
             Some(RuleAction::Trap | RuleAction::Pass) => RuleKind::Guard,
             _ => RuleKind::Route,
         },
         RuleKey::Bucket(..) => RuleKind::Bucket,
-        RuleKey::Hop(_) => RuleKind::Hop,
+        RuleKey::Hop(..) => RuleKind::Hop,
     }
 }
 
@@ -571,6 +614,8 @@ fn concerns(
     let leads = |rule: &PlannedRule| rule.rule.actions.contains(&RuleAction::Redirect(dev));
     let hangs = match item {
         Item::Rule(RuleKey::Admit(port, _)) => port == dev,
+        // One that goes out of a VLAN sub-interface redirects to its port.
+        Item::Rule(RuleKey::Hop(_, hop)) if hop.dev == dev => true,
         _ => block == Block::Port(dev) || ports.iter().any(|port| port.dev == dev),
     };
     hangs

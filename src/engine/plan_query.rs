@@ -15,7 +15,7 @@ use rustc_hash::FxHashSet;
 use super::Engine;
 use super::report::{PlanLine, PlanWhat, Untypeable};
 use super::routes::RouteStep;
-use crate::model::ip_words::{self, Verb};
+use crate::model::ip_words::{self, RouteName, Verb};
 use crate::model::{
     Block, FormId, IfIndex, IfName, KernelNhId, KernelTarget, NeighbourKey, RuleAt, rule_command,
 };
@@ -228,15 +228,18 @@ impl Engine {
             let Some((id, slot)) = self.slots.range(number, number + 1).next() else {
                 return;
             };
+            let key = slot.key();
+            let vrf = self.view.vrf_of(key.table).map(|link| &*link.name);
+            let name = RouteName { key, metric, vrf };
             let (verb, command) = match (stage, self.plan_route_step(walk.full, id)) {
                 (Stage::PutRoutes, RouteStep::Put { form, over }) => {
                     let verb = if over { Verb::Replace } else { Verb::Add };
                     let route = self.forms.get(form);
-                    let command = ip_words::put_route(verb, slot.key(), metric, route, &name_of);
+                    let command = ip_words::put_route(verb, &name, route, &name_of);
                     (verb, command)
                 }
                 (Stage::DeleteRoutes, RouteStep::Delete) => {
-                    (Verb::Delete, ip_words::delete_route(slot.key(), metric))
+                    (Verb::Delete, ip_words::delete_route(&name))
                 }
                 (Stage::PutRoutes, RouteStep::Leave) => {
                     walk.kept.extend(slot.applied);
@@ -402,8 +405,8 @@ fn rule_lines(
 mod tests {
     use super::*;
     use crate::model::{
-        Chain, Cookie, EtherProto, Family, FlowerRule, Handle, InHardware, Masked, NhgId, Prio,
-        RuleAction, RuleCounters, RuleMatch, Runs, TableId,
+        Chain, Cookie, EtherProto, Family, FlowerRule, Framing, Handle, InHardware, Masked, NhgId,
+        Prio, RuleAction, RuleCounters, RuleMatch, Runs, TableId,
     };
     use crate::plan::{Except, RuleKey};
 
@@ -430,10 +433,13 @@ mod tests {
     /// A prefix that stands already.
     fn route(table: &mut RuleTable, prefix: &str, handle: u32) -> RuleKey {
         let prefix = prefix.parse().unwrap();
-        let key = RuleKey::Route(crate::model::RouteKey {
-            table: TableId::MAIN,
-            prefix,
-        });
+        let key = RuleKey::Route(
+            Framing::Untagged,
+            crate::model::RouteKey {
+                table: TableId::MAIN,
+                prefix,
+            },
+        );
         let matches = RuleMatch {
             dst: Some(Masked::prefix(prefix)),
             ..RuleMatch::default()
@@ -494,13 +500,18 @@ mod tests {
             ttl: Some((0, 0xfe)),
             ..RuleMatch::default()
         };
-        let except = RuleKey::Except(TableId::MAIN, Family::V4, Except::Expiring);
+        let except = RuleKey::Except(
+            Framing::Untagged,
+            TableId::MAIN,
+            Family::V4,
+            Except::Expiring,
+        );
         table.want(except, Some(rule(2, 1, expiring, &[RuleAction::Trap])));
         let low_bit = RuleMatch {
             src: Some(Masked::v4(1, 1)),
             ..RuleMatch::default()
         };
-        let bucket = RuleKey::Bucket((NhgId(1), Family::V4), 1, 1);
+        let bucket = RuleKey::Bucket(Framing::Untagged, (NhgId(1), Family::V4), 1, 1);
         table.want(bucket, Some(rule(4, 9, low_bit, &[goto(5)])));
 
         assert_eq!(

@@ -10,14 +10,17 @@
 //! | match on TTL or hop limit, `trap` | no offload: what expires must reach the kernel |
 //! | match on low source bits | no offload of groups with several members: they get one bucket |
 //! | a rule for all of IPv6 | `2000::/3` stands for it |
+//! | match on an 802.1Q tag and what it carries, the tag taken off | what comes in by VLAN sub-interfaces is the kernel's |
+//! | a tag put on | nothing goes out by VLAN sub-interfaces |
+//! | a tag taken off and another put on | what comes in by VLAN sub-interfaces is the kernel's, as it may have to go out by one |
 //! | many priorities | lengths share them (not asked without chains: too many are refused prefixes) |
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::config::LayoutMode;
 use crate::model::{
-    Block, Chain, EtherProto, Family, FlowerRule, Handle, IfIndex, MacAddr, Masked, Prio, Refusal,
-    RuleAction, RuleMatch, RulePlace, Runs,
+    Block, Chain, EtherProto, Family, FlowerRule, Framing, Handle, IfIndex, MacAddr, Masked, Prio,
+    Refusal, RuleAction, RuleMatch, RulePlace, Runs,
 };
 use crate::plan::{Layout, Limits, probe_mark};
 
@@ -28,6 +31,8 @@ const LAST_PRIO: u16 = u16::MAX;
 const EEXIST: i32 = 17;
 const ENOSPC: i32 = 28;
 const NO_SUCH: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0xfe]);
+/// Any that a link may have.
+const SOME_VLAN: u16 = 1;
 /// More priorities than this in one chain are never used by tables as they are (lengths in use, exceptions).
 const PRIOS_ASKED: u16 = 64;
 
@@ -41,11 +46,16 @@ enum Question {
     Route(Family),
     LowBits,
     AnyIpv6,
+    /// A tag is put on.
+    Push,
+    /// It is taken off, and with `true` another put on.
+    Pop(bool),
     /// The n-th priority of one chain.
     Prio(u16),
 }
 
 /// What a driver can.
+#[allow(clippy::struct_excessive_bools, reason = "each asked by itself")]
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Abilities {
     /// How rules are made.
@@ -56,6 +66,10 @@ pub struct Abilities {
     pub low_bits: bool,
     /// A rule without addresses for IPv6.
     pub any_ipv6: bool,
+    /// What comes in with an 802.1Q tag, also to be sent with another.
+    pub tagged_in: bool,
+    /// What is sent with one.
+    pub tagged_out: bool,
     /// Priorities in a chain; `None`: more than were asked for.
     pub prios: Option<u16>,
     /// It takes rules and does something else.
@@ -129,6 +143,9 @@ struct Can {
     trap: bool,
     ttl: [bool; 2],
     route: [bool; 2],
+    push: bool,
+    pop: bool,
+    swap: bool,
 }
 
 impl Probe {
@@ -143,6 +160,9 @@ impl Probe {
         use Question as Q;
         let mut questions: Vec<Question> = (1..=PRIOS_ASKED).rev().map(Q::Prio).collect();
         questions.extend([
+            Q::Pop(true),
+            Q::Pop(false),
+            Q::Push,
             Q::AnyIpv6,
             Q::LowBits,
             Q::Route(Family::V6),
@@ -243,6 +263,9 @@ impl Probe {
             Question::Route(family) => self.can.route[family as usize] = taken,
             Question::LowBits => self.abilities.low_bits = taken,
             Question::AnyIpv6 => self.abilities.any_ipv6 = taken,
+            Question::Push => self.can.push = taken,
+            Question::Pop(false) => self.can.pop = taken,
+            Question::Pop(true) => self.can.swap = taken,
             Question::Prio(n) => {
                 if !taken {
                     self.abilities.prios = Some(n - 1);
@@ -283,6 +306,8 @@ impl Probe {
         for family in [0, 1] {
             abilities.families[family] = base && self.can.ttl[family] && self.can.route[family];
         }
+        abilities.tagged_out = self.can.push;
+        abilities.tagged_in = self.can.pop && (self.can.swap || !self.can.push);
         // Fewer than these leave no room for exceptions and some lengths.
         let least = match abilities.layout {
             Layout::Chained => 4,
@@ -294,6 +319,20 @@ impl Probe {
         } else {
             Verdict::Unfit(abilities)
         }
+    }
+
+    /// What a hop does, as `plan::layout` writes it.
+    fn route(&self, family: Family, pop: bool, push: bool) -> Vec<RuleAction> {
+        let rewrite = RuleAction::Rewrite {
+            src: NO_SUCH,
+            dst: NO_SUCH,
+            hop_limit: Some(family),
+        };
+        let pop = pop.then_some(RuleAction::PopVlan);
+        let csum = (family == Family::V4).then_some(RuleAction::CsumIpv4);
+        let push = push.then_some(RuleAction::PushVlan(SOME_VLAN));
+        let actions = pop.into_iter().chain([rewrite]).chain(csum).chain(push);
+        actions.chain([RuleAction::Redirect(self.port)]).collect()
     }
 
     fn rule(&self, question: Question) -> (u16, EtherProto, RuleMatch, Vec<RuleAction>) {
@@ -329,16 +368,18 @@ impl Probe {
                 (1, EtherProto::of(family), matches, vec![RuleAction::Trap])
             }
             Question::Route(family) => {
-                let mut actions = vec![RuleAction::Rewrite {
-                    src: NO_SUCH,
-                    dst: NO_SUCH,
-                    hop_limit: Some(family),
-                }];
-                if family == Family::V4 {
-                    actions.push(RuleAction::CsumIpv4);
-                }
-                actions.push(RuleAction::Redirect(self.port));
-                (1, EtherProto::of(family), dst(family), actions)
+                let protocol = EtherProto::of(family);
+                (1, protocol, dst(family), self.route(family, false, false))
+            }
+            Question::Push => (1, ip4, dst(Family::V4), self.route(Family::V4, false, true)),
+            Question::Pop(push) => {
+                let matches = RuleMatch {
+                    vlan: Framing::Tagged.tag(Family::V4),
+                    dst_mac: Some(NO_SUCH),
+                    ..dst(Family::V4)
+                };
+                let actions = self.route(Family::V4, true, push);
+                (1, EtherProto::Vlan, matches, actions)
             }
             Question::LowBits => {
                 let matches = RuleMatch {
@@ -364,6 +405,9 @@ const fn name(question: Question) -> &'static str {
         Question::Route(Family::V6) => "MACs and hop limit rewritten, redirect",
         Question::LowBits => "match on low source bits",
         Question::AnyIpv6 => "a rule for all of IPv6",
+        Question::Push => "VLAN tag pushed",
+        Question::Pop(false) => "VLAN tag matched and popped",
+        Question::Pop(true) => "VLAN tag popped and another pushed",
         Question::Prio(_) => "more priorities",
     }
 }
@@ -532,6 +576,24 @@ mod tests {
             assert_eq!(limits.acl_slots, slots);
             assert!(layout.entry_prios(&limits) <= 16);
         }
+    }
+
+    #[test]
+    fn without_vlan_tags_what_is_untagged_is_routed() {
+        let tagged = |rule: &FlowerRule| rule.protocol == EtherProto::Vlan;
+        let pushes = |rule: &FlowerRule| rule.actions.contains(&RuleAction::PushVlan(SOME_VLAN));
+        let can = |takes: &dyn Fn(&FlowerRule) -> bool| {
+            let Verdict::Fit(abilities) = run(|rule, _| takes(rule)) else {
+                panic!("unfit")
+            };
+            assert_eq!(abilities.families, [true, true]);
+            (abilities.tagged_in, abilities.tagged_out)
+        };
+        assert_eq!(can(&|_| true), (true, true));
+        assert_eq!(can(&|rule| !tagged(rule) && !pushes(rule)), (false, false));
+        assert_eq!(can(&|rule| !tagged(rule)), (false, true));
+        assert_eq!(can(&|rule| !pushes(rule)), (true, false));
+        assert_eq!(can(&|rule| !(tagged(rule) && pushes(rule))), (false, true));
     }
 
     #[test]

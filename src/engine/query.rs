@@ -13,8 +13,8 @@ use super::report::{
     RouteSummary, SourceReport, SourceState, StatusReport, Verdict,
 };
 use crate::model::{
-    Family, KernelHop, KernelMatch, KernelTarget, MacFrom, MatchKind, NeighbourKey, NextHop, NhgId,
-    Prefix, Protocol, Reason, RouteKey, RouteKind, SourceId, TableId, Timestamp,
+    Family, IfIndex, KernelHop, KernelMatch, KernelTarget, MacFrom, MatchKind, NeighbourKey,
+    NextHop, NhgId, Prefix, Protocol, Reason, RouteKey, RouteKind, SourceId, TableId, Timestamp,
 };
 use crate::plan::ObjectKey;
 use crate::reconcile::Failure;
@@ -247,6 +247,7 @@ impl Engine {
                 NeighbourReport {
                     dev: self.view.name_of(key.dev),
                     ifindex: key.dev,
+                    vrf: self.view.vrf_name(key.dev),
                     addr: key.addr,
                     mac,
                     mac_from: believed.mac.map(|(_, from)| from),
@@ -276,10 +277,15 @@ impl Engine {
         }
     }
 
+    /// The VRF device of a table.
+    pub fn vrf_device(&self, table: TableId) -> Option<IfIndex> {
+        self.view.vrf_of(table).map(|link| link.index)
+    }
+
     /// What happens to packets for this address or prefix: the longest match in a table, stage by stage.
     ///
-    /// `kernel` is what the kernel itself answers for an address of the main table. Routes of others are not known here, so
-    /// where that is a route of somebody else's it has the last word.
+    /// `kernel` is what the kernel itself answers for an address of the main table or of a VRF. Routes of others are not known
+    /// here, so where that is a route of somebody else's, or of another table, it has the last word.
     pub fn explain(
         &self,
         target: Prefix,
@@ -289,6 +295,7 @@ impl Engine {
         let mut report = self.explain_packet(target, table, kernel);
         let told = report.key.and_then(|key| self.explain_feedback(key));
         report.steps.extend(told);
+        report.vrf = self.view.vrf_of(table).map(|link| link.name.clone());
         report
     }
 
@@ -311,7 +318,10 @@ impl Engine {
         }
         let forwarded = report.verdict;
         let steps = hardware.into_iter().map(|(step, _)| step);
-        let Some(kernel) = kernel.filter(|kernel| kernel.protocol != Protocol::REDIRECT) else {
+        let elsewhere = |kernel: &KernelMatch| ![table, TableId::LOCAL].contains(&kernel.table);
+        let last_word =
+            |kernel: &KernelMatch| kernel.protocol != Protocol::REDIRECT || elsewhere(kernel);
+        let Some(kernel) = kernel.filter(last_word) else {
             report.steps.extend(steps);
             return report;
         };
@@ -319,6 +329,9 @@ impl Engine {
             "the kernel takes {} proto {}",
             kernel.prefix, kernel.protocol
         );
+        if elsewhere(&kernel) {
+            text += &format!(" table {}", self.view.table_text(kernel.table));
+        }
         if kernel.metric != 0 {
             text += &format!(" metric {}", kernel.metric);
         }
@@ -329,6 +342,7 @@ impl Engine {
             text += &format!(" on {}", self.view.name_of(dev));
         }
         let (verdict, state) = match kernel.kind {
+            MatchKind::Forward if elsewhere(&kernel) => (Verdict::Software, "other-table"),
             MatchKind::Forward if kernel.protocol == Protocol::KERNEL => {
                 (Verdict::Software, "connected")
             }
@@ -338,9 +352,14 @@ impl Engine {
             MatchKind::Discard => (Verdict::Discard, "foreign"),
         };
         report.steps.retain(|step| step.state != "connected");
+        text += if kernel.protocol == Protocol::REDIRECT {
+            ", since the VRF has none"
+        } else {
+            ", which is not ours"
+        };
         report.steps.push(ExplainStep {
             stage: "kernel",
-            text: format!("{text}, which is not ours"),
+            text,
             state,
         });
         report.steps.extend(steps);
@@ -371,6 +390,7 @@ impl Engine {
             return ExplainReport {
                 key: None,
                 table,
+                vrf: None,
                 steps: vec![ExplainStep {
                     stage: "kernel",
                     text,
@@ -381,10 +401,14 @@ impl Engine {
             };
         }
         let Some((id, route)) = found else {
-            let text = format!("no route of any source covers {target} in table {table}");
+            let text = format!(
+                "no route of any source covers {target} in table {}",
+                self.view.table_text(table)
+            );
             return ExplainReport {
                 key: None,
                 table,
+                vrf: None,
                 steps: vec![ExplainStep {
                     stage: "source",
                     text,
@@ -408,6 +432,7 @@ impl Engine {
         ExplainReport {
             key: Some(route.key),
             table,
+            vrf: None,
             steps,
             verdict,
             reason: route.reason,
@@ -651,6 +676,7 @@ impl Engine {
         let mut report = NextHopReport {
             via: hop.via,
             dev: hop.dev.map(|dev| self.view.name_of(dev)),
+            vrf: hop.dev.and_then(|dev| self.view.vrf_name(dev)),
             weight: hop.weight,
             onlink: hop.onlink,
             mac: None,

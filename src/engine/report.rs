@@ -251,6 +251,8 @@ pub struct NextHopReport {
     pub via: Option<IpAddr>,
     /// The link's name, or its number when the link does not exist.
     pub dev: Option<IfName>,
+    /// The VRF that it is in.
+    pub vrf: Option<IfName>,
     /// Weight from 1.
     pub weight: u32,
     /// As announced.
@@ -370,6 +372,8 @@ pub struct NeighbourReport {
     pub dev: IfName,
     /// Its number.
     pub ifindex: IfIndex,
+    /// The VRF that it is in.
+    pub vrf: Option<IfName>,
     /// The address as FRR means it.
     pub addr: IpAddr,
     /// The Ethernet address in use.
@@ -428,6 +432,8 @@ pub struct OffloadRuleReport {
     pub words: Option<RuleWords>,
     /// The table that it belongs to; `None` for what tables share.
     pub table: Option<TableId>,
+    /// The VRF device of that table.
+    pub vrf: Option<IfName>,
     /// The prefix that it is for.
     pub prefix: Option<Prefix>,
     /// What the driver says of it.
@@ -518,6 +524,19 @@ impl RuleState {
     }
 }
 
+/// The room in the table of a switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomReport {
+    /// `None` for plain links.
+    pub switch: Option<SwitchId>,
+    /// Rules in use, those that ports share counted once.
+    pub used: usize,
+    /// As many as the operator says that there may be, or as a full table has taught.
+    pub capacity: Option<usize>,
+    /// Prefixes that wait for room.
+    pub waiting: usize,
+}
+
 /// Which rules: everything given must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OffloadRuleFilter {
@@ -548,6 +567,8 @@ pub struct PortReport {
     pub ifindex: IfIndex,
     /// What it is to its switch.
     pub role: PortRole,
+    /// For a VLAN sub-interface: its port, and the id of its tag.
+    pub vlan: Option<(IfName, u16)>,
     /// The table that its packets are looked up in.
     pub table: TableId,
     /// The VRF device of that table.
@@ -670,6 +691,8 @@ pub struct ExplainReport {
     pub key: Option<RouteKey>,
     /// The table that was looked at.
     pub table: TableId,
+    /// The VRF device of that table.
+    pub vrf: Option<IfName>,
     /// A line a stage of the turn.
     pub steps: Vec<ExplainStep>,
     /// What happens to the packet.

@@ -345,7 +345,10 @@ impl Engine {
             .unwrap_or_default();
         self.refused = Some(RefusedRoutes {
             count: 1,
-            first: format!("{} ({op:?}): {errno}{text}", self.slots.get(id).key()),
+            first: format!(
+                "{} ({op:?}): {errno}{text}",
+                self.view.route_text(self.slots.get(id).key())
+            ),
             due: self.now + REFUSED_SUM,
         });
     }

@@ -222,7 +222,10 @@ impl Engine {
     }
 
     fn reject(&mut self, source: SourceId, route: Option<(RouteKey, Protocol)>, reason: Reason) {
-        let name = route.map_or_else(|| "a message".to_owned(), |(key, _)| format!("route {key}"));
+        let name = match route {
+            Some((key, _)) => format!("route {}", self.view.route_text(key)),
+            None => "a message".to_owned(),
+        };
         self.note_rejected(&name, reason);
         let Some((key, protocol)) = route else {
             return;
@@ -275,7 +278,7 @@ impl Engine {
             PathHops::Inline(hops) => match self.groups.intern(hops) {
                 Ok(group) => PathTarget::Group(group),
                 Err(reason) => {
-                    self.note_rejected(&format!("route {key}"), reason);
+                    self.note_rejected(&format!("route {}", self.view.route_text(key)), reason);
                     PathTarget::Bad(reason)
                 }
             },

@@ -10,8 +10,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::refusals::filtered;
 use crate::model::{
-    Block, Chain, Family, InHardware, MacAddr, ObservedRule, Prefix, Reason, Refusal, RouteKey,
-    TableId, Timestamp,
+    Block, Chain, Family, Framing, InHardware, MacAddr, ObservedRule, Prefix, Reason, Refusal,
+    RouteKey, TableId, Timestamp,
 };
 use crate::plan::{
     AclPlan, ChainUse, Chains, Env, GroupKey, HopId, HopRule, Layout, LayoutConfig, Limits,
@@ -80,20 +80,28 @@ impl BlockState {
         self.ports.iter().any(|port| port.software)
     }
 
-    /// Whether packets of that family that come in here are looked up in that table.
-    fn has_table(&self, table: TableId, family: Family) -> bool {
-        let serves = |port: &PlannedPort| port.table == table && port.families[family as usize];
+    /// Whether packets of that family that come in here, in that form, are looked up in that table.
+    fn has_table(&self, framing: Framing, table: TableId, family: Family) -> bool {
+        let serves = |port: &PlannedPort| {
+            (port.framing(), port.table) == (framing, table) && port.families[family as usize]
+        };
         self.ports.iter().any(serves)
     }
 
-    fn tables(&self) -> BTreeSet<(TableId, Family)> {
+    /// Whether packets get from here to the routes in that form.
+    fn has_framing(&self, framing: Framing) -> bool {
+        let mut admitting = self.ports.iter().filter(|port| port.admits());
+        admitting.any(|port| port.framing() == framing)
+    }
+
+    fn tables(&self) -> BTreeSet<(Framing, TableId, Family)> {
         let families = [Family::V4, Family::V6];
         let of = |port: &PlannedPort| {
-            let (table, has) = (port.table, port.families);
+            let (framing, table, has) = (port.framing(), port.table, port.families);
             families
                 .into_iter()
                 .filter(move |f| has[*f as usize])
-                .map(move |f| (table, f))
+                .map(move |f| (framing, table, f))
         };
         self.ports.iter().flat_map(of).collect()
     }
@@ -171,6 +179,11 @@ impl Switch {
         &self.plan
     }
 
+    /// Prefixes that had to go for want of room since the last call.
+    pub fn take_evicted(&mut self) -> Vec<RouteKey> {
+        self.plan.take_evicted()
+    }
+
     /// Who has which chain.
     pub const fn chains(&self) -> &Chains {
         &self.chains
@@ -200,10 +213,14 @@ impl Switch {
             .filter_map(move |(block, state)| Some((*block, state.table.get(key)?)))
     }
 
-    /// The rules of a prefix in every block that should have them.
-    pub fn rules_of(&self, route: RouteKey) -> impl Iterator<Item = (Block, &RuleEntry)> {
+    /// The rules of a prefix in every block that should have them, for packets that come in in that form.
+    pub fn rules_of(
+        &self,
+        framing: Framing,
+        route: RouteKey,
+    ) -> impl Iterator<Item = (Block, &RuleEntry)> {
         self.blocks.iter().flat_map(move |(block, state)| {
-            let rules = state.table.rules_of(route);
+            let rules = state.table.rules_of(framing, route);
             rules.map(|(_, entry)| (*block, entry))
         })
     }
@@ -315,6 +332,7 @@ impl Switch {
         let limits = Limits {
             capacity,
             overhead: now.overhead,
+            doubled: now.doubled.clone(),
             ..limits
         };
         self.set_limits(env, limits);
@@ -456,10 +474,18 @@ impl Switch {
     }
 
     fn release_chain(&mut self, key: RuleKey) {
+        let unused = |framing| {
+            let mut blocks = self.blocks.values();
+            !blocks.any(|state| state.has_framing(framing))
+        };
         let of = match key {
-            RuleKey::Hop(hop) if self.plan.hop(hop).is_none() => ChainUse::Hop(hop),
-            RuleKey::Bucket(group, ..) if self.plan.buckets(group).is_none() => {
-                ChainUse::Group(group)
+            RuleKey::Hop(framing, hop) if self.plan.hop(hop).is_none() || unused(framing) => {
+                ChainUse::Hop(framing, hop)
+            }
+            RuleKey::Bucket(framing, group, ..)
+                if self.plan.buckets(group).is_none() || unused(framing) =>
+            {
+                ChainUse::Group(framing, group)
             }
             _ => return,
         };

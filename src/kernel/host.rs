@@ -25,7 +25,7 @@ const SYSTEMD: [&str; 4] = [
 /// Reads everything that is asked. Takes some file reads a link, and a question to the kernel a prefix.
 pub fn read(question: &HostQuestion) -> HostFacts {
     let HostQuestion { links, prefixes } = question;
-    let route = |prefix: &Prefix| Some((*prefix, lookup(prefix.addr())?));
+    let route = |prefix: &Prefix| Some((*prefix, lookup(prefix.addr(), None)?));
     HostFacts {
         routes: prefixes.iter().filter_map(route).collect(),
         ..read_below(Path::new("/"), links)

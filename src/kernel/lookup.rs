@@ -1,5 +1,5 @@
-//! Asks the kernel which of its routes takes an address, for `explain`: what the main tables and rules come to, whoever
-//! wrote the route. Rare, so a socket is opened for each question.
+//! Asks the kernel which of its routes takes an address, for `explain`: what the rules and tables come to, whoever wrote the
+//! route, in the default VRF or in another. Rare, so a socket is opened for each question.
 //!
 //! IPv6 matches of routes that share a next-hop object can name the prefix of another of them (seen on Linux 6.18, `ip -6
 //! route get ... fibmatch`), so the caller trusts a match only when it is not one of ours.
@@ -9,15 +9,17 @@ use std::net::IpAddr;
 use super::batch::{Batch, BatchSocket};
 use crate::model::{IfIndex, KernelMatch, MatchKind, Prefix};
 use crate::wire::netlink::NLM_F_REQUEST;
-use crate::wire::rtnl_route::{AF_INET, AF_INET6, RTA_DST, RTM_NEWROUTE, RouteView, gateway};
+use crate::wire::rtnl_route::{
+    AF_INET, AF_INET6, RTA_DST, RTA_OIF, RTM_NEWROUTE, RouteView, gateway,
+};
 
 const RTM_GETROUTE: u16 = 26;
 /// `RTM_F_FIB_MATCH`: answer with the route itself, not with what was made of it for this address.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 const RECEIVE_BUFFER: usize = 64 << 10;
 
-/// The kernel's match; `None` if it has none, or can't be asked.
-pub fn lookup(addr: IpAddr) -> Option<KernelMatch> {
+/// The kernel's match, in the VRF of that device if there is one; `None` if it has none, or can't be asked.
+pub fn lookup(addr: IpAddr, vrf: Option<IfIndex>) -> Option<KernelMatch> {
     let mut socket = BatchSocket::open(RECEIVE_BUFFER).ok()?;
     let mut batch = Batch::default();
     batch.push(|envelope| {
@@ -35,6 +37,10 @@ pub fn lookup(addr: IpAddr) -> Option<KernelMatch> {
             IpAddr::V4(addr) => message.attr(RTA_DST, &addr.octets()),
             IpAddr::V6(addr) => message.attr(RTA_DST, &addr.octets()),
         };
+        // As `ip route get ADDRESS vrf NAME` does.
+        if let Some(vrf) = vrf {
+            message.attr_u32(RTA_OIF, vrf.get());
+        }
         message.finish();
     });
     let mut found = None;
@@ -50,6 +56,7 @@ pub fn lookup(addr: IpAddr) -> Option<KernelMatch> {
 
 fn matched(view: &RouteView<'_>, addr: IpAddr) -> Option<KernelMatch> {
     Some(KernelMatch {
+        table: view.table(),
         prefix: Prefix::masked(addr, view.dst_len).ok()?,
         kind: match view.kind {
             1 => MatchKind::Forward,

@@ -27,7 +27,7 @@ use crate::wire::genl::GenlFamily;
 use crate::wire::netlink::Message;
 use crate::wire::rtnl_conf::{
     RTM_DELRULE, RTM_NEWNETCONF, RTM_NEWRULE, decode_conf, decode_rule, encode_conf_dump,
-    encode_rule_dump,
+    encode_rule_dump, policy_rules,
 };
 use crate::wire::rtnl_link::decode_event;
 
@@ -137,7 +137,7 @@ impl PortWatch {
         }
         if stale.rules {
             let rules = self.dumps.list(encode_rule_dump, RTM_NEWRULE, decode_rule);
-            let rules = rules.map(OffloadEvent::PolicyRules);
+            let rules = rules.map(|rules| OffloadEvent::PolicyRules(policy_rules(rules)));
             events.push(rules.unwrap_or_else(OffloadEvent::DumpFailed));
         }
         if stale.filters {

@@ -4,6 +4,7 @@
 //! ```text
 //! ip nexthop add id 3087007744 via 169.254.0.1 dev eth0 onlink proto redirect
 //! ip route replace 10.1.0.0/16 table 10 proto redirect metric 10 nhid 3087007744
+//! ip route replace 10.2.0.0/16 vrf red proto redirect metric 10 nhid 3087007744
 //! ```
 //!
 //! What is shown can be typed in again (iproute2 6.1 was asked). Knows no names of links; the caller's function looks them up.
@@ -45,11 +46,21 @@ impl Verb {
     }
 }
 
+/// Which route.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteName<'a> {
+    /// Its table and prefix.
+    pub key: RouteKey,
+    /// Its metric.
+    pub metric: u32,
+    /// The VRF device of the table.
+    pub vrf: Option<&'a str>,
+}
+
 /// `ip route add|replace`.
 pub fn put_route(
     verb: Verb,
-    key: RouteKey,
-    metric: u32,
+    name: &RouteName<'_>,
     route: &KernelRoute,
     name_of: &dyn Fn(IfIndex) -> IfName,
 ) -> String {
@@ -59,14 +70,14 @@ pub fn put_route(
         mtu,
         prefsrc,
     } = route;
-    let mut text = route_head(verb, *kind, key, metric);
+    let mut text = route_head(verb, *kind, name);
     if let Some(prefsrc) = prefsrc {
         text += &format!(" src {prefsrc}");
     }
     if let Some(mtu) = mtu {
         text += &format!(" mtu {mtu}");
     }
-    let family = key.prefix.family();
+    let family = name.key.prefix.family();
     match target {
         KernelTarget::None => {}
         KernelTarget::Object(id) => text += &format!(" nhid {}", id.get()),
@@ -84,20 +95,22 @@ pub fn put_route(
 }
 
 /// `ip route del`.
-pub fn delete_route(key: RouteKey, metric: u32) -> String {
-    route_head(Verb::Delete, RouteKind::Unicast, key, metric)
+pub fn delete_route(name: &RouteName<'_>) -> String {
+    route_head(Verb::Delete, RouteKind::Unicast, name)
 }
 
-fn route_head(verb: Verb, kind: RouteKind, key: RouteKey, metric: u32) -> String {
+fn route_head(verb: Verb, kind: RouteKind, name: &RouteName<'_>) -> String {
+    let RouteName { key, metric, vrf } = name;
     let RouteKey { table, prefix } = key;
     let family = family_word(prefix.family());
     let kind = match kind {
         RouteKind::Unicast => String::new(),
         other => format!("{} ", other.name()),
     };
-    let table = match table {
-        TableId::MAIN => String::new(),
-        TableId(number) => format!(" table {number}"),
+    let table = match (*table, vrf) {
+        (_, Some(vrf)) => format!(" vrf {vrf}"),
+        (TableId::MAIN, None) => String::new(),
+        (TableId(number), None) => format!(" table {number}"),
     };
     format!(
         "ip {family}route {} {kind}{prefix}{table} proto {} metric {metric}",
@@ -232,8 +245,16 @@ mod tests {
         }
     }
 
+    fn name(key: RouteKey) -> RouteName<'static> {
+        RouteName {
+            key,
+            metric: 10,
+            vrf: (key.table == TableId(101)).then_some("red"),
+        }
+    }
+
     fn put(verb: Verb, key: RouteKey, route: &KernelRoute) -> String {
-        put_route(verb, key, 10, route, &name_of)
+        put_route(verb, &name(key), route, &name_of)
     }
 
     // Every text here was typed into ip (iproute2 6.1), which took it.
@@ -278,8 +299,12 @@ mod tests {
              nexthop via 169.254.0.1 dev p1 weight 2 onlink nexthop via 169.254.0.1 dev p2 weight 1 onlink"
         );
         assert_eq!(
-            delete_route(key(254, "2001:db8::/32"), 10),
+            delete_route(&name(key(254, "2001:db8::/32"))),
             "ip -6 route del 2001:db8::/32 proto redirect metric 10"
+        );
+        assert_eq!(
+            delete_route(&name(key(101, "10.2.0.0/16"))),
+            "ip route del 10.2.0.0/16 vrf red proto redirect metric 10"
         );
     }
 

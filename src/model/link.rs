@@ -76,6 +76,19 @@ impl FromStr for MacAddr {
     }
 }
 
+/// What makes a link a VLAN sub-interface (`IFLA_INFO_KIND` is `vlan`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct VlanLink {
+    /// The link whose frames it takes its own from; `None` when that is in another network namespace.
+    pub lower: Option<IfIndex>,
+    /// Its id.
+    pub id: u16,
+    /// Its tags are 802.1Q ones, no 802.1ad.
+    pub is_802_1q: bool,
+    /// It has an egress map, so what it sends may bear a priority.
+    pub egress_map: bool,
+}
+
 /// A link as the kernel last told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -100,6 +113,8 @@ pub struct Link {
     pub vrf_table: Option<TableId>,
     /// `IFLA_INFO_KIND`: `vlan`, `vrf`, `bridge`, ...; absent for a plain device.
     pub kind: Option<Box<str>>,
+    /// For a VLAN sub-interface: which.
+    pub vlan: Option<VlanLink>,
     /// The switch that it is a port of.
     pub switch: Option<SwitchId>,
     /// `IFLA_PHYS_PORT_NAME`: `p0`, `pf0vf1`.

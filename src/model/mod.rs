@@ -34,7 +34,7 @@ pub use event::{
 };
 pub use feedback::{Reply, Told};
 pub use host::{FrrAnswer, FrrSettings, HostFacts, HostQuestion, LinkFacts, LinkSysctls, Networkd};
-pub use link::{IfIndex, IfName, Link, MacAddr};
+pub use link::{IfIndex, IfName, Link, MacAddr, VlanLink};
 pub use neighbour::{MacFrom, Neighbour, NeighbourKey, NeighbourState, eui64_mac, is_link_local6};
 pub use nexthop::{
     KernelHop, KernelNhId, MAX_GROUP_MEMBERS, NextHop, NextHopSet, NextHopUpdate, NhgId,
@@ -42,7 +42,7 @@ pub use nexthop::{
 };
 pub use offload::{
     DevlinkInstance, DevlinkPort, ForeignKind, ForeignRoute, IngressQdisc, LinkConf, OffloadEvent,
-    PacketFilter, PolicyRule, PortRole, RuleOp, RuleOpKind, RuleOutcome, SwitchId,
+    PacketFilter, PolicyRule, PolicyScope, PortRole, RuleOp, RuleOpKind, RuleOutcome, SwitchId,
     TcOffloadFeature,
 };
 pub use port_filter::{PortFilter, PortFilterError};
@@ -52,8 +52,8 @@ pub use route::{
     RouteKind, RouteOp, RoutePath, RouteUpdate, SourceId,
 };
 pub use rule::{
-    Block, Chain, Cookie, EtherProto, FlowerRule, Handle, InHardware, Masked, ObservedRule,
-    PortMatch, Prio, RuleAction, RuleCounters, RuleMatch, RulePlace, Runs, VlanMatch,
+    Block, Chain, Cookie, EtherProto, FlowerRule, Framing, Handle, InHardware, Masked,
+    ObservedRule, PortMatch, Prio, RuleAction, RuleCounters, RuleMatch, RulePlace, Runs, VlanMatch,
 };
 pub use tc_words::{RuleAt, RuleWords, rule_command};
 pub use time::Timestamp;

@@ -33,6 +33,8 @@ pub enum PortRole {
     Uplink,
     /// `pcipf`, `pcivf`, `pcisf`: stands for a function of the NIC.
     Representor,
+    /// A VLAN sub-interface of another port, which devlink knows nothing of.
+    SubInterface,
     /// Anything else.
     Other,
 }
@@ -43,6 +45,7 @@ impl PortRole {
         match self {
             Self::Uplink => "uplink",
             Self::Representor => "representor",
+            Self::SubInterface => "vlan",
             Self::Other => "other",
         }
     }
@@ -136,15 +139,27 @@ pub struct ForeignRoute {
     pub way: u64,
 }
 
-/// A rule of `ip rule` that is none of the kernel's own three (local, main, default) or the l3mdev rule.
+/// A rule of `ip rule` that is none of the kernel's own three (local, main, default) or the l3mdev rule; or the want of the latter,
+/// or its place behind `main`, as a result of which packets in a VRF are not looked up in its table first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyRule {
     /// The family.
     pub family: Family,
     /// Its preference.
     pub preference: u32,
-    /// The link in `iif`, by name; the rule is of no interest for packets of other links.
-    pub iif: Option<IfName>,
+    /// Which packets it may be about.
+    pub scope: PolicyScope,
+}
+
+/// Packets that a rule of `ip rule` may be about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyScope {
+    /// Any.
+    All,
+    /// Those that come in by a link (`iif`), or that a VRF device has.
+    Link(IfName),
+    /// Those in a VRF.
+    Vrfs,
 }
 
 /// Something that may drop or rewrite packets which the kernel forwards.

@@ -60,11 +60,19 @@ impl PortFilter {
 
     /// Whether a name is wanted.
     pub fn wants(&self, name: &str) -> bool {
-        let last = self.0.iter().rev().find(|entry| entry.matches(name));
-        match last {
+        match self.last_of(name) {
             Some(entry) => !entry.exclude,
             None => self.0.first().is_some_and(|entry| entry.exclude),
         }
+    }
+
+    /// Whether a name is not only not wanted but said to be left alone.
+    pub fn excludes(&self, name: &str) -> bool {
+        self.last_of(name).is_some_and(|entry| entry.exclude)
+    }
+
+    fn last_of(&self, name: &str) -> Option<&Entry> {
+        self.0.iter().rev().find(|entry| entry.matches(name))
     }
 
     /// The entries that match none of these names, as they were written: typing errors, or ports that are not there yet.

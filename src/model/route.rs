@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{IfIndex, KernelHop, KernelNhId, NextHop, Prefix, RouteKey, SourceNhId};
+use super::{IfIndex, KernelHop, KernelNhId, NextHop, Prefix, RouteKey, SourceNhId, TableId};
 
 /// Who tells us about routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -187,6 +187,8 @@ pub struct FormId(pub(crate) NonZeroU32);
 /// The route that the kernel itself takes for an address, whoever wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelMatch {
+    /// Where it was found: a VRF's packets that find nothing there are looked up in the main table.
+    pub table: TableId,
     /// The route.
     pub prefix: Prefix,
     /// What it does.

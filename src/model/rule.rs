@@ -141,6 +141,48 @@ impl EtherProto {
             Self::Vlan => None,
         }
     }
+
+    /// Whether its packets bear a tag.
+    pub const fn framing(self) -> Framing {
+        match self {
+            Self::Ipv4 | Self::Ipv6 => Framing::Untagged,
+            Self::Vlan => Framing::Tagged,
+        }
+    }
+}
+
+/// Whether packets bear an 802.1Q tag. A priority has one protocol and a tag comes off in the last action only, so what is routed
+/// untagged and what is routed tagged have chains of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Framing {
+    /// They bear none.
+    Untagged,
+    /// They bear one.
+    Tagged,
+}
+
+impl Framing {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Untagged, Self::Tagged];
+
+    /// The protocol of a priority for packets of a family.
+    pub const fn protocol(self, family: Family) -> EtherProto {
+        match self {
+            Self::Untagged => EtherProto::of(family),
+            Self::Tagged => EtherProto::Vlan,
+        }
+    }
+
+    /// The match on the tag that goes with [`Self::protocol`].
+    pub const fn tag(self, family: Family) -> Option<VlanMatch> {
+        match self {
+            Self::Untagged => None,
+            Self::Tagged => Some(VlanMatch {
+                id: None,
+                carries: Some(family),
+            }),
+        }
+    }
 }
 
 /// An address under a mask, which may be any bits: a prefix, or the low bits that choose an ECMP bucket. No bits outside of

@@ -81,6 +81,8 @@ reasons! {
     Connected => "connected", "a connected subnet: its hosts go to hardware one by one, the rest to the kernel, which resolves them";
     /// A next hop that is no port of this switch.
     OtherSwitch => "nexthop-other-switch", "a next hop is not on a port of this switch, and hardware can't forward from one switch to another";
+    /// A next hop in another VRF than the route.
+    OtherVrf => "nexthop-other-vrf", "a next hop is in another VRF: a route that leaks from one to the other is left to the kernel";
     /// A next hop without gateway.
     InterfaceRoute => "interface-route", "the next hop is an interface without gateway: the kernel must resolve each destination";
     /// A route with its own MTU.
@@ -135,6 +137,18 @@ reasons! {
     StrictRpFilter => "strict-rp-filter", "reverse-path filtering is strict (sysctl rp_filter = 1), which hardware would not do";
     /// `ip rule` has a rule that may send packets of the port to another table.
     PolicyRule => "policy-rule", "an `ip rule` may treat packets of this port in another way";
+    /// A VLAN sub-interface that is not up.
+    PortDown => "port-down", "the VLAN sub-interface is down: the kernel drops what comes in with its tag";
+    /// A VLAN sub-interface with another kind of tag.
+    VlanProtocol => "vlan-protocol", "the VLAN sub-interface has 802.1ad tags, which are not offloaded";
+    /// A VLAN sub-interface of a VLAN sub-interface.
+    VlanStacked => "vlan-stacked", "a VLAN inside of a VLAN: frames with two tags are not offloaded";
+    /// A VLAN sub-interface with an egress map.
+    VlanPriority => "vlan-priority", "the VLAN sub-interface has an egress-qos-map: hardware would send every packet with priority 0";
+    /// The driver can't match, push or pop tags.
+    VlanUnfit => "vlan-unfit", "the switch's driver can't do with VLAN tags what that needs; `show ports` says what";
+    /// The flat layout has no place for tagged packets.
+    VlanFlat => "vlan-flat", "the flat layout routes only what comes in untagged";
     /// `hw-tc-offload` is off and can't be switched on.
     TcOffloadOff => "tc-offload-off", "hw-tc-offload is off on this port and can't be switched on";
     /// The switch is not in switchdev mode.

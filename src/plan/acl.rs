@@ -33,8 +33,10 @@ pub struct AclKey {
     pub digest: u64,
     /// For packets with an 802.1Q tag.
     pub tagged: bool,
-    /// For packets of one port, in a block that ports share.
+    /// For packets that come in by one port, in a block that ports share.
     pub dev: Option<IfIndex>,
+    /// Of packets with a tag, for those with this id.
+    pub vlan: Option<u16>,
     /// Which of the pieces that ranges of ports need.
     pub piece: u16,
 }
@@ -60,15 +62,16 @@ pub struct ScopedAcl {
 }
 
 impl ScopedAcl {
-    /// Whether it is for packets that come in by a port of that name, which are looked up in that table.
-    pub fn concerns(&self, name: &str, table: TableId) -> bool {
+    /// Whether it is for packets of a port, by its own name or by that of the port that they come in by, which are looked up in that
+    /// table.
+    pub fn concerns(&self, name: &str, ingress: &str, table: TableId) -> bool {
         let named = self.rule.terms.ports.as_ref();
         let inside = match self.scope {
             AclScope::All => true,
             AclScope::Table(of) => of == table,
             AclScope::Nowhere => false,
         };
-        inside && named.is_none_or(|ports| ports.wants(name))
+        inside && named.is_none_or(|ports| ports.wants(name) || ports.wants(ingress))
     }
 }
 

@@ -11,8 +11,8 @@ use rustc_hash::FxHashMap;
 use super::acl::AclKey;
 use super::{GroupKey, HopId, HopRule, Limits, RouteRule, SwitchPlan, Target};
 use crate::model::{
-    Block, Chain, Cookie, EtherProto, Family, FlowerRule, IfIndex, IfName, MacAddr, Masked, Prefix,
-    Prio, RouteKey, RuleAction, RuleMatch, Runs, TableId,
+    Block, Chain, Cookie, EtherProto, Family, FlowerRule, Framing, IfIndex, IfName, MacAddr,
+    Masked, Prefix, Prio, RouteKey, RuleAction, RuleMatch, Runs, TableId,
 };
 
 mod acl;
@@ -61,15 +61,15 @@ pub enum RuleKey {
     /// What comes in by this port for the router.
     Admit(IfIndex, Family),
     /// What is never routed in hardware.
-    Except(TableId, Family, Except),
+    Except(Framing, TableId, Family, Except),
     /// A prefix.
-    Route(RouteKey),
+    Route(Framing, RouteKey),
     /// In the flat layout, a prefix over a group: the packets of one bucket, by bits and number as in [`Self::Bucket`].
     Share(RouteKey, u8, u16),
     /// One bucket of a set: the group, its bits, which.
-    Bucket(GroupKey, u8, u16),
+    Bucket(Framing, GroupKey, u8, u16),
     /// A hop.
-    Hop(HopId),
+    Hop(Framing, HopId),
 }
 
 /// Packets that the kernel must see.
@@ -90,6 +90,10 @@ pub struct PlannedPort {
     pub dev: IfIndex,
     /// Its name.
     pub name: IfName,
+    /// The port that its packets come in by: itself, or the lower one of a VLAN sub-interface.
+    pub home: IfIndex,
+    /// For a VLAN sub-interface: which frames of which port are its own.
+    pub vlan: Option<PlannedVlan>,
     /// The address that packets for the router bear.
     pub mac: MacAddr,
     /// Where the kernel looks up what comes in.
@@ -102,7 +106,29 @@ pub struct PlannedPort {
     pub software: bool,
 }
 
+/// The frames of a VLAN sub-interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedVlan {
+    /// The name of the port that they come in by.
+    pub lower: IfName,
+    /// Their id.
+    pub id: u16,
+}
+
 impl PlannedPort {
+    /// In which form its packets come in.
+    pub const fn framing(&self) -> Framing {
+        match self.vlan {
+            None => Framing::Untagged,
+            Some(_) => Framing::Tagged,
+        }
+    }
+
+    /// The name of the port that its packets come in by.
+    pub fn ingress(&self) -> &IfName {
+        self.vlan.as_ref().map_or(&self.name, |vlan| &vlan.lower)
+    }
+
     /// Whether it lets packets of any family on to the routes. One that does not has filter rules all the same.
     pub const fn admits(&self) -> bool {
         self.families[0] || self.families[1]
@@ -115,11 +141,11 @@ pub enum ChainUse {
     /// Admission.
     Admission,
     /// A table.
-    Table(TableId, Family),
+    Table(Framing, TableId, Family),
     /// A group.
-    Group(GroupKey),
+    Group(Framing, GroupKey),
     /// A hop.
-    Hop(HopId),
+    Hop(Framing, HopId),
     /// Rules of an earlier run that are to go.
     Stray(Chain),
     /// Rules of somebody else, which are left alone.
@@ -268,22 +294,22 @@ impl LayoutContext<'_> {
         }
     }
 
-    /// What a hop does.
-    fn hop_actions(&self, hop: HopId) -> Option<Vec<RuleAction>> {
+    /// What a hop does to packets that come in in that form. A tag is taken off and another put on, rather than changed: the new
+    /// one has priority 0, as the kernel's, where `vlan modify` would keep what came in, and more drivers take the two.
+    fn hop_actions(&self, framing: Framing, hop: HopId) -> Option<Vec<RuleAction>> {
         Some(match self.plan.hop(hop)? {
             HopRule::Slow => vec![self.slow()],
-            HopRule::Send { src, dst } => {
-                let hop_limit = Some(hop.family);
-                let mut actions = vec![RuleAction::Rewrite {
+            HopRule::Send { src, dst, out, tag } => {
+                let rewrite = RuleAction::Rewrite {
                     src,
                     dst,
-                    hop_limit,
-                }];
-                if hop.family == Family::V4 {
-                    actions.push(RuleAction::CsumIpv4);
-                }
-                actions.push(RuleAction::Redirect(hop.dev));
-                actions
+                    hop_limit: Some(hop.family),
+                };
+                let pop = (framing == Framing::Tagged).then_some(RuleAction::PopVlan);
+                let csum = (hop.family == Family::V4).then_some(RuleAction::CsumIpv4);
+                let actions = pop.into_iter().chain([rewrite]).chain(csum);
+                let actions = actions.chain(tag.map(RuleAction::PushVlan));
+                actions.chain([RuleAction::Redirect(out)]).collect()
             }
         })
     }
@@ -435,18 +461,19 @@ pub enum Marked {
     Probe,
 }
 
-/// The mark of a rule: who we are, what kind it is, the family, and the table or the hop. The rest is in the rule itself.
+/// The mark of a rule: who we are, what kind it is, the family, and the table or the hop. The rest is in the rule itself, whose protocol
+/// says for which form it is.
 fn mark(key: RuleKey) -> Cookie {
     let (kind, family, id) = match key {
         RuleKey::Entry(protocol) => (0, protocol_rank(protocol) as u8, 0),
         RuleKey::Admit(_, family) => (1, family as u8, 0),
-        RuleKey::Except(table, family, _) => (2, family as u8, table.0.into()),
-        RuleKey::Route(route) | RuleKey::Share(route, ..) => {
+        RuleKey::Except(_, table, family, _) => (2, family as u8, table.0.into()),
+        RuleKey::Route(_, route) | RuleKey::Share(route, ..) => {
             (3, route.prefix.family() as u8, route.table.0.into())
         }
-        RuleKey::Bucket(group, ..) => (4, group.1 as u8, 0),
+        RuleKey::Bucket(_, group, ..) => (4, group.1 as u8, 0),
         // What it does says nothing of whom it leads to while that neighbour is lost, and little when two have one address.
-        RuleKey::Hop(hop) => (5, hop.family as u8, hop.digest()),
+        RuleKey::Hop(_, hop) => (5, hop.family as u8, hop.digest()),
         // Its family is in the rule.
         RuleKey::Acl(key) => (7, 0, key.digest),
     };
@@ -504,7 +531,7 @@ mod tests {
             prefix: "10.0.0.0/8".parse().unwrap(),
         };
         assert_eq!(
-            read_mark(mark(RuleKey::Route(route))),
+            read_mark(mark(RuleKey::Route(Framing::Tagged, route))),
             Some(Marked::Route(TableId(1001), Family::V4))
         );
         assert_eq!(read_mark(Cookie([0; 16])), None);
@@ -513,7 +540,7 @@ mod tests {
     #[test]
     fn a_released_chain_is_given_out_again_and_an_adopted_one_is_not() {
         let mut chains = Chains::new(Chain::new(1).unwrap());
-        let table = |n| ChainUse::Table(TableId(n), Family::V4);
+        let table = |n| ChainUse::Table(Framing::Untagged, TableId(n), Family::V4);
         assert!(chains.adopt(table(7), Chain::new(2).unwrap()));
         assert_eq!(chains.of(table(1)).map(Chain::get), Some(1));
         assert_eq!(chains.of(table(2)).map(Chain::get), Some(3));

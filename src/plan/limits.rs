@@ -4,10 +4,12 @@
 //! Capacity is what the operator says or what a full table has taught; part of it is kept free, so that a replacement and a new
 //! bucket set always have a place. Knows no prefix and counts no rules: `offload` does.
 
+use std::collections::BTreeSet;
+
 use super::Layout;
 use super::acl::SLOT_PRIOS;
 use super::ecmp::MAX_BITS;
-use crate::model::{Family, Prefix};
+use crate::model::{Family, Prefix, TableId};
 
 /// The most bits of a group in the flat layout, where each of its prefixes has all its buckets.
 const FLAT_BITS: u8 = 2;
@@ -25,8 +27,20 @@ pub struct Limits {
     pub acl_slots: u16,
     /// How rules are made, which decides what a prefix costs.
     pub layout: Layout,
+    /// What has to stand twice.
+    pub doubled: Doubled,
     /// For each family and prefix length which priority it shares; by length, ascending. Prefixes of one class must not overlap.
     pub classes: [Box<[u8]>; 2],
+}
+
+/// What stands twice in some block, because packets come in untagged and tagged there. The form in which they come in has chains of its
+/// own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Doubled {
+    /// Tables of ports of both kinds.
+    pub tables: BTreeSet<TableId>,
+    /// Groups and hops: the ports may be of different tables.
+    pub targets: bool,
 }
 
 impl Limits {
@@ -38,6 +52,7 @@ impl Limits {
             bucket_bits: MAX_BITS,
             acl_slots: 0,
             layout: Layout::Chained,
+            doubled: Doubled::default(),
             classes: [(0..=32).collect(), (0..=128).collect()],
         }
     }
@@ -90,12 +105,23 @@ impl Limits {
         })
     }
 
-    /// How often the rules of a group with so many users stand in a block: once, or with each prefix that leads there.
-    pub(super) const fn sets_of(&self, users: usize) -> usize {
+    /// How often the rules of a group with so many users stand in a block: once for each form of packets, or with each prefix that
+    /// leads there.
+    pub(super) fn sets_of(&self, users: usize) -> usize {
         match self.layout {
-            Layout::Chained => 1,
+            Layout::Chained => self.times_target(),
             Layout::Flat => users,
         }
+    }
+
+    /// How often the rule of a hop, or of a bucket, stands in a block that has chains for it.
+    pub(super) fn times_target(&self) -> usize {
+        1 + usize::from(self.doubled.targets)
+    }
+
+    /// How often the rule of a prefix stands in a block.
+    pub(super) fn times_route(&self, table: TableId) -> usize {
+        1 + usize::from(self.doubled.tables.contains(&table))
     }
 
     /// Whether not even what every port needs has a place.

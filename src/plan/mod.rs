@@ -19,9 +19,10 @@ pub use fib::{FibPlan, GroupKey, MAX_WEIGHT, PlanContext, scale_weights};
 pub use forms::Forms;
 pub use layout::{
     ChainUse, Chains, Except, Layout, LayoutConfig, LayoutContext, Marked, PlannedPort,
-    PlannedRule, RuleKey, acl_count, fixed_exceptions, keys_of, probe_mark, read_mark, slot_of,
+    PlannedRule, PlannedVlan, RuleKey, acl_count, fixed_exceptions, keys_of, probe_mark, read_mark,
+    slot_of,
 };
-pub use limits::Limits;
+pub use limits::{Doubled, Limits};
 pub use lookup::{Env, Lookup};
 pub use objects::{DesiredObjects, ObjectKey, ObjectSpec};
 pub use offload::{Changed, HopId, HopRule, RouteRule, SwitchPlan, Target, Wish};

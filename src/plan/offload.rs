@@ -35,7 +35,7 @@ mod waiting;
 pub struct HopId {
     /// Of the packets.
     pub family: Family,
-    /// The egress port.
+    /// The link that they go out of.
     pub dev: IfIndex,
     /// The gateway as FRR means it, or the host itself.
     pub addr: std::net::IpAddr,
@@ -56,10 +56,14 @@ impl HopId {
 pub enum HopRule {
     /// Rewrites and sends them.
     Send {
-        /// The egress port's own address.
+        /// The address of the link that they go out of.
         src: MacAddr,
         /// The neighbour's.
         dst: MacAddr,
+        /// The port: that link, or the lower one of a VLAN sub-interface.
+        out: IfIndex,
+        /// The id of the 802.1Q tag that they bear then.
+        tag: Option<u16>,
     },
     /// Hands them to the kernel: its neighbour or link is lost.
     Slow,
@@ -135,6 +139,8 @@ pub struct SwitchPlan {
     /// What the driver did not take, with the reason.
     refused: FxHashMap<RouteKey, Reason>,
     changed: FxHashSet<Changed>,
+    /// Prefixes that had to go for want of room, since that was last asked.
+    evicted: Vec<RouteKey>,
 }
 
 impl SwitchPlan {
@@ -150,6 +156,7 @@ impl SwitchPlan {
             waiting: Waiting::default(),
             refused: FxHashMap::default(),
             changed: FxHashSet::default(),
+            evicted: Vec::new(),
         }
     }
 
@@ -173,6 +180,16 @@ impl SwitchPlan {
     /// Rules in use, and what may be used.
     pub fn usage(&self) -> (usize, Option<usize>) {
         (self.used + self.limits.overhead, self.limits.capacity)
+    }
+
+    /// How many prefixes wait for room.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Prefixes that had to go for want of room since the last call, in the order in which they went.
+    pub fn take_evicted(&mut self) -> Vec<RouteKey> {
+        std::mem::take(&mut self.evicted)
     }
 
     /// The limits.
@@ -255,8 +272,9 @@ impl SwitchPlan {
         let regroup = limits.bucket_bits != self.limits.bucket_bits;
         let relayout = limits.layout != self.limits.layout;
         let reclass = limits.classes != self.limits.classes || relayout;
+        let recount = limits.doubled != self.limits.doubled || relayout;
         self.limits = limits;
-        if relayout {
+        if recount {
             self.used = self.count();
         }
         if regroup {
@@ -368,7 +386,8 @@ impl SwitchPlan {
                     // In place of a guard that it has now it needs one less.
                     let guards = |rule| rule == Some(RouteRule::Guard);
                     let gained = guards(self.rule(key)) && !guards(is);
-                    self.wait(key, room.checked_sub(usize::from(gained)));
+                    let by = usize::from(gained) * self.cost(key, RouteRule::Guard);
+                    self.wait(key, room.checked_sub(by));
                 }
             }
         }
@@ -384,8 +403,8 @@ impl SwitchPlan {
             };
             room = left;
         }
-        let has = before.map_or(0, |before| self.cost(before));
-        let Some(room) = room.checked_sub(self.cost(rule).saturating_sub(has)) else {
+        let has = before.map_or(0, |before| self.cost(key, before));
+        let Some(room) = room.checked_sub(self.cost(key, rule).saturating_sub(has)) else {
             return false;
         };
         if before.is_some_and(RouteRule::is_admitted) {
@@ -394,9 +413,10 @@ impl SwitchPlan {
         }
         // What lies below is bounded by the room before it is walked: a default route over a full table costs one look too many.
         let mut unguarded = Vec::new();
+        let most = room / self.cost(key, RouteRule::Guard);
         for child in env.lookup.children(key) {
             if self.rule(child).is_none() {
-                if unguarded.len() == room {
+                if unguarded.len() == most {
                     return false;
                 }
                 unguarded.push(child);
@@ -475,6 +495,7 @@ impl SwitchPlan {
                 {
                     self.demote(env, parent);
                     self.wait_evicted(env, parent);
+                    self.evicted.push(parent);
                     return;
                 }
             }
@@ -492,6 +513,7 @@ impl SwitchPlan {
             };
             self.demote(env, key);
             self.wait_evicted(env, key);
+            self.evicted.push(key);
         }
         self.try_eased(env);
     }
@@ -533,7 +555,7 @@ impl SwitchPlan {
         }
         self.changed.insert(Changed::Route(key));
         let (used, hopeless) = (self.used, self.waiting.hopeless());
-        let cost = |rule: Option<RouteRule>| rule.map_or(0, |rule| self.cost(rule));
+        let cost = |rule: Option<RouteRule>| rule.map_or(0, |rule| self.cost(key, rule));
         self.used = self.used + cost(rule) - cost(before);
         if rule.is_some_and(RouteRule::is_admitted) {
             self.admitted.insert(rank(key));

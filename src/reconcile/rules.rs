@@ -18,6 +18,9 @@
 //! takes the place of another set (or of one rule) that goes as soon as the new one is there. Strays of chain 0 go from the last
 //! priority to the first, so that none lets packets through to those behind it.
 //!
+//! What comes in untagged and what comes in tagged meets different chains (`plan::layout`): to all this they are different tables,
+//! groups and hops.
+//!
 //! So rules appear from long to short prefixes and vanish from short to long. Known capacity is kept at every moment, what is on its
 //! way included (law 4); a replacement counts twice while it is; `room` relieves a table that is full. Knows what rules are for
 //! ([`RuleKey`]) and nothing of tc.
@@ -28,13 +31,13 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use self::books::{RouteAt, TableKey, whole};
+use self::books::{RouteAt, TableKey, table_of, whole};
 use self::filters::Filters;
 use super::Failure;
 use super::remedy::{OpClass, Remedy, remedy};
 use crate::model::{
-    Block, Chain, EtherProto, Handle, InHardware, Prio, Refusal, RouteKey, RuleCounters, RulePlace,
-    Timestamp,
+    Block, Chain, EtherProto, Framing, Handle, InHardware, Prio, Refusal, RouteKey, RuleCounters,
+    RulePlace, Timestamp,
 };
 use crate::plan::{Chains, GroupKey, PlannedRule, RuleKey};
 
@@ -154,10 +157,10 @@ type Order = (u8, std::cmp::Reverse<u8>, Item);
 fn order(item: Item) -> Order {
     let (phase, len) = match item {
         Item::Rule(RuleKey::Acl(_)) => (0, 0),
-        Item::Rule(RuleKey::Hop(_)) => (1, 0),
+        Item::Rule(RuleKey::Hop(..)) => (1, 0),
         Item::Rule(RuleKey::Bucket(..)) => (2, 0),
         Item::Rule(RuleKey::Except(..)) => (3, 0),
-        Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => (4, key.prefix.len()),
+        Item::Rule(RuleKey::Route(_, key) | RuleKey::Share(key, ..)) => (4, key.prefix.len()),
         Item::Rule(RuleKey::Admit(..)) => (5, 0),
         Item::Rule(RuleKey::Entry(_)) => (6, 0),
         Item::Stray(..) => (7, 0),
@@ -191,7 +194,7 @@ pub struct RuleTable {
     missing_routes: FxHashMap<TableKey, BTreeSet<RouteAt>>,
     missing_exceptions: FxHashMap<TableKey, usize>,
     /// Of each group: wished buckets, and those of them that are not there yet.
-    buckets: FxHashMap<GroupKey, (usize, usize)>,
+    buckets: FxHashMap<(Framing, GroupKey), (usize, usize)>,
     /// In chain 0.
     strays: BTreeSet<(Prio, Handle)>,
     filters: Filters,
@@ -249,15 +252,19 @@ impl RuleTable {
             .map(|(item, entry)| (*item, entry))
     }
 
-    /// The rules of a prefix, wished or there.
-    pub fn rules_of(&self, route: RouteKey) -> impl Iterator<Item = (RuleKey, &RuleEntry)> {
-        let routes = self.routes.get(&(route.table, route.prefix.family()));
+    /// The rules of a prefix, wished or there, for packets that come in in that form.
+    pub fn rules_of(
+        &self,
+        framing: Framing,
+        route: RouteKey,
+    ) -> impl Iterator<Item = (RuleKey, &RuleEntry)> {
+        let routes = self.routes.get(&table_of(framing, route));
         routes
             .into_iter()
             .flat_map(move |routes| routes.range(whole(route.prefix, route.prefix)))
             .map(move |(&(_, bits, n), at)| {
                 let key = match bits {
-                    0 => RuleKey::Route(route),
+                    0 => RuleKey::Route(framing, route),
                     _ => RuleKey::Share(route, bits, n),
                 };
                 (key, self.states(*at))

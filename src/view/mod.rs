@@ -13,8 +13,8 @@ use std::net::IpAddr;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::{
-    IfIndex, KernelEvent, Link, MacAddr, Neighbour, NeighbourKey, NeighbourState, Prefix, TableId,
-    is_link_local6,
+    IfIndex, IfName, KernelEvent, Link, MacAddr, Neighbour, NeighbourKey, NeighbourState, Prefix,
+    RouteKey, TableId, is_link_local6,
 };
 
 /// What changed in the view.
@@ -137,6 +137,31 @@ impl KernelView {
             .and_then(|dev| self.links.get(dev))
     }
 
+    /// The name of the VRF that a link is in; `None` in the default one.
+    pub fn vrf_name(&self, dev: IfIndex) -> Option<IfName> {
+        self.vrf_of(self.table_of(dev)).map(|vrf| vrf.name.clone())
+    }
+
+    /// A table for people, with its VRF: `101 (red)`.
+    pub fn table_text(&self, table: TableId) -> String {
+        match self.vrf_of(table) {
+            Some(vrf) => format!("{table} ({})", vrf.name),
+            None => table.to_string(),
+        }
+    }
+
+    /// A route for people: `10.1.0.0/16 table 101 (red)`.
+    pub fn route_text(&self, key: RouteKey) -> String {
+        format!("{} table {}", key.prefix, self.table_text(key.table))
+    }
+
+    /// The table that packets are looked up in which come in by a link.
+    pub fn table_of(&self, dev: IfIndex) -> TableId {
+        let vrf = |dev| self.link(dev)?.vrf_table;
+        let master = self.link(dev).and_then(|link| link.master);
+        vrf(dev).or_else(|| vrf(master?)).unwrap_or(TableId::MAIN)
+    }
+
     /// The table that a VRF device looks up.
     pub fn table_of_vrf(&self, name: &str) -> Option<TableId> {
         self.link_by_name(name)?.vrf_table
@@ -146,11 +171,7 @@ impl KernelView {
     pub fn connected(&self, target: Prefix, table: TableId) -> Option<(IfIndex, Prefix)> {
         let subnets = self.addresses.iter().filter_map(|&(dev, addr, len)| {
             let subnet = Prefix::masked(addr, len).ok()?;
-            let vrf = self
-                .link(dev)?
-                .master
-                .and_then(|master| self.link(master)?.vrf_table);
-            let here = vrf.unwrap_or(TableId::MAIN) == table;
+            let here = self.table_of(dev) == table;
             (here && self.usable(dev) && subnet.covers(target)).then_some((dev, subnet))
         });
         subnets.max_by_key(|(_, subnet)| subnet.len())
@@ -226,10 +247,12 @@ impl KernelView {
     fn put_link(&mut self, link: Link, changes: &mut Vec<ViewChange>) {
         let dev = link.index;
         let usable = link.usable();
-        if let Some(table) = link.vrf_table {
-            self.vrf_tables.insert(table, dev);
-        }
+        let table = link.vrf_table;
         let old = self.links.insert(dev, link);
+        let old_table = old.as_ref().and_then(|old| old.vrf_table);
+        if old_table != table {
+            self.find_vrfs(old_table.into_iter().chain(table));
+        }
         let was_usable = old.as_ref().is_some_and(Link::usable);
         if old.is_none() || was_usable != usable {
             changes.push(ViewChange::Link {
@@ -240,11 +263,23 @@ impl KernelView {
         }
     }
 
+    /// Several devices may look up one table: the first of them gives it its name.
+    fn find_vrfs(&mut self, tables: impl IntoIterator<Item = TableId>) {
+        for table in tables {
+            let links = self.links.values();
+            let devices = links.filter(|link| link.vrf_table == Some(table));
+            match devices.map(|link| link.index).min() {
+                Some(first) => self.vrf_tables.insert(table, first),
+                None => self.vrf_tables.remove(&table),
+            };
+        }
+    }
+
     fn drop_link(&mut self, dev: IfIndex, changes: &mut Vec<ViewChange>) {
         let Some(old) = self.links.remove(&dev) else {
             return;
         };
-        self.vrf_tables.retain(|_, d| *d != dev);
+        self.find_vrfs(old.vrf_table);
         self.addresses.retain(|(d, ..)| *d != dev);
         let gone: Vec<_> = self
             .neighbours

@@ -18,8 +18,8 @@ use super::KernelView;
 use crate::config::OffloadConfig;
 use crate::model::{
     DevlinkInstance, DevlinkPort, Family, IfIndex, IfName, IngressQdisc, Link, LinkConf, MacAddr,
-    OffloadEvent, PacketFilter, PolicyRule, PortFilter, PortRole, Reason, SwitchId, TableId,
-    TcOffloadFeature,
+    OffloadEvent, PacketFilter, PolicyRule, PolicyScope, PortFilter, PortRole, Reason, SwitchId,
+    TableId, TcOffloadFeature,
 };
 
 /// `rp_filter` of strict checking.
@@ -84,13 +84,15 @@ pub struct Port {
     pub name: IfName,
     /// What it is to its switch.
     pub role: PortRole,
+    /// For a VLAN sub-interface: which frames of which port are its own.
+    pub vlan: Option<SubInterface>,
     /// The address that frames to be routed bear.
     pub mac: Option<MacAddr>,
     /// The table that its packets are looked up in: its VRF's, or `main`.
     pub table: TableId,
     /// Its MTU.
     pub mtu: u32,
-    /// Up and with carrier.
+    /// Up and with carrier; of a VLAN sub-interface, both links.
     pub usable: bool,
     /// Left out by the configuration.
     pub excluded: bool,
@@ -100,7 +102,7 @@ pub struct Port {
     pub master: Option<Box<str>>,
     /// `hw-tc-offload`; `None` where nobody can say, and for plain links, where it does not matter.
     pub tc_offload: Option<TcOffloadFeature>,
-    /// Its ingress qdisc.
+    /// Its ingress qdisc, or that of its lower link.
     pub qdisc: Option<IngressQdisc>,
     /// What the kernel does with its IPv4 packets.
     pub ipv4: Treatment,
@@ -110,6 +112,21 @@ pub struct Port {
     pub filters: Option<FilterPlace>,
     /// What the operator says is no reason to refuse.
     pub ignored: Box<[Reason]>,
+}
+
+/// What makes a port a VLAN sub-interface. Its rules hang at the port below, whose qdisc and driver it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubInterface {
+    /// That port.
+    pub lower: IfIndex,
+    /// Its name.
+    pub lower_name: IfName,
+    /// The id of its frames' 802.1Q tag.
+    pub id: u16,
+    /// Why none of these may be admitted.
+    pub ingress: Option<Reason>,
+    /// Why hardware may send none.
+    pub egress: Option<Reason>,
 }
 
 /// Where the filter rules of a port run.
@@ -143,6 +160,18 @@ impl Switch {
 }
 
 impl Port {
+    /// The port of the switch that it is, or is a part of: where its rules hang.
+    pub fn home(&self) -> IfIndex {
+        self.vlan.as_ref().map_or(self.dev, |vlan| vlan.lower)
+    }
+
+    /// The name of that.
+    pub fn ingress(&self) -> &IfName {
+        self.vlan
+            .as_ref()
+            .map_or(&self.name, |vlan| &vlan.lower_name)
+    }
+
     /// Why packets of a family may not be admitted by this port; nothing if they may, or the operator says so.
     pub fn refusals(&self, family: Family) -> Vec<Reason> {
         let treatment = match family {
@@ -170,7 +199,10 @@ impl Port {
         ];
         let holding = reasons.into_iter().filter(|(holds, _)| *holds);
         let reasons = holding.map(|(_, reason)| reason);
-        reasons
+        let of_vlan = self.vlan.as_ref().and_then(|vlan| vlan.ingress);
+        of_vlan
+            .into_iter()
+            .chain(reasons)
             .filter(|reason| !self.ignored.contains(reason))
             .collect()
     }
@@ -181,7 +213,9 @@ impl Port {
             Reason::PortExcluded
             | Reason::EswitchLegacy
             | Reason::PortWithoutMac
-            | Reason::PortEnslaved => true,
+            | Reason::PortEnslaved
+            | Reason::VlanProtocol
+            | Reason::VlanStacked => true,
             Reason::TcOffloadOff => self.filters == Some(FilterPlace::Hardware),
             _ => false,
         };
@@ -298,7 +332,7 @@ impl Ports {
     /// All switches: those with an id first, in its order, then eswitches that have none (in legacy mode).
     pub fn switches(&self, links: &KernelView, config: &OffloadConfig) -> Vec<Switch> {
         let mut by_id: BTreeMap<&SwitchId, Vec<&Link>> = BTreeMap::new();
-        for link in links.links() {
+        for link in links.links().filter(|link| can_be_port(link)) {
             if let Some(id) = &link.switch {
                 by_id.entry(id).or_default().push(link);
             }
@@ -313,7 +347,7 @@ impl Ports {
                 Switch {
                     id: Some(id.clone()),
                     instances: instances.cloned().collect(),
-                    ports: self.ports_of(links, config, members),
+                    ports: self.ports_of(links, config, &members),
                 }
             })
             .collect();
@@ -324,13 +358,13 @@ impl Ports {
             {
                 continue;
             }
-            let members = links
-                .links()
-                .filter(|link| self.handle_of(link.index) == Some(&instance.handle));
+            let members = links.links().filter(|link| {
+                can_be_port(link) && self.handle_of(link.index) == Some(&instance.handle)
+            });
             switches.push(Switch {
                 id: None,
                 instances: vec![instance.clone()],
-                ports: self.ports_of(links, config, members.collect()),
+                ports: self.ports_of(links, config, &members.collect::<Vec<_>>()),
             });
         }
         switches
@@ -339,7 +373,7 @@ impl Ports {
     /// The plain links that the configuration names, as one switch in software (the lab mode).
     pub fn plain(&self, links: &KernelView, config: &OffloadConfig) -> Switch {
         let members = links.links().filter(|link| is_plain(link));
-        let mut ports = self.ports_of(links, config, members.collect());
+        let mut ports = self.ports_of(links, config, &members.collect::<Vec<_>>());
         for port in &mut ports {
             port.tc_offload = None;
             port.legacy = false;
@@ -368,16 +402,63 @@ impl Ports {
         self.ports.get(&dev).map(|port| &*port.handle)
     }
 
-    fn ports_of(
+    fn ports_of(&self, links: &KernelView, config: &OffloadConfig, members: &[&Link]) -> Vec<Port> {
+        let lower = |link: &Link| links.link(link.vlan?.lower?);
+        let sub_interface = |link| {
+            let below = lower(link)?;
+            let port = members
+                .iter()
+                .find(|member| [Some(below), lower(below)].contains(&Some(member)))?;
+            let mut port = self.sub_interface(links, config, link, port)?;
+            if let Some(vlan) = port.vlan.as_mut().filter(|vlan| vlan.lower != below.index) {
+                vlan.ingress = Some(Reason::VlanStacked);
+                vlan.egress = Some(Reason::VlanStacked);
+            }
+            Some(port)
+        };
+        let subs = links.links().filter_map(sub_interface);
+        let ports = members.iter().map(|link| self.port(links, config, link));
+        let mut ports: Vec<_> = ports.chain(subs).collect();
+        ports.sort_unstable_by_key(|port| port.dev);
+        ports
+    }
+
+    /// A VLAN sub-interface of a port: what the driver and tc know is the port's, what the kernel's router knows is its own.
+    fn sub_interface(
         &self,
         links: &KernelView,
         config: &OffloadConfig,
-        members: Vec<&Link>,
-    ) -> Vec<Port> {
-        let ports = members.into_iter();
-        let mut ports: Vec<_> = ports.map(|link| self.port(links, config, link)).collect();
-        ports.sort_unstable_by_key(|port| port.dev);
-        ports
+        link: &Link,
+        lower: &Link,
+    ) -> Option<Port> {
+        let vlan = link.vlan?;
+        let own = self.port(links, config, link);
+        let below = self.port(links, config, lower);
+        let fault = if !vlan.is_802_1q {
+            Some(Reason::VlanProtocol)
+        } else if vlan.egress_map {
+            Some(Reason::VlanPriority)
+        } else {
+            None
+        };
+        let down = (!link.admin_up).then_some(Reason::PortDown);
+        Some(Port {
+            role: PortRole::SubInterface,
+            vlan: Some(SubInterface {
+                lower: below.dev,
+                lower_name: below.name,
+                id: vlan.id,
+                ingress: fault.or(down),
+                egress: fault,
+            }),
+            usable: own.usable && below.usable,
+            excluded: own.excluded || config.ports.excludes(&lower.name),
+            legacy: below.legacy,
+            master: own.master.or(below.master),
+            tc_offload: below.tc_offload,
+            qdisc: below.qdisc,
+            ..own
+        })
     }
 
     fn port(&self, links: &KernelView, config: &OffloadConfig, link: &Link) -> Port {
@@ -399,10 +480,18 @@ impl Ports {
             instances.any(|i| i.handle == port.handle && i.switchdev == Some(false))
         });
         let conf = self.confs.get(&dev).copied().unwrap_or_default();
+        // In a VRF `iif` means its device, too: always for IPv6, and for IPv4 in newer kernels.
+        let names: Vec<&str> = [Some(link), link.master.and_then(|dev| links.link(dev))]
+            .into_iter()
+            .flatten()
+            .map(|link| &*link.name)
+            .collect();
+        let in_vrf = table != TableId::MAIN;
         Port {
             dev,
             name: link.name.clone(),
             role: devlink.map_or(PortRole::Other, |port| port.role),
+            vlan: None,
             mac: link.mac,
             table,
             mtu: link.mtu,
@@ -415,13 +504,13 @@ impl Ports {
             ipv4: Treatment {
                 forwarding: conf.forwarding_v4,
                 strict_rp_filter: conf.rp_filter.max(self.all.rp_filter) == STRICT,
-                policy_rule: self.has_policy(Family::V4, &link.name),
+                policy_rule: self.has_policy(Family::V4, &names, in_vrf),
                 filtered: self.has_filter(Family::V4),
             },
             ipv6: Treatment {
                 forwarding: self.all.forwarding_v6,
                 strict_rp_filter: false,
-                policy_rule: self.has_policy(Family::V6, &link.name),
+                policy_rule: self.has_policy(Family::V6, &names, in_vrf),
                 filtered: self.has_filter(Family::V6),
             },
             filters: None,
@@ -434,10 +523,19 @@ impl Ports {
         filters.any(|filter| filter.families[family as usize])
     }
 
-    fn has_policy(&self, family: Family, name: &str) -> bool {
+    fn has_policy(&self, family: Family, names: &[&str], in_vrf: bool) -> bool {
         let mut rules = self.rules.iter().filter(|rule| rule.family == family);
-        rules.any(|rule| rule.iif.as_deref().is_none_or(|iif| iif == name))
+        rules.any(|rule| match &rule.scope {
+            PolicyScope::All => true,
+            PolicyScope::Link(iif) => names.contains(&&**iif),
+            PolicyScope::Vrfs => in_vrf,
+        })
     }
+}
+
+/// Whether a link is a port, and no bridge, bond, VRF or sub-interface of ports, of which the kernel may tell their switch.
+fn can_be_port(link: &Link) -> bool {
+    matches!(link.kind.as_deref(), None | Some("dsa"))
 }
 
 /// Whether a link carries frames of its own: no VRF, bridge, bond, sub-interface or tunnel, and not `lo`.

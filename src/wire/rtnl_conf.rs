@@ -8,7 +8,7 @@ use super::genl::text;
 use super::kernel_route::af;
 use super::netlink::{Attributes, Envelope, NLM_F_DUMP, as_u32, u32_at};
 use super::rtnl_route::{AF_INET, AF_INET6};
-use crate::model::{Family, IfIndex, LinkConf, OffloadEvent, PolicyRule};
+use crate::model::{Family, IfIndex, LinkConf, OffloadEvent, PolicyRule, PolicyScope, TableId};
 
 /// `RTM_NEWNETCONF`.
 pub const RTM_NEWNETCONF: u16 = 80;
@@ -77,15 +77,49 @@ pub fn encode_rule_dump(envelope: Envelope<'_>) {
     message.finish();
 }
 
-/// Reads a rule; `None` for those that every kernel has (`from all lookup` local, main or default, and l3mdev), at
-/// whatever preference, and for those of multicast routing. What is unknown in a rule makes it one that matters.
-pub fn decode_rule(payload: &[u8]) -> Option<PolicyRule> {
+/// A rule as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListedRule {
+    /// One that every kernel has, at whatever preference: `from all lookup` local, main or default.
+    Plain(Family, TableId),
+    /// `from all lookup [l3mdev-table]`, which the kernel makes for the first VRF.
+    L3mdev(Family),
+    /// One of somebody.
+    Policy(PolicyRule),
+}
+
+/// What matters of rules that are listed in their order.
+pub fn policy_rules(listed: Vec<ListedRule>) -> Vec<PolicyRule> {
+    let l3mdev_is_first = |of: Family| {
+        let main = ListedRule::Plain(of, TableId::MAIN);
+        let l3mdev = ListedRule::L3mdev(of);
+        let mut both = listed.iter().filter(|rule| [&main, &l3mdev].contains(rule));
+        both.next() == Some(&l3mdev)
+    };
+    let without = [Family::V4, Family::V6].into_iter();
+    let without = without.filter(|family| !l3mdev_is_first(*family));
+    let mut rules: Vec<_> = without
+        .map(|family| PolicyRule {
+            family,
+            preference: 0,
+            scope: PolicyScope::Vrfs,
+        })
+        .collect();
+    rules.extend(listed.into_iter().filter_map(|rule| match rule {
+        ListedRule::Policy(rule) => Some(rule),
+        ListedRule::Plain(..) | ListedRule::L3mdev(_) => None,
+    }));
+    rules
+}
+
+/// Reads a rule; `None` for those of multicast routing. What is unknown in a rule makes it one that matters.
+pub fn decode_rule(payload: &[u8]) -> Option<ListedRule> {
     let header: &[u8; FIB_RULE_HDR_LEN] = payload.first_chunk()?;
     let family = family_of(header[0])?;
     let mut rule = PolicyRule {
         family,
         preference: 0,
-        iif: None,
+        scope: PolicyScope::All,
     };
     let flags = u32_at(header, 8)?;
     let [_, dst_len, src_len, tos, table, _, _, action, ..] = *header;
@@ -99,7 +133,7 @@ pub fn decode_rule(payload: &[u8]) -> Option<PolicyRule> {
             (FRA_TABLE, value) => table = as_u32(value)?,
             (FRA_L3MDEV, value) => l3mdev = value == [1],
             (FRA_IIFNAME, value) => {
-                rule.iif = Some(text(value));
+                rule.scope = PolicyScope::Link(text(value));
                 plain = false;
             }
             // -1, which is always there, suppresses nothing.
@@ -108,8 +142,11 @@ pub fn decode_rule(payload: &[u8]) -> Option<PolicyRule> {
             _ => plain = false,
         }
     }
-    plain &= l3mdev || PLAIN_TABLES.contains(&table);
-    (!plain).then_some(rule)
+    Some(match plain {
+        true if l3mdev => ListedRule::L3mdev(family),
+        true if PLAIN_TABLES.contains(&table) => ListedRule::Plain(family, TableId(table)),
+        _ => ListedRule::Policy(rule),
+    })
 }
 
 const fn family_of(af: u8) -> Option<Family> {
@@ -169,19 +206,42 @@ mod tests {
         assert_eq!(decode_conf(&bytes(&v6("fe"))), None);
     }
 
+    const LOCAL: &str = "02000000ff0000010000000008000f00ff00000008000e00ffffffff0500150002000000";
+    const MAIN: &str =
+        "02000000fe0000010000000008000f00fe00000008000e00ffffffff050015000200000008000600fe7f0000";
+    const MAIN6: &str =
+        "0a000000fe0000010000000008000f00fe00000008000e00ffffffff050015000200000008000600fe7f0000";
+    /// `from all lookup [l3mdev-table]`
+    const L3MDEV: &str = "02000000000000010000000008000f000000000008000e00ffffffff050015000200000008000600e80300000500130001000000";
+    /// Multicast routing has rules of its own.
+    const OF_MULTICAST: &str =
+        "80000000fd0000010000000008000f00fd00000008000e00ffffffff050015000200000008000600ff7f0000";
+
+    fn matters(rules: &[&str]) -> Vec<PolicyRule> {
+        let rules = rules.iter().filter_map(|rule| decode_rule(&bytes(rule)));
+        policy_rules(rules.collect())
+    }
+
     #[test]
     fn the_kernel_s_own_rules_do_not_matter() {
-        for plain in [
-            "02000000ff0000010000000008000f00ff00000008000e00ffffffff0500150002000000",
-            "02000000fe0000010000000008000f00fe00000008000e00ffffffff050015000200000008000600fe7f0000",
-            "0a000000fe0000010000000008000f00fe00000008000e00ffffffff050015000200000008000600fe7f0000",
-            // from all lookup [l3mdev-table]
-            "02000000000000010000000008000f000000000008000e00ffffffff050015000200000008000600e80300000500130001000000",
-            // Multicast routing has rules of its own.
-            "80000000fd0000010000000008000f00fd00000008000e00ffffffff050015000200000008000600ff7f0000",
-        ] {
-            assert_eq!(decode_rule(&bytes(plain)), None, "{plain}");
-        }
+        let l3mdev6 = L3MDEV.replacen("02", "0a", 1);
+        let at_first = [LOCAL, L3MDEV, &l3mdev6, MAIN, MAIN6, OF_MULTICAST];
+        assert_eq!(matters(&at_first), []);
+        // As the kernel's documentation of VRFs wants it.
+        assert_eq!(matters(&[L3MDEV, &l3mdev6, LOCAL, MAIN, MAIN6]), []);
+    }
+
+    #[test]
+    fn it_matters_where_main_is_looked_up_before_a_vrf_s_table() {
+        let l3mdev6 = L3MDEV.replacen("02", "0a", 1);
+        let [v4, v6] = [Family::V4, Family::V6].map(|family| PolicyRule {
+            family,
+            preference: 0,
+            scope: PolicyScope::Vrfs,
+        });
+        assert_eq!(matters(&[LOCAL, MAIN, MAIN6]), [v4.clone(), v6.clone()]);
+        assert_eq!(matters(&[LOCAL, L3MDEV, MAIN, MAIN6]), [v6]);
+        assert_eq!(matters(&[LOCAL, MAIN, L3MDEV, &l3mdev6, MAIN6]), [v4]);
     }
 
     #[test]
@@ -191,23 +251,24 @@ mod tests {
                     fd7f0000080002000a000000";
         assert_eq!(
             decode_rule(&bytes(rule)),
-            Some(PolicyRule {
+            Some(ListedRule::Policy(PolicyRule {
                 family: Family::V4,
                 preference: 32765,
-                iif: Some("p0".into())
-            })
+                scope: PolicyScope::Link("p0".into())
+            }))
         );
         // `from all lookup main suppress_prefixlength 0`, and one with an attribute of tomorrow.
         let main = "02000000fe0000010000000008000f00fe00000008000e00";
         for end in ["00000000", "ffffffff080080000a000000"] {
-            assert!(decode_rule(&bytes(&format!("{main}{end}"))).is_some());
+            let rule = decode_rule(&bytes(&format!("{main}{end}")));
+            assert!(matches!(rule, Some(ListedRule::Policy(_))), "{rule:?}");
         }
     }
 
     proptest! {
         #[test]
         fn noise_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _: (Option<OffloadEvent>, Option<PolicyRule>) = (decode_conf(&bytes), decode_rule(&bytes));
+            let _: (Option<OffloadEvent>, Option<ListedRule>) = (decode_conf(&bytes), decode_rule(&bytes));
         }
     }
 }

@@ -19,7 +19,7 @@ use super::netlink::{
 use super::rtnl_nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP, address};
 use crate::model::{
     Family, IfIndex, KernelEvent, Link, MacAddr, Neighbour, NeighbourKey, NeighbourState, Protocol,
-    SwitchId, TableId,
+    SwitchId, TableId, VlanLink,
 };
 
 /// `RTM_NEWLINK`.
@@ -40,14 +40,20 @@ const IFINFOMSG_LEN: usize = 16;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_PHYS_SWITCH_ID: u16 = 36;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_PHYS_PORT_NAME: u16 = 38;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_VRF_TABLE: u16 = 1;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_EGRESS_QOS: u16 = 3;
+const IFLA_VLAN_PROTOCOL: u16 = 5;
+const ETH_P_8021Q: u16 = 0x8100;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
@@ -126,17 +132,22 @@ pub fn decode_link(payload: &[u8]) -> Option<Link> {
         master: None,
         vrf_table: None,
         kind: None,
+        vlan: None,
         switch: None,
         port_name: None,
     };
+    let (mut lower, mut lower_elsewhere) = (None, false);
     for attribute in Attributes::new(payload.get(IFINFOMSG_LEN..)?) {
         match attribute.ok()? {
+            (IFLA_LINK, value) => lower = as_u32(value).and_then(IfIndex::new),
+            (IFLA_LINK_NETNSID, _) => lower_elsewhere = true,
             (IFLA_IFNAME, value) => link.name = String::from_utf8_lossy(until_nul(value)).into(),
             (IFLA_ADDRESS, value) => link.mac = mac(value),
             (IFLA_MTU, value) => link.mtu = as_u32(value)?,
             (IFLA_MASTER, value) => link.master = as_u32(value).and_then(IfIndex::new),
             (IFLA_LINKINFO, value) => {
                 link.vrf_table = vrf_table(value);
+                link.vlan = vlan(value);
                 link.kind = info_kind(value);
             }
             (IFLA_PHYS_SWITCH_ID, value) => link.switch = Some(SwitchId(value.into())),
@@ -145,6 +156,9 @@ pub fn decode_link(payload: &[u8]) -> Option<Link> {
             }
             _ => {}
         }
+    }
+    if let Some(vlan) = &mut link.vlan {
+        vlan.lower = lower.filter(|_| !lower_elsewhere);
     }
     Some(link)
 }
@@ -305,21 +319,42 @@ fn decode_address(payload: &[u8], present: bool) -> Option<KernelEvent> {
 }
 
 fn vrf_table(linkinfo: &[u8]) -> Option<TableId> {
-    let (mut vrf, mut data) = (false, None);
+    Attributes::new(info_data(linkinfo, b"vrf")?).find_map(|attribute| match attribute {
+        Ok((IFLA_VRF_TABLE, value)) => as_u32(value).map(TableId),
+        _ => None,
+    })
+}
+
+/// Without its lower link, which is told beside. A kernel that names no protocol knows 802.1Q alone.
+fn vlan(linkinfo: &[u8]) -> Option<VlanLink> {
+    let (mut id, mut is_802_1q, mut egress_map) = (None, true, false);
+    for attribute in Attributes::new(info_data(linkinfo, b"vlan")?) {
+        match attribute.ok()? {
+            (IFLA_VLAN_ID, value) => id = u16_at(value, 0),
+            (IFLA_VLAN_PROTOCOL, value) => is_802_1q = value == ETH_P_8021Q.to_be_bytes(),
+            (IFLA_VLAN_EGRESS_QOS, value) => egress_map = !value.is_empty(),
+            _ => {}
+        }
+    }
+    Some(VlanLink {
+        lower: None,
+        id: id?,
+        is_802_1q,
+        egress_map,
+    })
+}
+
+/// `IFLA_INFO_DATA` of a link of that kind.
+fn info_data<'a>(linkinfo: &'a [u8], kind: &[u8]) -> Option<&'a [u8]> {
+    let (mut is_it, mut data) = (false, None);
     for attribute in Attributes::new(linkinfo) {
         match attribute.ok()? {
-            (IFLA_INFO_KIND, value) => vrf = until_nul(value) == b"vrf",
+            (IFLA_INFO_KIND, value) => is_it = until_nul(value) == kind,
             (IFLA_INFO_DATA, value) => data = Some(value),
             _ => {}
         }
     }
-    if !vrf {
-        return None;
-    }
-    Attributes::new(data?).find_map(|attribute| match attribute {
-        Ok((IFLA_VRF_TABLE, value)) => as_u32(value).map(TableId),
-        _ => None,
-    })
+    data.filter(|_| is_it)
 }
 
 fn info_kind(linkinfo: &[u8]) -> Option<Box<str>> {
@@ -353,7 +388,8 @@ const fn neighbour_state(nud: u16) -> NeighbourState {
 mod tests {
     use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader};
     use netlink_packet_route::link::{
-        InfoData, InfoKind, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        InfoData, InfoKind, InfoVlan, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        VlanProtocol, VlanQosMapping,
     };
     use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
     use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -401,10 +437,57 @@ mod tests {
                 master: IfIndex::new(3),
                 vrf_table: Some(TableId(1001)),
                 kind: Some("vrf".into()),
+                vlan: None,
                 switch: None,
                 port_name: None,
             }
         );
+    }
+
+    /// As Linux 6.18 tells of `ip link add link eth0 name eth0.100 type vlan id 100 egress-qos-map 2:3`.
+    #[test]
+    fn a_vlan_tells_its_tag_and_what_it_is_of() {
+        let told = |info: Vec<InfoVlan>, more: Vec<LinkAttribute>| {
+            let mut message = vrf_message();
+            message.attributes[4] = LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Vlan),
+                LinkInfo::Data(InfoData::Vlan(info)),
+            ]);
+            message.attributes.push(LinkAttribute::Link(4));
+            message.attributes.extend(more);
+            decode_link(&emitted(&message)).unwrap().vlan.unwrap()
+        };
+        let plain = VlanLink {
+            lower: IfIndex::new(4),
+            id: 100,
+            is_802_1q: true,
+            egress_map: false,
+        };
+        let info = vec![
+            InfoVlan::Id(100),
+            InfoVlan::Protocol(VlanProtocol::Ieee8021Q),
+        ];
+        assert_eq!(told(info.clone(), vec![]), plain);
+        let elsewhere = told(info, vec![LinkAttribute::LinkNetNsId(1)]);
+        assert_eq!(
+            elsewhere,
+            VlanLink {
+                lower: None,
+                ..plain
+            }
+        );
+        let info = vec![
+            InfoVlan::Id(100),
+            InfoVlan::Protocol(VlanProtocol::Ieee8021Ad),
+            InfoVlan::EgressQos(vec![VlanQosMapping::Mapping(2, 3)]),
+        ];
+        let other = VlanLink {
+            is_802_1q: false,
+            egress_map: true,
+            ..plain
+        };
+        assert_eq!(told(info, vec![]), other);
+        assert_eq!(decode_link(&emitted(&vrf_message())).unwrap().vlan, None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use frr_offload::model::{Family, MacAddr, Prefix};
+use frr_offload::model::{Family, MacAddr, Prefix, RouteKey};
 
 use super::PATIENCE;
 use super::daemon::Daemon;
@@ -12,9 +12,11 @@ use super::kernel::Kernel;
 use super::netns::ip;
 use super::packets::{Packet, Packets};
 use super::random::Random;
-use super::switch::{MTU, PORTS, TestSwitch, link_local, neighbour};
-use super::zebra::{GROUPS, Target, Zebra};
+use super::switch::{HOMES, LOWER, MTU, PORTS, TestSwitch, VRFS, link_local, neighbour};
+use super::zebra::{Target, Zebra};
 
+/// One change of so many moves a port to another VRF.
+const MOVES: usize = 4;
 const KNOBS: &str = "/sys/kernel/debug/eswitch-sim";
 
 /// Sets what the driver refuses.
@@ -22,15 +24,20 @@ pub fn knob(name: &str, value: usize) {
     fs::write(format!("{KNOBS}/{name}"), value.to_string()).unwrap();
 }
 
-/// The prefix among words of `ip`.
-fn prefix_in(words: &str) -> Option<Prefix> {
-    words.split(' ').find_map(|word| word.parse().ok())
+/// The VRF of a table.
+fn vrf_of(key: RouteKey) -> usize {
+    VRFS.iter().position(|vrf| vrf.1 == key.table).unwrap()
+}
+
+/// Zebra's word for one.
+fn name_of(key: RouteKey) -> String {
+    format!("{}:{}", VRFS[vrf_of(key)].0, key.prefix)
 }
 
 /// How many routes of ours the kernel has. What is withdrawn is nowhere pending.
 fn ours() -> usize {
     let lines = |family| {
-        ip(&format!("-o {family} route show proto redirect"))
+        ip(&format!("-o {family} route show table all proto redirect"))
             .lines()
             .count()
     };
@@ -45,14 +52,15 @@ pub struct World {
     daemon: Daemon,
     /// Never the first: it is needed to know when all has come through.
     down: Option<usize>,
-    /// The port that goes down or gets a smaller MTU next: no packets of the batch come in by it.
+    /// The port that goes down, gets a smaller MTU or is moved to another VRF next: no packets of the batch come in by it.
     next_down: usize,
     narrow: Option<usize>,
-    /// Routes that somebody else wrote, and addresses of ours inside of prefixes, as words of `ip`.
-    foreign: Vec<String>,
+    /// Routes that somebody else wrote, and addresses of ours inside of prefixes, with the words of `ip`.
+    foreign: Vec<(RouteKey, String)>,
     /// Prefixes of which none lies in another, some of them new: what changes next, and where half of the packets go.
-    touched: Vec<Prefix>,
+    touched: Vec<RouteKey>,
     changes: u8,
+    steps: usize,
 }
 
 impl World {
@@ -72,6 +80,7 @@ impl World {
             foreign: Vec::new(),
             touched: Vec::new(),
             changes: 0,
+            steps: 0,
         };
         world.announce(routes);
         // What is started from here on stays there too; the daemon is not.
@@ -87,19 +96,34 @@ impl World {
     /// So many random routes, of which some replace others.
     pub fn announce(&mut self, count: usize) {
         for _ in 0..count {
-            let prefix = self.zebra.random_prefix(&mut self.random);
-            let target = self.zebra.random_target(&mut self.random, prefix.family());
-            self.zebra.announce(prefix, target);
+            let key = self.random_key();
+            self.announce_one(key);
         }
         self.zebra.flush();
+    }
+
+    fn random_key(&mut self) -> RouteKey {
+        RouteKey {
+            table: self.random.pick(&VRFS).1,
+            prefix: self.zebra.random_prefix(&mut self.random),
+        }
+    }
+
+    fn announce_one(&mut self, key: RouteKey) -> Target {
+        let family = key.prefix.family();
+        let target = self
+            .zebra
+            .random_target(&mut self.random, vrf_of(key), family);
+        self.zebra.announce(key, target);
+        target
     }
 
     /// Half of the routes go, as many come.
     pub fn another_table(&mut self) {
         let old: Vec<_> = self.zebra.routes.keys().copied().collect();
-        for prefix in old {
+        for key in old {
             if self.random.percent(50) {
-                self.zebra.withdraw(prefix);
+                self.zebra.withdraw(key);
                 self.announce(1);
             }
         }
@@ -108,18 +132,27 @@ impl World {
     /// Random packets that suit the table and what changes next, by ports that are up and stay so.
     pub fn packets(&mut self, count: usize) -> Vec<Packet> {
         self.touch();
-        let mut prefixes: Vec<_> = self.zebra.routes.keys().copied().collect();
-        let often = prefixes.len() / self.touched.len();
-        prefixes.extend(self.touched.iter().flat_map(|&prefix| vec![prefix; often]));
+        let often = self.zebra.routes.len() / self.touched.len();
+        let touched = self.touched.iter().flat_map(|&key| vec![key; often]);
+        let mut prefixes: [Vec<Prefix>; VRFS.len()] = Default::default();
+        for key in self.zebra.routes.keys().copied().chain(touched) {
+            prefixes[vrf_of(key)].push(key.prefix);
+        }
         let ports = PORTS.len();
         self.next_down = self.down.unwrap_or(1 + self.random.below(ports - 1));
-        let kept = |port: &usize| *port != self.next_down && Some(*port) != self.narrow;
+        let apart = [Some(self.next_down), self.narrow];
+        let kept = |port: &usize| {
+            [*port, LOWER[*port]]
+                .iter()
+                .all(|port| !apart.contains(&Some(*port)))
+        };
         let ingress: Vec<_> = (0..ports).filter(kept).collect();
         let mut packets = Packets {
             random: &mut self.random,
             prefixes: &prefixes,
             ingress: &ingress,
             macs: self.switch.macs,
+            vrfs: self.switch.vrfs,
         };
         packets.make(count)
     }
@@ -128,15 +161,17 @@ impl World {
         self.touched.clear();
         let present: Vec<_> = self.zebra.routes.keys().copied().collect();
         for _ in 0..=self.random.below(6) {
-            let prefix = if self.random.percent(40) {
-                self.zebra.random_prefix(&mut self.random)
+            let key = if self.random.percent(40) {
+                self.random_key()
             } else {
                 self.random.pick(&present)
             };
-            let overlaps =
-                |other: &Prefix| other.contains(prefix.addr()) || prefix.contains(other.addr());
+            // Not in another table either, which may be looked up after this one.
+            let overlaps = |other: &RouteKey| {
+                other.prefix.contains(key.prefix.addr()) || key.prefix.contains(other.prefix.addr())
+            };
             if !self.touched.iter().any(overlaps) {
-                self.touched.push(prefix);
+                self.touched.push(key);
             }
         }
     }
@@ -211,7 +246,9 @@ impl World {
         // Half of the time the driver takes long, and packets meet what is between.
         let delay = self.random.pick(&[0, 0, 1_000, 4_000]);
         knob("insert_delay_us", delay);
+        self.steps += 1;
         let said = match self.random.below(24) {
+            _ if self.steps.is_multiple_of(MOVES) => self.change_vrf(),
             0..7 => self.change_routes(),
             7..10 => self.change_group(),
             10..13 => self.change_neighbour(port),
@@ -229,17 +266,16 @@ impl World {
 
     fn change_routes(&mut self) -> String {
         let mut said = String::from("routes");
-        for prefix in self.touched.clone() {
-            if self.zebra.routes.contains_key(&prefix) && self.random.percent(50) {
-                self.zebra.withdraw(prefix);
-                said += &format!(" -{prefix}");
+        for key in self.touched.clone() {
+            let name = name_of(key);
+            if self.zebra.routes.contains_key(&key) && self.random.percent(50) {
+                self.zebra.withdraw(key);
+                said += &format!(" -{name}");
                 continue;
             }
-            let target = self.zebra.random_target(&mut self.random, prefix.family());
-            self.zebra.announce(prefix, target);
-            match target {
-                Target::Hops(id) => said += &format!(" {prefix}>{}", id.0),
-                Target::Refused(kind) => said += &format!(" {prefix}>{}", kind.name()),
+            match self.announce_one(key) {
+                Target::Hops(id) => said += &format!(" {name}>{}", id.0),
+                Target::Refused(kind) => said += &format!(" {name}>{}", kind.name()),
             }
         }
         said
@@ -250,14 +286,16 @@ impl World {
         let of_routes = self
             .touched
             .iter()
-            .filter_map(|prefix| self.zebra.group_of(prefix));
-        let group = of_routes.chain([self.random.below(2 * GROUPS)]).next();
+            .filter_map(|key| self.zebra.group_of(key));
+        let random = self.zebra.random_group(&mut self.random);
+        let group = of_routes.chain([random]).next();
         self.zebra.change_group(group.unwrap(), &mut self.random)
     }
 
-    /// The driver refuses some of what these routes need, not for want of room.
+    /// The driver refuses some of what these routes need, not for want of room. If it is always the same rule, each try waits twice
+    /// as long as the one before.
     fn refuse(&mut self) -> String {
-        let count = 1 + self.random.below(8);
+        let count = 1 + self.random.below(5);
         knob("fail_errno", 12);
         knob("fail_count", count);
         format!("{count} refusals, {}", self.change_routes())
@@ -270,7 +308,7 @@ impl World {
     }
 
     fn change_neighbour(&mut self, port: usize) -> String {
-        let port = if Some(port) == self.down { 0 } else { port };
+        let port = self.up_or_first(port);
         self.changes += 1;
         let mac = MacAddr([2, 0, 0, 2, port as u8, self.changes]);
         let number = self.random.below(3);
@@ -284,10 +322,31 @@ impl World {
         format!("{addr} at {} is {mac}", PORTS[port].0)
     }
 
+    /// A port leaves its VRF, or comes back to it; one that was down comes up before.
+    fn change_vrf(&mut self) -> String {
+        if self.down.is_some() {
+            self.change_link();
+        }
+        let (port, home) = (self.next_down, HOMES[self.next_down]);
+        let to = if self.switch.vrfs[port] == home {
+            (home + 1 + self.random.below(VRFS.len() - 1)) % VRFS.len()
+        } else {
+            home
+        };
+        self.switch.enslave(port, to);
+        TestSwitch::and_uppers(port).for_each(TestSwitch::neighbours);
+        format!("{} is in {}", PORTS[port].0, VRFS[to].0)
+    }
+
+    fn up_or_first(&self, port: usize) -> usize {
+        let down = [port, LOWER[port]].map(Some).contains(&self.down);
+        if down { 0 } else { port }
+    }
+
     fn change_link(&mut self) -> String {
         if let Some(port) = self.down.take() {
             ip(&format!("link set {} up", PORTS[port].0));
-            TestSwitch::neighbours(port);
+            TestSwitch::and_uppers(port).for_each(TestSwitch::neighbours);
             return format!("{} is up", PORTS[port].0);
         }
         let port = self.next_down;
@@ -297,66 +356,77 @@ impl World {
     }
 
     /// A small prefix around the destination of a packet, inside of what packets were made for.
-    fn around(&mut self, packets: &[Packet]) -> Prefix {
-        let inside = |addr| {
-            self.touched
-                .iter()
-                .any(|prefix| prefix.len() > 0 && prefix.contains(addr))
+    fn around(&mut self, packets: &[Packet]) -> RouteKey {
+        let inside = |packet: &Packet| {
+            let mut touched = self.touched.iter();
+            let key = touched
+                .find(|key| key.prefix.len() > 0 && key.prefix.contains(packet.dst))
+                .filter(|key| key.table == self.switch.table_of(packet.ingress))?;
+            Some((key.table, packet.dst))
         };
-        let mut there = packets
+        let first = self.touched[0];
+        let (table, addr) = packets
             .iter()
-            .map(|packet| packet.dst)
-            .filter(|&addr| inside(addr));
-        let addr = there.next().unwrap_or_else(|| self.touched[0].addr());
-        Prefix::masked(addr, Family::of(addr).max_len() - 4).unwrap()
+            .find_map(inside)
+            .unwrap_or((first.table, first.prefix.addr()));
+        let prefix = Prefix::masked(addr, Family::of(addr).max_len() - 4).unwrap();
+        RouteKey { table, prefix }
     }
 
     fn change_foreign(&mut self, packets: &[Packet]) -> String {
         self.put_or_take("route", |world| {
-            let prefix = world.around(packets);
-            match world.random.below(3) {
-                0 => format!("{prefix} dev other"),
-                1 => format!("unreachable {prefix}"),
+            let key = world.around(packets);
+            let RouteKey { table, prefix } = key;
+            let words = match world.random.below(3) {
+                0 => format!("{prefix} dev {} table {table}", VRFS[vrf_of(key)].2),
+                1 => format!("unreachable {prefix} table {table}"),
+                // Of the default VRF, which is not to be looked up by others for that.
                 _ => {
                     let via = neighbour(prefix.family(), 0, 0);
-                    format!("{prefix} via {via} dev {}", PORTS[0].0)
+                    format!("{prefix} via {via} dev {} onlink table {table}", PORTS[0].0)
                 }
-            }
+            };
+            (key, words)
         })
     }
 
     fn change_address(&mut self, packets: &[Packet]) -> String {
         self.put_or_take("addr", |world| {
-            let prefix = world.around(packets);
-            format!("{}/{} dev other", prefix.addr(), prefix.family().max_len())
+            let key = world.around(packets);
+            let (addr, len) = (key.prefix.addr(), key.prefix.family().max_len());
+            (key, format!("{addr}/{len} dev {}", VRFS[vrf_of(key)].2))
         })
     }
 
     /// One of these comes, or the oldest goes.
-    fn put_or_take(&mut self, object: &str, new: impl FnOnce(&mut Self) -> String) -> String {
+    fn put_or_take(
+        &mut self,
+        object: &str,
+        new: impl FnOnce(&mut Self) -> (RouteKey, String),
+    ) -> String {
         let old = self
             .foreign
             .iter()
-            .position(|words| words.starts_with(object));
+            .position(|(_, words)| words.starts_with(object));
         if let Some(at) = old.filter(|_| self.random.percent(50)) {
-            let words = self.foreign.remove(at);
+            let (_, words) = self.foreign.remove(at);
             let command = words.replacen(object, &format!("{object} del"), 1);
             ip(&command);
             return command;
         }
-        let words = new(self);
+        let (key, words) = new(self);
         let command = format!("{object} replace {words}");
         ip(&command);
         let words = format!("{object} {words}");
         // It may have taken the place of another.
-        let same = |old: &String| old.starts_with(object) && prefix_in(old) == prefix_in(&words);
-        self.foreign.retain(|old| !same(old));
-        self.foreign.push(words);
+        self.foreign
+            .retain(|(of, old)| *of != key || !old.starts_with(object));
+        self.foreign.push((key, words));
         command
     }
 
     fn change_mac(&mut self, port: usize) -> String {
-        let port = if Some(port) == self.down { 0 } else { port };
+        let port = self.up_or_first(port);
         self.changes += 1;
         let mac = MacAddr([2, 0, 0, 3, port as u8, self.changes]);
         ip(&format!("link set {} address {mac}", PORTS[port].0));
@@ -372,7 +442,10 @@ impl World {
             None => (self.next_down, 1400),
         };
         self.narrow = (mtu != MTU).then_some(port);
-        ip(&format!("link set {} mtu {mtu}", PORTS[port].0));
+        // VLAN sub-interfaces become narrow with their port, but not wide.
+        for port in TestSwitch::and_uppers(port) {
+            ip(&format!("link set {} mtu {mtu}", PORTS[port].0));
+        }
         format!("{} mtu {mtu}", PORTS[port].0)
     }
 }

@@ -56,8 +56,9 @@ impl Oracle {
                 let way = Way::of(*port, frame);
                 if !matches!(answer, Answer::Ways(ways) if ways.contains(&way)) {
                     let (src, dst) = (packet.src, packet.dst);
+                    let at = PORTS[packet.ingress].0;
                     return Some(format!(
-                        "{src} -> {dst}: the kernel took {way:?}, and says {answer:?}"
+                        "{src} -> {dst} at {at}: the kernel took {way:?}, and says {answer:?}"
                     ));
                 }
             }

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use frr_offload::kernel::batch::{Batch, BatchSocket};
-use frr_offload::model::{Errno, MacAddr, PathHops, Prefix};
+use frr_offload::model::{Errno, MacAddr, PathHops, Prefix, TableId};
 use frr_offload::wire::netlink::{MessageBuilder, NLM_F_REQUEST};
 use frr_offload::wire::rtnl_route::{
     AF_INET, AF_INET6, Dialect, RTA_DST, RTA_SRC, RTM_NEWROUTE, RouteView,
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::netns::ip_json;
 use super::packets::Packet;
-use super::switch::{PORTS, TestSwitch};
+use super::switch::{PORTS, TestSwitch, VRFS};
 
 const RTM_GETROUTE: u16 = 26;
 const RTA_IIF: u16 = 3;
@@ -53,8 +53,8 @@ pub enum Answer {
 
 /// A neighbour of a port; none is the destination itself.
 type Hop = (usize, Option<IpAddr>);
-/// Prefix and metric, the most specific first.
-type Table = Vec<(Prefix, u64, Vec<Hop>)>;
+/// Table, prefix and metric, the most specific first.
+type Routes = Vec<(TableId, Prefix, u64, Vec<Hop>)>;
 
 pub struct Kernel(BatchSocket);
 
@@ -65,7 +65,7 @@ impl Kernel {
 
     pub fn routes(&mut self, packets: &[Packet], switch: &TestSwitch) -> Vec<Answer> {
         let neighbours = TestSwitch::known_neighbours();
-        let table = listed();
+        let routes = listed();
         let ways = |hops: &[Hop], packet: &Packet| {
             let ways = hops.iter().filter_map(|&(port, via)| {
                 let dst = *neighbours.get(&(port, via.unwrap_or(packet.dst)))?;
@@ -75,9 +75,13 @@ impl Kernel {
             Answer::Ways(ways.collect())
         };
         let longest = |packet: &Packet| {
-            let mut routes = table.iter();
-            let found = routes.find(|(prefix, ..)| prefix.contains(packet.dst))?;
-            Some(ways(&found.2, packet))
+            let of = |table| {
+                let mut here = routes.iter().filter(move |route| route.0 == table);
+                here.find(|route| route.1.contains(packet.dst))
+            };
+            // What is not in a VRF's table is looked up in the main one.
+            let found = of(switch.table_of(packet.ingress)).or_else(|| of(TableId::MAIN))?;
+            Some(ways(&found.3, packet))
         };
         let answer = |view: &RouteView<'_>, packet: &Packet| {
             let hops = members(*view, switch)?;
@@ -153,9 +157,9 @@ fn members(mut view: RouteView<'_>, switch: &TestSwitch) -> Option<Vec<Hop>> {
     )
 }
 
-/// The kernel's IPv6 routes.
-fn listed() -> Table {
-    let list = ip_json("-6 route show table main");
+/// The kernel's IPv6 routes, but those of the table `local`.
+fn listed() -> Routes {
+    let list = ip_json("-6 route show table all");
     let hop = |hop: &Value| {
         let port = PORTS.iter().position(|(name, _)| hop["dev"] == *name)?;
         Some((
@@ -163,23 +167,36 @@ fn listed() -> Table {
             hop["gateway"].as_str().and_then(|via| via.parse().ok()),
         ))
     };
-    let mut table: Table = Vec::new();
+    let mut routes: Routes = Vec::new();
     for route in list.as_array().unwrap() {
+        let table = match route["table"].as_str() {
+            None => TableId::MAIN,
+            Some("local") => continue,
+            // By number, or by the name that iproute2 finds for it.
+            Some(named) => {
+                let is =
+                    |vrf: &&(&str, TableId, &str)| vrf.0 == named || vrf.1.to_string() == named;
+                let vrf = VRFS.iter().find(is);
+                vrf.unwrap_or_else(|| panic!("table {named:?}: {route}")).1
+            }
+        };
         let dst = match route["dst"].as_str().unwrap() {
             "default" => "::/0",
             dst => dst,
         };
         let host = || dst.parse().map(Prefix::host).unwrap();
-        let hops = match route["nexthops"].as_array() {
-            Some(hops) => hops.iter().filter_map(hop).collect(),
-            None => hop(route).into_iter().collect(),
+        let hops = match (route["type"].as_str(), route["nexthops"].as_array()) {
+            (None | Some("unicast"), Some(hops)) => hops.iter().filter_map(hop).collect(),
+            (None | Some("unicast"), None) => hop(route).into_iter().collect(),
+            (Some(_), _) => Vec::new(),
         };
-        table.push((
+        routes.push((
+            table,
             dst.parse().unwrap_or_else(|_| host()),
             route["metric"].as_u64().unwrap(),
             hops,
         ));
     }
-    table.sort_by_key(|(prefix, metric, _)| (u8::MAX - prefix.len(), *metric));
-    table
+    routes.sort_by_key(|(_, prefix, metric, _)| (u8::MAX - prefix.len(), *metric));
+    routes
 }

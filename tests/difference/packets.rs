@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use frr_offload::model::{Family, MacAddr, Prefix};
 
 use super::random::Random;
-use super::switch::{MTU, PORTS, neighbour, own};
+use super::switch::{MTU, PORTS, VLANS, VRFS, neighbour, own};
 
 const MARK: [u8; 8] = *b"differs?";
 const UDP: u8 = 17;
@@ -31,11 +31,13 @@ pub struct Packet {
 /// Makes them.
 pub struct Packets<'a> {
     pub random: &'a mut Random,
-    /// The prefixes of the table, of both families.
-    pub prefixes: &'a [Prefix],
+    /// The prefixes of each VRF's table, of both families.
+    pub prefixes: &'a [Vec<Prefix>; VRFS.len()],
     /// The ports that packets come in by, and what the MACs of all are.
     pub ingress: &'a [usize],
     pub macs: [MacAddr; PORTS.len()],
+    /// The VRFs of all ports.
+    pub vrfs: [usize; PORTS.len()],
 }
 
 impl Packets<'_> {
@@ -46,13 +48,15 @@ impl Packets<'_> {
 
     fn one(&mut self, number: u32) -> Packet {
         let ingress = self.random.pick(self.ingress);
-        let dst = self.destination();
+        let dst = self.destination(ingress);
         let src = self.source(Family::of(dst));
         let mut frame = Vec::new();
         frame.extend(self.destination_mac(ingress).0);
         frame.extend([2, 0, 0, 9, 9, ingress as u8]);
-        if self.random.percent(2) {
-            frame.extend([0x81, 0, 0, self.random.pick(&[0, 7])]);
+        if VLANS[ingress] != 0 {
+            frame.extend([0x81, 0, 0, VLANS[ingress]]);
+        } else if self.random.percent(2) {
+            frame.extend([0x81, 0, 0, self.random.pick(&[0, 5])]);
         }
         let size = match self.random.below(20) {
             0 | 1 => self.random.below(MTU - 100),
@@ -82,12 +86,22 @@ impl Packets<'_> {
         }
     }
 
-    fn destination(&mut self) -> IpAddr {
+    /// Mostly of the VRF that it comes in by.
+    fn destination(&mut self, ingress: usize) -> IpAddr {
         let family = self.random.pick(&[Family::V4, Family::V6]);
         let port = self.random.below(PORTS.len());
+        let (vrf, port) = if self.random.percent(90) {
+            let vrf = self.vrfs[ingress];
+            let there: Vec<_> = (0..PORTS.len())
+                .filter(|&port| self.vrfs[port] == vrf)
+                .collect();
+            (vrf, self.random.pick(&there))
+        } else {
+            (self.random.below(VRFS.len()), port)
+        };
         match self.random.below(100) {
-            0..68 => {
-                let prefix = self.random.pick(self.prefixes);
+            0..68 if !self.prefixes[vrf].is_empty() => {
+                let prefix = self.random.pick(&self.prefixes[vrf]);
                 self.near(prefix)
             }
             68..80 => neighbour(family, port, self.random.below(3)),

@@ -7,16 +7,19 @@
 //! | no | no | hardware dropped it |
 //! | yes | perhaps | handed to the kernel, which forwarded it or not |
 //!
+//! Ports and their VLAN sub-interfaces are in the default VRF or in one of two others, and may be moved while the test runs.
+//!
 //! With `bypass` every frame is handed over: the kernel's own treatment of the same packets, while the rules stay.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use frr_offload::model::{Family, IfIndex, MacAddr};
+use frr_offload::model::{Family, IfIndex, MacAddr, TableId};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -29,13 +32,30 @@ use nix::unistd::Pid;
 use super::netns::{DEADLINE, Peer, ip, ip_json};
 use super::packets::{Packet, number_of};
 
-/// The representors, and their far ends.
-pub const PORTS: [(&str, &str); 5] = [
+/// The representors, and their far ends; then VLAN sub-interfaces on both.
+pub const PORTS: [(&str, &str); 11] = [
     ("pf0vf0", "vf0_0"),
     ("pf0vf1", "vf0_1"),
+    ("p0", "wire0"),
     ("pf0vf2", "vf0_2"),
     ("pf0vf3", "vf0_3"),
-    ("p0", "wire0"),
+    ("pf0vf4", "vf0_4"),
+    ("pf0vf5", "vf0_5"),
+    ("v1x7", "w1x7"),
+    ("v1x9", "w1x9"),
+    ("v2x7", "w2x7"),
+    ("v3x7", "w3x7"),
+];
+/// What each sits on: itself, or the port of a VLAN sub-interface; and the VLAN, 0 for none.
+pub const LOWER: [usize; PORTS.len()] = [0, 1, 2, 3, 4, 5, 6, 1, 1, 2, 3];
+pub const VLANS: [u8; PORTS.len()] = [0, 0, 0, 0, 0, 0, 0, 7, 9, 7, 7];
+/// The VRF that each is in at first, as a place in [`VRFS`].
+pub const HOMES: [usize; PORTS.len()] = [0, 0, 0, 1, 1, 2, 2, 0, 0, 2, 1];
+/// The default VRF and two more, their tables, and a link in each that is no port.
+pub const VRFS: [(&str, TableId, &str); 3] = [
+    ("main", TableId::MAIN, "other"),
+    ("red", TableId(101), "other1"),
+    ("blue", TableId(102), "other2"),
 ];
 pub const MTU: usize = 1500;
 
@@ -97,6 +117,8 @@ pub struct TestSwitch {
     indices: [u32; PORTS.len()],
     /// What each port's own is.
     pub macs: [MacAddr; PORTS.len()],
+    /// The VRF that each is in.
+    pub vrfs: [usize; PORTS.len()],
     here: OwnedFd,
     there: OwnedFd,
     /// The far ends, to send on and by their ifindex over there.
@@ -130,10 +152,39 @@ impl TestSwitch {
             let (key, value) = sysctl.split_once('=').unwrap();
             fs::write(format!("/proc/sys/net/{key}"), value).unwrap();
         }
+        let load = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/eswitch-sim/load");
+        let loaded = Command::new(load).args(["pfs=1", "vfs=6"]).status();
+        assert!(loaded.unwrap().success(), "{load}");
+        for (name, table, other) in VRFS {
+            ip(&format!("link add {other} type dummy"));
+            if table != TableId::MAIN {
+                ip(&format!("link add {name} type vrf table {table}"));
+                ip(&format!("link set {name} up"));
+                ip(&format!("link set {other} master {name}"));
+            }
+            ip(&format!("link set {other} up"));
+        }
+        // As the kernel's documentation wants it; packets of the other VRF that find no route there are looked up in the main table.
+        for family in ["-4", "-6"] {
+            ip(&format!(
+                "{family} route add unreachable default metric 4278198272 vrf red"
+            ));
+        }
         let peer = Peer::new();
         let mut macs = [MacAddr([0; 6]); PORTS.len()];
         for (port, (name, far)) in PORTS.into_iter().enumerate() {
-            macs[port] = MacAddr([2, 0, 0, 0, 0, port as u8]);
+            let (lower, vlan) = (LOWER[port], VLANS[port]);
+            let on = |name: &str, on: &str| {
+                format!("link add link {on} name {name} type vlan id {vlan}")
+            };
+            if lower != port {
+                ip(&on(name, PORTS[lower].0));
+                peer.ip(&on(far, PORTS[lower].1));
+            }
+            macs[port] = MacAddr([2, 0, 0, 0, 0, lower as u8]);
+            if HOMES[port] != 0 {
+                ip(&format!("link set {name} master {}", VRFS[HOMES[port]].0));
+            }
             for key in ["ipv4/conf/NAME/rp_filter=0", "ipv6/conf/NAME/accept_dad=0"] {
                 let (key, value) = key.split_once('=').unwrap();
                 fs::write(
@@ -142,7 +193,9 @@ impl TestSwitch {
                 )
                 .unwrap();
             }
-            ip(&format!("link set {far} netns {}", peer.tid));
+            if lower == port {
+                ip(&format!("link set {far} netns {}", peer.tid));
+            }
             peer.run(move || {
                 let key = format!("/proc/thread-self/../../sys/net/ipv6/conf/{far}/disable_ipv6");
                 // Where it can't be set, what the far end says of itself is not taken for a packet of ours.
@@ -157,8 +210,6 @@ impl TestSwitch {
             ip(&format!("addr add {}/64 dev {name}", own(Family::V6, port)));
         }
         ip("addr add 10.0.0.1/32 dev lo");
-        ip("link add other type dummy");
-        ip("link set other up");
         let to = peer.run(|| {
             let found: Vec<_> = getifaddrs().unwrap().collect();
             let link = |name: &str| {
@@ -174,6 +225,7 @@ impl TestSwitch {
             indices: PORTS.map(|(name, _)| nix::net::if_::if_nametoindex(name).unwrap()),
             _peer: peer,
             macs,
+            vrfs: HOMES,
             to,
             batches: 0,
         };
@@ -186,6 +238,26 @@ impl TestSwitch {
         let mut one = CpuSet::new();
         one.set(0).unwrap();
         sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+    }
+
+    /// Moves a port. Its neighbours are forgotten, if it is up.
+    pub fn enslave(&mut self, port: usize, vrf: usize) {
+        let name = PORTS[port].0;
+        match vrf {
+            0 => ip(&format!("link set {name} nomaster")),
+            vrf => ip(&format!("link set {name} master {}", VRFS[vrf].0)),
+        };
+        self.vrfs[port] = vrf;
+    }
+
+    /// The table that packets are looked up in which come in by a port.
+    pub fn table_of(&self, port: usize) -> TableId {
+        VRFS[self.vrfs[port]].1
+    }
+
+    /// A port and its VLAN sub-interfaces, or one of these.
+    pub fn and_uppers(port: usize) -> impl Iterator<Item = usize> {
+        (0..PORTS.len()).filter(move |&upper| upper == port || LOWER[upper] == port)
     }
 
     pub fn ifindex(&self, port: usize) -> IfIndex {
@@ -262,7 +334,7 @@ impl TestSwitch {
         let sent = sendto(
             self.there.as_raw_fd(),
             frame,
-            &self.to[port],
+            &self.to[LOWER[port]],
             MsgFlags::empty(),
         );
         assert_eq!(sent, Ok(frame.len()), "at {}", PORTS[port].1);
@@ -297,7 +369,13 @@ impl TestSwitch {
         read(&self.there, |at, frame| {
             let port = self.to.iter().position(|to| to.ifindex() == at as usize);
             if let (Some(port), Some(seen)) = (port, known(seen, frame)) {
-                seen.out.push((port, frame.to_vec()));
+                // A tagged one is seen twice, without its tag: at the far end, then at the sub-interface of its VLAN.
+                let upper = LOWER[port] != port;
+                let last = seen.out.last_mut();
+                match last.filter(|last| upper && last.0 == LOWER[port]) {
+                    Some(last) => last.0 = port,
+                    None => seen.out.push((port, frame.to_vec())),
+                }
             }
         });
     }

@@ -1,4 +1,4 @@
-//! A random table, and zebra who streams it: prefixes inside of prefixes, single hops, groups, refusals, both families, next
+//! Random tables, one a VRF, and zebra who streams them: prefixes inside of prefixes, single hops, groups, refusals, both families, next
 //! hops of an IPv4 route that are IPv6 link-locals.
 
 use std::collections::BTreeMap;
@@ -12,14 +12,14 @@ use frr_offload::model::{
 use frr_offload::wire::fpm_zebra::ZebraEncoder;
 
 use super::random::Random;
-use super::switch::{PORTS, link_local, neighbour};
+use super::switch::{HOMES, PORTS, VRFS, link_local, neighbour};
 
 const BGP: Protocol = Protocol(186);
-/// Where zebra writes in the set-up `takeover`.
+/// Where zebra writes the default VRF in the set-up `takeover`.
 const TABLE: TableId = TableId(5000);
 const PID: u32 = 0x8f0f_0001;
-/// Of each family.
-pub const GROUPS: usize = 8;
+/// Of each VRF and family.
+const GROUPS: usize = 4;
 const V4_LENGTHS: [u8; 16] = [
     8, 12, 16, 18, 20, 21, 22, 23, 24, 24, 24, 25, 28, 30, 32, 32,
 ];
@@ -35,6 +35,7 @@ pub enum Target {
 /// A next hop or a group of them.
 #[derive(Debug)]
 struct Group {
+    vrf: usize,
     family: Family,
     id: SourceNhId,
     /// Single hops.
@@ -48,12 +49,32 @@ pub struct Zebra {
     buffer: Vec<u8>,
     /// Frames sent so far.
     pub frames: u64,
-    pub routes: BTreeMap<Prefix, Target>,
+    pub routes: BTreeMap<RouteKey, Target>,
     singles: Vec<(SourceNhId, IpAddr, IfIndex)>,
-    /// Which of them serve each family: link-local ones both.
-    hops: [Vec<SourceNhId>; 2],
+    /// Which of them serve each VRF (that their port is in at first) and family: link-local ones both.
+    hops: [[Vec<SourceNhId>; 2]; VRFS.len()],
     groups: Vec<Group>,
     bases: Vec<IpAddr>,
+}
+
+/// This VRF, or now and then another, from which a next hop leaks.
+fn leaked(vrf: usize, random: &mut Random) -> usize {
+    if random.percent(4) {
+        random.below(VRFS.len())
+    } else {
+        vrf
+    }
+}
+
+/// With the table as zebra has it.
+fn raw(key: RouteKey) -> RouteKey {
+    match key.table {
+        TableId::MAIN => RouteKey {
+            table: TABLE,
+            ..key
+        },
+        _ => key,
+    }
 }
 
 fn dial() -> Option<TcpStream> {
@@ -76,7 +97,7 @@ impl Zebra {
         });
         let bases = bases.collect();
         let mut singles = Vec::new();
-        let mut hops = [Vec::new(), Vec::new()];
+        let mut hops: [[Vec<SourceNhId>; 2]; VRFS.len()] = Default::default();
         for port in 0..PORTS.len() {
             for (via, families) in [
                 (link_local(port, 0), &[0, 1][..]),
@@ -87,18 +108,23 @@ impl Zebra {
                 let id = SourceNhId(100 + singles.len() as u32);
                 singles.push((id, via, ifindex(port)));
                 for &family in families {
-                    hops[family].push(id);
+                    hops[HOMES[port]][family].push(id);
                 }
             }
         }
-        let groups = (0..2 * GROUPS).map(|at| {
+        let groups = (0..VRFS.len() * 2 * GROUPS).map(|at| {
+            let (vrf, family) = (at % VRFS.len(), at / VRFS.len() % 2);
             let mut members: Vec<_> = (0..2 + random.below(3))
-                .map(|_| random.pick(&hops[at % 2]))
+                .map(|_| {
+                    let of = leaked(vrf, random);
+                    random.pick(&hops[of][family])
+                })
                 .collect();
             members.sort_unstable_by_key(|hop| hop.0);
             members.dedup();
             Group {
-                family: [Family::V4, Family::V6][at % 2],
+                vrf,
+                family: [Family::V4, Family::V6][family],
                 id: SourceNhId(500 + at as u32),
                 members,
                 lost: None,
@@ -145,8 +171,8 @@ impl Zebra {
         for at in 0..self.groups.len() {
             self.send_group(at);
         }
-        for (prefix, target) in self.routes.clone() {
-            self.announce(prefix, target);
+        for (key, target) in self.routes.clone() {
+            self.announce(key, target);
         }
     }
 
@@ -181,35 +207,30 @@ impl Zebra {
         }
     }
 
-    pub fn announce(&mut self, prefix: Prefix, target: Target) {
-        self.routes.insert(prefix, target);
-        let key = RouteKey {
-            table: TABLE,
-            prefix,
-        };
+    pub fn announce(&mut self, key: RouteKey, target: Target) {
+        self.routes.insert(key, target);
+        let key = raw(key);
         match target {
             Target::Hops(id) => self.encoder().announce(key, BGP, id),
             Target::Refused(kind) => self.encoder().refuse(key, BGP, kind),
         }
     }
 
-    pub fn withdraw(&mut self, prefix: Prefix) {
-        self.routes.remove(&prefix);
-        self.encoder().withdraw(
-            RouteKey {
-                table: TABLE,
-                prefix,
-            },
-            BGP,
-        );
+    pub fn withdraw(&mut self, key: RouteKey) {
+        self.routes.remove(&key);
+        self.encoder().withdraw(raw(key), BGP);
     }
 
     /// The number of a route's group.
-    pub fn group_of(&self, prefix: &Prefix) -> Option<usize> {
-        let target = self.routes.get(prefix)?;
+    pub fn group_of(&self, key: &RouteKey) -> Option<usize> {
+        let target = self.routes.get(key)?;
         self.groups
             .iter()
             .position(|group| *target == Target::Hops(group.id))
+    }
+
+    pub fn random_group(&self, random: &mut Random) -> usize {
+        random.below(self.groups.len())
     }
 
     /// A group loses a member, or has it again. Says what.
@@ -227,18 +248,20 @@ impl Zebra {
         }
     }
 
-    pub fn random_target(&self, random: &mut Random, family: Family) -> Target {
+    /// For a route of that VRF.
+    pub fn random_target(&self, random: &mut Random, vrf: usize, family: Family) -> Target {
+        let vrf = leaked(vrf, random);
         let of_family: Vec<_> = self
             .groups
             .iter()
-            .filter(|group| group.family == family)
+            .filter(|group| (group.vrf, group.family) == (vrf, family))
             .map(|group| group.id)
             .collect();
         match random.below(20) {
             0 | 1 => Target::Refused(RouteKind::Blackhole),
             2 => Target::Refused(random.pick(&[RouteKind::Unreachable, RouteKind::Prohibit])),
             3..10 => Target::Hops(random.pick(&of_family)),
-            _ => Target::Hops(random.pick(&self.hops[usize::from(family == Family::V6)])),
+            _ => Target::Hops(random.pick(&self.hops[vrf][usize::from(family == Family::V6)])),
         }
     }
 

@@ -62,6 +62,7 @@ pub fn link(index: u32, up: bool) -> Link {
         master: None,
         vrf_table: None,
         kind: None,
+        vlan: None,
         switch: None,
         port_name: None,
     }

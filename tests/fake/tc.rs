@@ -39,6 +39,8 @@ pub enum Fate {
         src: MacAddr,
         dst: MacAddr,
         ttl: u8,
+        /// The id of the tag that it bears then.
+        tag: Option<u16>,
     },
 }
 
@@ -166,6 +168,7 @@ impl FakeTc {
                     .map_or(rule, |(_, rule)| rule);
             }
             let mut rewritten = None;
+            let mut tag = packet.tag;
             let mut next = None;
             for action in &rule.actions {
                 match *action {
@@ -179,15 +182,24 @@ impl FakeTc {
                     RuleAction::CsumIpv4 => {}
                     RuleAction::Redirect(dev) => {
                         let (src, dst, ttl) = rewritten.expect("a routed packet is rewritten");
-                        return Fate::Send { dev, src, dst, ttl };
+                        return Fate::Send {
+                            dev,
+                            src,
+                            dst,
+                            ttl,
+                            tag,
+                        };
+                    }
+                    RuleAction::PopVlan => {
+                        tag.take().expect("a tag that is taken off is there");
+                    }
+                    RuleAction::PushVlan(id) => {
+                        assert_eq!(tag.replace(id), None, "a second tag");
                     }
                     RuleAction::Goto(to) => next = Some(to),
                     RuleAction::Drop => return Fate::Drop,
                     RuleAction::Trap => return Fate::Slow,
-                    RuleAction::Pass
-                    | RuleAction::PopVlan
-                    | RuleAction::PushVlan(_)
-                    | RuleAction::ModifyVlan(_) => {
+                    RuleAction::Pass | RuleAction::ModifyVlan(_) => {
                         panic!("{action:?} in a rule of hardware")
                     }
                 }

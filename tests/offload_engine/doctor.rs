@@ -396,6 +396,7 @@ fn a_makeshift_route_that_zebra_took_from_the_kernel_is_a_loop() {
     assert_eq!(world.engine.host_question().prefixes, [prefix]);
     let looked_up = |via: &str, protocol| {
         let found = KernelMatch {
+            table: TableId::MAIN,
             prefix,
             protocol: Protocol(protocol),
             metric: 5,
@@ -766,7 +767,7 @@ fn what_ports_lack_is_told_in_one_finding_each() {
     let rule = PolicyRule {
         family: Family::V4,
         preference: 100,
-        iif: None,
+        scope: PolicyScope::All,
     };
     world.offload(vec![OffloadEvent::PolicyRules(vec![rule])]);
     has(

@@ -54,6 +54,8 @@ pub fn lists() -> impl Strategy<Value = Vec<ScopedAcl>> {
         "drop 10.1.0.0/16 22-24",
         "trap udp",
         "drop udp p1",
+        "drop udp p0.5",
+        "permit 23 p1.5",
         "permit udp 10.0.0.0/24 p0",
         "drop tag",
         "permit tag 23",
@@ -76,6 +78,8 @@ pub fn lists() -> impl Strategy<Value = Vec<ScopedAcl>> {
 fn routed(how: How, acl: &[&str]) -> Run {
     let mut run = Run::new(how, None);
     run.step(&Step::Acl(list(acl)));
+    run.step(&Step::SubTable(0, Some(0)));
+    run.step(&Step::SubTable(1, Some(1)));
     for (prefix, n) in [("0.0.0.0/0", 1), ("10.0.0.0/16", 2), ("10.1.0.0/24", 3)] {
         run.step(&Step::Route(
             main(prefix),

@@ -106,7 +106,7 @@ fn without_a_gap(run: &mut Run, busy: fn(&FlowerRule) -> bool) {
         run.work(1);
         let routed = |packet: &Packet| packet.dst >> 24 == 10 && packet.ttl > 1;
         for (port, packet) in run.packets().filter(|(_, packet)| routed(packet)) {
-            if port == 0 {
+            if port == 0 && run.world.table_of(port, packet).is_some() {
                 let fate = run.tc.fate(Block::Port(dev(0)), "p0", packet, false);
                 assert!(matches!(fate, Fate::Send { .. }), "{packet:x?}: {fate:?}");
             }
@@ -185,6 +185,8 @@ fn a_block_has_prefixes_of_the_families_that_its_ports_forward() {
         ports.push(PlannedPort {
             dev: dev(1),
             name: "p1".into(),
+            home: dev(1),
+            vlan: None,
             mac: port_mac(1),
             table: TableId::MAIN,
             block: Block::Port(dev(1)),
@@ -194,4 +196,66 @@ fn a_block_has_prefixes_of_the_families_that_its_ports_forward() {
         switch.set_ports(env, ports);
     });
     run.quiet();
+}
+
+fn is_tagged_to(rule: &FlowerRule, addr: u32, mask: u32) -> bool {
+    rule.protocol == EtherProto::Vlan && rule.matches.dst == Some(Masked::v4(addr, mask))
+}
+
+/// A sub-interface comes: what it brings in meets no prefix before the guards and exceptions of its own form stand.
+#[test]
+fn what_comes_in_tagged_waits_for_guards_and_exceptions_of_its_own() {
+    let mut run = one_port(How::Chained, &[("10.0.0.0/8", Target::Hop(hop(1)))]);
+    let slow = Wish::Slow(Reason::NextHopUnresolved);
+    run.step(&Step::Route(main("10.1.0.0/16"), slow));
+    run.step(&Step::Local("10.0.1.0/24".parse().unwrap(), true));
+    run.quiet();
+    let sends = |run: &Run, tagged: bool| {
+        let fate = |(_, packet)| run.tc.fate(Block::Port(dev(0)), "p0", packet, false);
+        let packets = run.packets().filter(|(port, _)| *port == 0);
+        let packets = packets.filter(|(_, packet)| (packet.tag == Some(VLAN)) == tagged);
+        packets
+            .map(fate)
+            .any(|fate| matches!(fate, Fate::Send { .. }))
+    };
+    let busy: [fn(&FlowerRule) -> bool; 3] = [
+        |rule| is_tagged_to(rule, 0x0a01_0000, 0xffff_0000),
+        |rule| is_tagged_to(rule, 0x0a00_0100, 0xffff_ff00),
+        |rule| rule.actions.contains(&RuleAction::PopVlan),
+    ];
+    for busy in busy {
+        run.tc.busy = Some(busy);
+        run.step(&Step::SubTable(0, Some(0)));
+        run.work(1000);
+        assert!(!sends(&run, true) && sends(&run, false));
+        run.tc.busy = None;
+        run.quiet();
+        assert!(sends(&run, true) && sends(&run, false));
+        run.step(&Step::SubTable(0, None));
+        run.quiet();
+        assert!(!sends(&run, true) && sends(&run, false));
+    }
+}
+
+/// A full table, in which everything has to stand twice all of a sudden.
+#[test]
+fn a_sub_interface_that_comes_fits_into_a_full_table() {
+    let mut run = Run::new(How::Shared, Some(80));
+    for n in 0..40 {
+        let key = main(&format!("10.0.{n}.0/24"));
+        run.step(&Step::Route(
+            key,
+            Wish::Forward(Target::Group(group(n % 3))),
+        ));
+    }
+    run.quiet();
+    let admitted = |run: &Run| run.switch.plan().rules().count();
+    let before = admitted(&run);
+    run.step(&Step::SubTable(1, Some(0)));
+    run.quiet();
+    assert!((1..before / 2).contains(&admitted(&run)));
+    run.step(&Step::SubTable(1, None));
+    run.quiet();
+    assert_eq!(admitted(&run), before);
+    assert_eq!(run.tc.refusals, 0, "a known capacity was exceeded");
 }

@@ -36,6 +36,8 @@ declare -A HOST_AS=([h0]=65010 [h1]=65011 [h2]=65012 [up]=65020)
 # The last byte of their MACs, and what numbers their subnets in switch_lan.
 declare -A NUMBER=([h0]=0 [h1]=1 [h2]=2 [h3]=3 [other]=4 [up]=9)
 HOSTS=()
+# The VRF that the router's port of a host is in, if it is not the default one: set before switch_steady.
+declare -A VRF=()
 
 # ---- the topology ----------------------------------------------------------------------------------
 
@@ -104,7 +106,7 @@ switch_gateway() {
     done
 }
 
-# bgp_conf ROUTER AS PORT...: unnumbered sessions over these ports; announces what it has on lo.
+# bgp_conf ROUTER AS PORT...: unnumbered sessions over these ports; announces what it has on lo. In VRF $IN_VRF, if it is set.
 bgp_conf() {
     local router=$1 as=$2 port
     shift 2
@@ -113,7 +115,7 @@ frr defaults datacenter
 hostname $router
 service integrated-vtysh-config
 fpm address 127.0.0.1 port 2620
-router bgp $as
+router bgp $as${IN_VRF:+ vrf $IN_VRF}
  bgp router-id ${ADDRESS4[$router]}
  bgp bestpath as-path multipath-relax
  no bgp ebgp-requires-policy
@@ -145,14 +147,19 @@ CONF
 # daemon costs a second or two in the VM. mgmtd is needed: without it zebra 10.3 tries a hundred times a second, for
 # ever, to tell it of the first interface that changes (docs/evidence.md).
 switch_frr() {
-    local name ports=() arguments=()
+    local name vrf ports=() arguments=()
     printf '%s\n' bgpd=yes staticd=no 'mgmtd_options="-A 127.0.0.1"' 'zebra_options="-A 127.0.0.1 -s 90000000"' 'bgpd_options="-A 127.0.0.1"' >"$LAB/daemons.host"
     for name in "${HOSTS[@]}"; do
-        ports+=("${PORT[$name]}")
+        [[ -n ${VRF[$name]:-} ]] || ports+=("${PORT[$name]}")
         bgp_conf "$name" "${HOST_AS[$name]}" "${FAR[$name]}" | sed '/^fpm /d' >"$LAB/$name.conf"
         arguments+=("$name" "$LAB/daemons.host" "$LAB/$name.conf")
     done
     bgp_conf sw 65000 "${ports[@]}" >"$LAB/sw.conf"
+    for vrf in $(printf '%s\n' "${VRF[@]}" | sort -u); do
+        ports=()
+        for name in "${HOSTS[@]}"; do [[ ${VRF[$name]:-} != "$vrf" ]] || ports+=("${PORT[$name]}"); done
+        IN_VRF=$vrf bgp_conf sw 65000 "${ports[@]}" | sed '1,/^fpm /d' >>"$LAB/sw.conf"
+    done
     frr_start_all sw "$FRR_CONF/daemons.takeover" "$LAB/sw.conf" "${arguments[@]}"
 }
 
@@ -172,14 +179,14 @@ switch_steady() {
     wait_until 20 'the kernel has all routes' all_installed sw
 }
 
-# Everybody has the networks of all others: the router by us, the hosts by themselves. One look at
+# Everybody has the networks of all others in its VRF: the router by us, the hosts by themselves. One look at
 # each table, as text: this is asked again and again.
 switch_converged() {
     local name other table
     for name in sw "${HOSTS[@]}"; do
-        table=$(ipr "$name" route && ipr "$name" -6 route) || return 1
+        table=$(ipr "$name" route show table all && ipr "$name" -6 route show table all) || return 1
         for other in "${HOSTS[@]}"; do
-            [[ $other != "$name" ]] || continue
+            [[ $other != "$name" && ($name == sw || ${VRF[$other]:-} == "${VRF[$name]:-}") ]] || continue
             [[ $table == *"${NETWORK4[$other]} "* && $table == *"${NETWORK6[$other]} "* ]] || { echo "$name lacks $other"; return 1; }
         done
     done

@@ -69,6 +69,7 @@ veth0        0     1    0x2a  stray      -  stray      no           0           
 5e7f01  route  failed         1      0
 5e7f01  hop    installed      1      1
 4 rules, 2 in hardware
+switch 5e7f01: 118 of 120 rules in use, 7 prefixes wait for room
 ",
     );
 }
@@ -78,9 +79,10 @@ fn ports_say_what_they_admit_and_why_not_more() {
     let rows: Vec<Row> = samples::ports().iter().map(port_row).collect();
     same(
         &table(ports(), &rows),
-        r"PORT   ROLE    SWITCH  DRIVER     MODE          TABLE  MAC                 MTU  LINK  ADMITS      BLOCK  TC OFFLOAD  NOTE                                                                                   VERDICT
-p1     uplink  5e7f01  mlx5_core  switchdev  10 (red)  02:00:00:00:00:01  9000  up    ipv4, ipv6      7  on          -                                                                                      everything the chained layout needs
-veth0  other   -       -          -               254  -                  1500  down  -               -  -           port-without-mac, not-forwarding, forward-filter (nftables chain inet filter forward)  software only
+        r"PORT    ROLE            SWITCH  DRIVER     MODE          TABLE  MAC                 MTU  LINK  ADMITS      BLOCK  TC OFFLOAD  NOTE                                                                                   VERDICT
+p1      uplink          5e7f01  mlx5_core  switchdev  10 (red)  02:00:00:00:00:01  9000  up    ipv4, ipv6      7  on          -                                                                                      everything the chained layout needs
+veth0   other           -       -          -               254  -                  1500  down  -               -  -           port-without-mac, not-forwarding, forward-filter (nftables chain inet filter forward)  software only
+p1.100  vlan 100 of p1  5e7f01  mlx5_core  switchdev  10 (red)  02:00:00:00:00:01  9000  up    -               7  on          vlan-priority                                                                          everything the chained layout needs
 ",
     );
 }
@@ -166,9 +168,9 @@ fn neighbours_say_what_stands_for_them_in_the_kernel() {
     let rows: Vec<Row> = samples::neighbours().iter().map(neighbour_row).collect();
     same(
         &table(neighbours(), &rows),
-        r"ADDRESS              DEV  MAC                          STATE  KERNEL VIA   OWNER  GROUPS  NOTE
-fe80::a0:1ff:fe02:3  p0   02:a0:01:02:00:03 (learned)  stale  169.254.0.1  ours        2
-fe80::9              p0   -                            -      -            -           1  nexthop-unresolved
+        r"ADDRESS              DEV       MAC                          STATE  KERNEL VIA   OWNER  GROUPS  NOTE
+fe80::a0:1ff:fe02:3  p0        02:a0:01:02:00:03 (learned)  stale  169.254.0.1  ours        2
+fe80::9              p0 (red)  -                            -      -            -           1  nexthop-unresolved
 ",
     );
 }
@@ -249,7 +251,7 @@ fn explain_walks_the_stages_and_ends_with_the_verdict() {
   kernel   nhid 3087007745, 169.254.0.1 on p0                        installed
   offload  nothing is offloaded                                      off
   verdict  forwarded by the kernel                                   software
-198.51.100.1 table 10
+198.51.100.1 table 10 (red)
   reason   the next hop's interface is down or has no carrier  link-down
   verdict  no route of ours is in place for it                 no-route
 ",

@@ -25,7 +25,8 @@ impl Engine {
         let mut findings = self.legacy();
         let mut reasons: BTreeMap<Reason, Vec<&PortReport>> = BTreeMap::new();
         for port in ports {
-            for reason in &port.reasons {
+            let told = |reason: &Reason| is_told_below(port, *reason, ports);
+            for reason in port.reasons.iter().filter(|reason| !told(reason)) {
                 reasons.entry(*reason).or_default().push(port);
             }
         }
@@ -315,6 +316,19 @@ impl Engine {
         }
         findings
     }
+}
+
+/// What a VLAN sub-interface has from its port is mended there.
+fn is_told_below(port: &PortReport, reason: Reason, ports: &[PortReport]) -> bool {
+    let has_it = |lower: &str| {
+        let mut ports = ports.iter();
+        ports.any(|port| *port.name == *lower && port.reasons.contains(&reason))
+    };
+    let from_below = matches!(
+        reason,
+        Reason::IngressTaken | Reason::TcOffloadOff | Reason::PortEnslaved | Reason::EswitchLegacy
+    );
+    from_below && port.vlan.as_ref().is_some_and(|(lower, _)| has_it(lower))
 }
 
 /// Routes out of a port stay in software where packets may come in that are too large for it.

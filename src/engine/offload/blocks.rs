@@ -11,7 +11,8 @@
 //! A port whose driver refuses the block is bound in software without a word, and from then on the block refuses every rule that
 //! must be in hardware, for all ports (seen on Linux 6.12). So ports join one at a time, and while one does ([`Sharing::is_busy`])
 //! nothing else may be written. Two that can't, before two that can, speak for the driver: the others are not tried. The flat layout
-//! has no admission that would tell ports apart, so nothing is shared there.
+//! has no admission that would tell ports apart, so nothing is shared there. A VLAN sub-interface has no qdisc of its own: its rules hang
+//! with those of its port ([`Port::home`]), which joins for it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
@@ -104,7 +105,7 @@ impl Sharing {
     pub(in crate::engine) fn block_of(&self, port: &Port) -> Option<Block> {
         let qdisc = port.qdisc.filter(|qdisc| qdisc.clsact)?;
         match qdisc.block {
-            None => Some(Block::Port(port.dev)),
+            None => Some(Block::Port(port.home())),
             Some(number) if self.home == Some(number) => Some(Block::Shared(number)),
             Some(_) => None,
         }
@@ -112,14 +113,14 @@ impl Sharing {
 
     /// The same, once it is known that its driver takes part.
     pub(in crate::engine) fn ready_block_of(&self, port: &Port) -> Option<Block> {
-        let joined = !self.dissolved && self.proven.contains(&port.dev);
+        let joined = !self.dissolved && self.proven.contains(&port.home());
         self.block_of(port)
-            .filter(|block| *block == Block::Port(port.dev) || joined)
+            .filter(|block| *block == Block::Port(port.home()) || joined)
     }
 
     /// What is read back for a port.
     pub(super) fn listed_block_of(&self, port: &Port) -> Block {
-        self.block_of(port).unwrap_or(Block::Port(port.dev))
+        self.block_of(port).unwrap_or(Block::Port(port.home()))
     }
 
     /// The families that a port may admit packets of.
@@ -188,7 +189,7 @@ impl Sharing {
     /// Whether a port without a qdisc waits to join; else it gets a plain one.
     pub(super) fn takes(&self, port: &Port) -> bool {
         let can = self.home.is_some() && !self.dissolved && self.refusal().is_none();
-        can && port.filters != Some(FilterPlace::Software) && !self.apart.contains_key(&port.dev)
+        can && port.filters != Some(FilterPlace::Software) && !self.apart.contains_key(&port.home())
     }
 
     /// Whether a port is joining: what is written meanwhile may be refused for its sake.
@@ -298,22 +299,28 @@ impl Sharing {
     fn first_step<'a>(&self, ports: &'a [Port]) -> Option<First<'a>> {
         if self.dissolved {
             let left = ports.iter().find(|port| self.is_home(port));
-            return left.map(|port| First::Leave(port.dev));
+            return left.map(|port| First::Leave(port.home()));
         }
         // Rules in software need a block of their own.
         let in_software = |port: &&Port| port.filters == Some(FilterPlace::Software);
         if let Some(left) = ports.iter().filter(in_software).find(|p| self.is_home(p)) {
-            return Some(First::Leave(left.dev));
+            return Some(First::Leave(left.home()));
         }
         let on_trial = |port: &&Port| self.is_unproven(port);
         let joins =
             |port: &&Port| port.qdisc.is_none() && self.takes(port) && self.needs_driver(port);
         let tried = ports.iter().find(on_trial).map(First::Try);
-        tried.or_else(|| ports.iter().find(joins).map(|port| First::Join(port.dev)))
+        tried.or_else(|| {
+            ports
+                .iter()
+                .find(joins)
+                .map(|port| First::Join(port.home()))
+        })
     }
 
     fn is_unproven(&self, port: &Port) -> bool {
-        let known = self.proven.contains(&port.dev) || self.apart.contains_key(&port.dev);
+        let dev = port.home();
+        let known = self.proven.contains(&dev) || self.apart.contains_key(&dev);
         self.is_home(port) && !known
     }
 
@@ -329,7 +336,7 @@ impl Sharing {
         let rule = FlowerRule {
             protocol,
             matches: RuleMatch {
-                indev: Some(port.name.clone()),
+                indev: Some(port.ingress().clone()),
                 dst_mac: Some(NO_SUCH),
                 ..RuleMatch::default()
             },
@@ -338,7 +345,8 @@ impl Sharing {
             cookie: probe_mark(),
         };
         let unproven = ports.iter().filter(|port| self.is_unproven(port));
-        self.on_trial = unproven.map(|port| port.dev).collect();
+        let unproven: BTreeSet<IfIndex> = unproven.map(Port::home).collect();
+        self.on_trial = unproven.into_iter().collect();
         self.steps.extend([
             RuleOpKind::Delete { place, protocol },
             RuleOpKind::Put {

@@ -12,10 +12,10 @@ use crate::config::OffloadMode;
 use crate::engine::Engine;
 use crate::engine::report::Severity;
 use crate::engine::switch::Refused;
-use crate::model::{AclPlace, Block};
+use crate::model::{AclPlace, Block, IfIndex};
 use crate::plan::{AclKey, AclScope, ScopedAcl};
 use crate::reconcile::Remedy;
-use crate::view::ports::{FilterPlace, Switch as SwitchPorts};
+use crate::view::ports::{FilterPlace, Port, Switch as SwitchPorts};
 
 impl Engine {
     /// Gives every switch the filter rules.
@@ -80,8 +80,17 @@ impl Engine {
             for port in &mut switch.ports {
                 let concerned = placed
                     .iter()
-                    .filter(|(acl, _)| acl.concerns(&port.name, port.table));
+                    .filter(|(acl, _)| acl.concerns(&port.name, port.ingress(), port.table));
                 port.filters = concerned.filter_map(|(_, place)| *place).max();
+            }
+            // Rules in software and in hardware don't mix in a block, which VLAN sub-interfaces share with their port.
+            let software = Some(FilterPlace::Software);
+            let homes = switch.ports.iter().filter(|p| p.filters == software);
+            let homes: BTreeSet<IfIndex> = homes.map(Port::home).collect();
+            for port in &mut switch.ports {
+                if homes.contains(&port.home()) {
+                    port.filters = software;
+                }
             }
         }
     }

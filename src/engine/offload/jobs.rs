@@ -138,6 +138,17 @@ impl Engine {
             let (used, Some(capacity)) = one.rules.plan().usage() else {
                 continue;
             };
+            let evicted = one.rules.take_evicted();
+            if let Some(first) = evicted.first() {
+                let text = format!(
+                    "switch {}: there is room for {capacity} rules; left hardware: {}, and {} more",
+                    ports::switch_name(key),
+                    self.view.route_text(*first),
+                    evicted.len() - 1
+                );
+                self.notables
+                    .push(self.now, Severity::Warn, "table-full", text);
+            }
             let marks = FULL.into_iter();
             let reached = marks.filter(|mark| used * 100 >= capacity * mark).max();
             let reached = reached.unwrap_or(0);

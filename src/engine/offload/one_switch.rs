@@ -8,10 +8,10 @@ use super::Sharing;
 use super::wishes::{Facts, GroupWish};
 use crate::engine::probe::{Ask, Probe, Verdict};
 use crate::engine::switch::Switch;
-use crate::model::{Block, IfIndex};
+use crate::model::{Block, IfIndex, IfName, TableId};
 use crate::plan::{Env, GroupKey, PlannedPort};
 use crate::reconcile::{OpClass, Remedy, remedy};
-use crate::view::ports::Switch as SwitchPorts;
+use crate::view::ports::{Port, Switch as SwitchPorts};
 
 const ENODEV: i32 = 19;
 
@@ -40,7 +40,7 @@ impl OneSwitch {
         let ports = self.ports.ports.iter();
         ports
             .filter(|port| self.sharing.needs_driver(port))
-            .filter_map(|port| Some((self.sharing.ready_block_of(port)?, port.dev)))
+            .filter_map(|port| Some((self.sharing.ready_block_of(port)?, port.home())))
             .find(|(block, _)| self.listed.contains(block))
     }
 
@@ -83,6 +83,14 @@ impl OneSwitch {
     /// Whether the driver is known to take rules that it does not carry out.
     pub(super) fn lies(&self) -> bool {
         matches!(&self.verdict, Some(Verdict::Unfit(abilities)) if abilities.lies)
+    }
+
+    /// Ports that look up another table than before.
+    pub(super) fn moved_to(&self, ports: &SwitchPorts) -> Vec<(IfName, TableId)> {
+        let before = |dev| self.ports.ports.iter().find(|port| port.dev == dev);
+        let moved = |port: &&Port| before(port.dev).is_some_and(|old| old.table != port.table);
+        let moved = ports.ports.iter().filter(moved);
+        moved.map(|port| (port.name.clone(), port.table)).collect()
     }
 
     /// The families that the driver can route.

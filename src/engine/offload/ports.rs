@@ -21,7 +21,9 @@ use crate::model::{
     Block, IfIndex, InHardware, Prio, Reason, Refusal, RouteKey, RuleOp, RuleOpKind, Runs,
     SwitchId, TableId,
 };
-use crate::plan::{ACL_SLOTS, Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, Wish};
+use crate::plan::{
+    ACL_SLOTS, Env, Layout, LayoutConfig, Limits, Lookup, PlannedPort, PlannedVlan, Wish,
+};
 use crate::view::ports::{FilterPlace, Port, Ports, Switch as SwitchPorts};
 
 impl Engine {
@@ -59,6 +61,11 @@ impl Engine {
                 one.rules.forget_block(block);
             }
             if one.ports != ports {
+                for (port, table) in one.moved_to(&ports) {
+                    let text = format!("{port} looks up table {} now", self.view.table_text(table));
+                    self.notables
+                        .push(self.now, Severity::Info, "port-moved", text);
+                }
                 if one.was_cut_off(&ports) {
                     one.verdict = None;
                     one.rules.stop();
@@ -108,10 +115,13 @@ impl Engine {
         }
         for one in offload.switches.values_mut() {
             let (ports, sharing) = (&one.ports.ports, &one.sharing);
-            let taken = one.rules.take_admission(|block, name, family| {
+            let taken = one.rules.take_admission(|block, matches, family| {
+                let indev = matches.indev.as_ref();
+                let vlan = matches.vlan.and_then(|vlan| vlan.id);
                 let mut ports = ports.iter().filter(|port| {
                     sharing.listed_block_of(port) == block
-                        && name.is_none_or(|name| name == &*port.name)
+                        && indev.is_none_or(|name| name == port.ingress())
+                        && port.vlan.as_ref().map(|of| of.id) == vlan
                 });
                 ports.all(|port| sharing.admits(port)[family as usize])
             });
@@ -163,9 +173,11 @@ impl Engine {
     ) -> BTreeMap<SwitchKey, SwitchPorts> {
         let config = &self.config.offload;
         if mode == OffloadMode::SkipHw {
-            let mut ports = [offload.ports.plain(&self.view, config)];
-            self.place_filters(offload, &mut ports);
-            let [ports] = ports;
+            let switches = vec![offload.ports.plain(&self.view, config)];
+            let mut marked = self.marked(offload, switches);
+            let Some(ports) = marked.pop() else {
+                unreachable!("as many as before")
+            };
             return BTreeMap::from([(SwitchKey::Lab, ports)]);
         }
         let named = |switch: &SwitchPorts, id: &SwitchId| {
@@ -174,8 +186,8 @@ impl Engine {
             };
             config.switches.is_empty() || config.switches.iter().any(|name| is(name))
         };
-        let mut switches = offload.ports.switches(&self.view, config);
-        self.place_filters(offload, &mut switches);
+        let switches = offload.ports.switches(&self.view, config);
+        let switches = self.marked(offload, switches);
         let with_id = switches
             .into_iter()
             .filter_map(|switch| Some((switch.id.clone()?, switch)));
@@ -183,6 +195,22 @@ impl Engine {
             .filter(|(id, switch)| named(switch, id))
             .map(|(id, switch)| (SwitchKey::Id(id), switch))
             .collect()
+    }
+
+    /// Says of each port what filter rules, drivers and layouts keep out.
+    pub(in crate::engine) fn marked(
+        &self,
+        offload: &Offload,
+        mut switches: Vec<SwitchPorts>,
+    ) -> Vec<SwitchPorts> {
+        self.place_filters(offload, &mut switches);
+        for switch in &mut switches {
+            let key = switch.id.clone().map_or(SwitchKey::Lab, SwitchKey::Id);
+            if let Some(one) = offload.switches.get(&key) {
+                mark_tagged(one, &mut switch.ports);
+            }
+        }
+        switches
     }
 
     /// A glob of `offload.ports` that matches nothing is a slip of the pen, once there are ports.
@@ -222,6 +250,8 @@ impl Engine {
             families: [true, true],
             low_bits: true,
             any_ipv6: true,
+            tagged_in: true,
+            tagged_out: true,
             ..Abilities::default()
         };
         OneSwitch {
@@ -248,6 +278,11 @@ impl Engine {
                 let planned = PlannedPort {
                     dev: port.dev,
                     name: port.name.clone(),
+                    home: port.home(),
+                    vlan: port.vlan.as_ref().map(|vlan| PlannedVlan {
+                        lower: vlan.lower_name.clone(),
+                        id: vlan.id,
+                    }),
                     mac: port.mac?,
                     table: port.table,
                     block: block.filter(|block| one.listed.contains(block))?,
@@ -398,20 +433,27 @@ impl Engine {
         for one in offload.switches.values() {
             let shares = !matches!(one.verdict, Some(Verdict::Unfit(_)));
             for port in &one.ports.ports {
-                let dev = port.dev;
+                // A VLAN sub-interface needs them at its lower port, which may need them, too.
+                let dev = port.home();
+                let wanted = |wish: &RuleOpKind| jobs.iter().any(|(_, kind)| kind == wish);
+                let feature = RuleOpKind::SwitchOnFeature { dev };
+                let qdisc = RuleOpKind::AddQdisc { dev, block: None };
+                let (feature_wanted, qdisc_wanted) = (wanted(&feature), wanted(&qdisc));
                 let needs_driver = one.sharing.needs_driver(port);
                 let off = port
                     .tc_offload
                     .is_some_and(|feature| !feature.on && feature.changeable);
-                if needs_driver && off && !offload.asked_features.contains(&dev) {
-                    jobs.push((Job::Feature(dev), RuleOpKind::SwitchOnFeature { dev }));
+                let asked = feature_wanted || offload.asked_features.contains(&dev);
+                if needs_driver && off && !asked {
+                    jobs.push((Job::Feature(dev), feature));
                 }
                 match port.qdisc {
                     None if shares && one.sharing.takes(port) => {}
                     None if (needs_driver || one.sharing.filters(port))
+                        && !qdisc_wanted
                         && !offload.asked_qdiscs.contains(&dev) =>
                     {
-                        jobs.push((Job::Qdisc(dev), RuleOpKind::AddQdisc { dev, block: None }));
+                        jobs.push((Job::Qdisc(dev), qdisc));
                     }
                     None => {}
                     Some(_) => {
@@ -528,6 +570,20 @@ fn set_driver_limits(rules: &mut Switch, limits: Limits) {
         wish: &wish,
     };
     rules.set_limits(&env, limits);
+}
+
+/// What comes in or goes out with a tag, and can't.
+fn mark_tagged(one: &OneSwitch, ports: &mut [Port]) {
+    let Some(Verdict::Fit(abilities)) = &one.verdict else {
+        return;
+    };
+    let unfit = |can: bool| (!can).then_some(Reason::VlanUnfit);
+    let flat = (one.rules.layout() == Layout::Flat).then_some(Reason::VlanFlat);
+    for vlan in ports.iter_mut().filter_map(|port| port.vlan.as_mut()) {
+        let (ingress, egress) = (unfit(abilities.tagged_in), unfit(abilities.tagged_out));
+        vlan.ingress = vlan.ingress.or(ingress).or(flat);
+        vlan.egress = vlan.egress.or(egress);
+    }
 }
 
 pub(super) fn switch_name(key: &SwitchKey) -> String {

@@ -98,7 +98,9 @@ impl Engine {
                     one.rules.set_hop(hop, rule);
                 }
                 let before = one.groups.insert(group, wish.clone());
-                moved |= before.as_ref().map(|b| b.target) != Some(wish.target);
+                moved |= before.is_none_or(|before| {
+                    (before.target, &before.tables) != (wish.target, &wish.tables)
+                });
                 if wish.target == Ok(Target::Group(group)) {
                     one.with(&facts, |rules, env| {
                         rules.set_group(env, group, &wish.members);
@@ -164,17 +166,28 @@ impl Engine {
         touched.sort_unstable();
         touched.dedup();
         touched.retain(|key| offload.tables.contains(&key.table));
-        for key in &touched {
-            // The local table's prefixes are exceptions; those of a VRF's own table are looked up there too.
+        // The local table's prefixes are exceptions; those of a VRF's own table are looked up there too.
+        let routed = |offload: &Offload, key: &RouteKey| {
             let foreign = offload.world.mirror.best(key.table, key.prefix).is_some();
-            let present =
-                foreign || self.slots.find(*key).is_some() || offload.world.hosts.contains_key(key);
-            offload.world.lookup.set(*key, present);
+            foreign || self.slots.find(*key).is_some()
+        };
+        for key in &touched {
+            let present = routed(offload, key);
+            // What neighbours are depends on the subnets, which are known only then.
+            if present || !offload.world.hosts.contains_key(key) {
+                offload.world.lookup.set(*key, present);
+            }
         }
         let near = offload.world.hosts_right_below(&touched);
         touched.extend(near);
         touched.sort_unstable();
         touched.dedup();
+        for key in &touched {
+            if offload.world.hosts.contains_key(key) && !routed(offload, key) {
+                let present = offload.world.is_host(*key);
+                offload.world.lookup.set(*key, present);
+            }
+        }
         self.update_prefixes(offload, &touched);
     }
 

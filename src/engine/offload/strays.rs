@@ -64,7 +64,7 @@ impl Offload {
     fn blocks_of_others(&self) -> BTreeSet<Block> {
         let ports = self.switches.values().flat_map(|one| {
             let ports = one.ports.ports.iter();
-            ports.map(|port| (port.dev, one.sharing.listed_block_of(port)))
+            ports.map(|port| (port.home(), one.sharing.listed_block_of(port)))
         });
         let (devs, blocks): (BTreeSet<_>, BTreeSet<_>) = ports.unzip();
         let others = self

@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 use crate::engine::{Engine, SetUp};
 use crate::model::{
     Family, ForeignKind, ForeignRoute, IfIndex, MacAddr, NeighbourKey, Reason, RouteKey, RouteKind,
+    TableId,
 };
 use crate::plan::{GroupKey, HopId, HopRule, Lookup, Target, Wish, last_inside, scale_weights};
 use crate::resolve::{HopKey, HopState};
@@ -39,6 +40,15 @@ pub(in crate::engine) struct World {
 }
 
 impl World {
+    /// Whether a neighbour with that address is in a subnet. To others leads a route of another VRF, say, or none at all.
+    pub(super) fn is_host(&self, key: RouteKey) -> bool {
+        let on_link = |subnet: RouteKey| {
+            let best = self.mirror.best(subnet.table, subnet.prefix);
+            best.is_some_and(|route| matches!(route.kind, ForeignKind::OnLink(_)))
+        };
+        self.lookup.parent(key).is_some_and(on_link)
+    }
+
     /// Hosts that are looked up right below one of these prefixes, or may have been before it went: their subnet came, went, or
     /// has a longer prefix inside now.
     pub(super) fn hosts_right_below(&self, keys: &[RouteKey]) -> Vec<RouteKey> {
@@ -59,6 +69,8 @@ impl World {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::engine) struct GroupWish {
     pub(super) target: Result<Target, Reason>,
+    /// The tables of the links that its next hops are on, each once: a route of another one leaks from its VRF.
+    pub(super) tables: Vec<TableId>,
     /// Live members.
     pub(super) members: Vec<(HopId, u16)>,
 }
@@ -111,9 +123,11 @@ impl Facts<'_> {
         };
         match self.group_of(self.engine.paths.get(path), slot.family()) {
             Ok(None) => Wish::Discard,
-            Ok(Some(group)) => match switch.get(&group).map(|wish| wish.target) {
-                Some(Ok(target)) => Wish::Forward(target),
-                Some(Err(reason)) => Wish::Slow(reason),
+            Ok(Some(group)) => match switch.get(&group) {
+                Some(wish) if wish.tables.iter().any(|table| *table != key.table) => {
+                    Wish::Slow(Reason::OtherVrf)
+                }
+                Some(wish) => wish.target.map_or_else(Wish::Slow, Wish::Forward),
                 None => Wish::Slow(Reason::InProgress),
             },
             Err(reason) => Wish::Slow(reason),
@@ -187,8 +201,15 @@ impl Facts<'_> {
         users: &mut Vec<NeighbourKey>,
     ) -> (GroupWish, Vec<(HopId, HopRule)>) {
         let mut hops = Vec::new();
+        let devs = self.engine.groups.hops(group.0).hops().iter();
+        let mut tables: Vec<TableId> = devs
+            .filter_map(|hop| Some(self.engine.view.table_of(hop.dev?)))
+            .collect();
+        tables.sort_unstable();
+        tables.dedup();
         let nothing = |reason| GroupWish {
             target: Err(reason),
+            tables: tables.clone(),
             members: Vec::new(),
         };
         let Some(planned) = self.engine.plan.hops(group) else {
@@ -243,7 +264,12 @@ impl Facts<'_> {
             ([only], 1) => Ok(Target::Hop(*only)),
             _ => Ok(Target::Group(group)),
         };
-        (GroupWish { target, members }, hops)
+        let wish = GroupWish {
+            target,
+            tables,
+            members,
+        };
+        (wish, hops)
     }
 
     /// The neighbour that a hop means; `None` for a hop without a gateway.
@@ -272,21 +298,30 @@ impl Facts<'_> {
             },
         };
         match (port.mac, dst) {
-            (Some(src), Some(dst)) if port.usable => HopRule::Send { src, dst },
+            (Some(src), Some(dst)) if port.usable => HopRule::Send {
+                src,
+                dst,
+                out: port.home(),
+                tag: port.vlan.as_ref().map(|vlan| vlan.id),
+            },
             _ => HopRule::Slow,
         }
     }
 }
 
-/// The port by which a switch sends to a link, if it may: whatever comes in by another of its ports must fit.
+/// The port by which a switch sends to a link, if it may: whatever comes in by another of its ports that looks up the same table
+/// must fit.
 fn egress(switch: &SwitchPorts, dev: IfIndex) -> Result<&Port, Reason> {
     let mut ports = switch.ports.iter();
     let port = ports
         .find(|port| port.dev == dev)
         .ok_or(Reason::OtherSwitch)?;
-    let mut admitting = switch.ports.iter().filter(|port| !port.excluded);
+    let here = |ingress: &&Port| !ingress.excluded && ingress.table == port.table;
+    let mut admitting = switch.ports.iter().filter(here);
     if port.excluded {
         Err(Reason::PortExcluded)
+    } else if let Some(reason) = port.vlan.as_ref().and_then(|vlan| vlan.egress) {
+        Err(reason)
     } else if admitting.any(|ingress| ingress.mtu > port.mtu) {
         Err(Reason::EgressMtu)
     } else {

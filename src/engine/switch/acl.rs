@@ -127,6 +127,7 @@ impl Switch {
             digest,
             tagged: false,
             dev: None,
+            vlan: None,
             piece: FIRST_FOUND.saturating_add(n as u16),
         })
     }

@@ -24,8 +24,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Audited, BlockState, Switch, rule_key};
 use crate::model::{
-    Block, Chain, EtherProto, Family, FlowerRule, Masked, ObservedRule, Prefix, Prio, RouteKey,
-    RuleAction, RulePlace, Runs,
+    Block, Chain, EtherProto, Family, FlowerRule, Framing, Masked, ObservedRule, Prefix, Prio,
+    RouteKey, RuleAction, RuleMatch, RulePlace, Runs,
 };
 use crate::plan::{
     AclKey, ChainUse, Chains, Env, Except, GroupKey, HopId, HopRule, Layout, LayoutContext, Marked,
@@ -48,6 +48,10 @@ impl Ours<'_> {
     fn leads_to(&self) -> Option<Chain> {
         goto(self.rule)
     }
+
+    const fn framing(&self) -> Framing {
+        self.rule.protocol.framing()
+    }
 }
 
 /// What the rules of a prefix do, by bits and number of their bucket.
@@ -56,6 +60,8 @@ type Shares<'a> = BTreeMap<(u8, u16), &'a [RuleAction]>;
 /// A chain in which buckets were found.
 #[derive(Debug, Default)]
 struct FoundSet {
+    /// In which form its packets come in.
+    framing: Option<Framing>,
     /// Of each block: which bucket is whose.
     buckets: BTreeMap<Block, BTreeMap<(u8, u16), u64>>,
     /// How many prefixes that should lead to a group lead there.
@@ -99,10 +105,10 @@ impl Switch {
     }
 
     /// Takes out of what was found, before the start, the rules by which packets of a family come in at a port where that must
-    /// not be: whoever has them removed need not wait until all is known. `lets` is asked with the port, where the rule names one.
+    /// not be: whoever has them removed need not wait until all is known. `lets` is asked with the match, which may name the port and the VLAN.
     pub fn take_admission(
         &mut self,
-        lets: impl Fn(Block, Option<&str>, Family) -> bool,
+        lets: impl Fn(Block, &RuleMatch, Family) -> bool,
     ) -> Vec<(RulePlace, EtherProto)> {
         let mut taken = Vec::new();
         for (block, found) in &mut self.found {
@@ -118,7 +124,7 @@ impl Switch {
                     Marked::Route(_, family) if observed.place.chain == Chain::ENTRY => family,
                     _ => return true,
                 };
-                let stays = lets(*block, rule.matches.indev.as_deref(), family);
+                let stays = lets(*block, &rule.matches, family);
                 if !stays {
                     taken.push((observed.place, rule.protocol));
                 }
@@ -229,10 +235,11 @@ impl Switch {
             return;
         }
         self.adopted.remove(&group);
-        let of = ChainUse::Group(group);
-        if let Some(chain) = self.chains.get(of) {
-            self.chains.release(of);
-            self.chains.adopt(ChainUse::Stray(chain), chain);
+        for of in Framing::ALL.map(|framing| ChainUse::Group(framing, group)) {
+            if let Some(chain) = self.chains.get(of) {
+                self.chains.release(of);
+                self.chains.adopt(ChainUse::Stray(chain), chain);
+            }
         }
         let users: Vec<RouteKey> = self
             .plan
@@ -242,7 +249,9 @@ impl Switch {
             .collect();
         for key in users {
             for at in 0..self.blocks.len() {
-                self.want_in(at, RuleKey::Route(key));
+                for framing in Framing::ALL {
+                    self.want_in(at, RuleKey::Route(framing, key));
+                }
             }
         }
     }
@@ -266,8 +275,11 @@ impl Switch {
                 ports: &state.ports,
                 chains: &mut self.chains,
             };
-            (0..wished as u16).any(|n| {
-                let key = RuleKey::Bucket(group, bits, n);
+            let framings = Framing::ALL.into_iter();
+            let mut keys = framings
+                .filter(|framing| state.has_framing(*framing))
+                .flat_map(|f| (0..wished as u16).map(move |n| RuleKey::Bucket(f, group, bits, n)));
+            keys.any(|key| {
                 let applied = state.table.get(key).and_then(|entry| entry.applied.clone());
                 context.render(key).as_ref() != applied.as_deref()
             })
@@ -347,10 +359,10 @@ impl Switch {
             let of = match rule.marked {
                 Marked::Admit(_) => ChainUse::Admission,
                 Marked::Except(table, family) | Marked::Route(table, family) => {
-                    ChainUse::Table(table, family)
+                    ChainUse::Table(rule.framing(), table, family)
                 }
                 Marked::Hop(_, digest) => match hops.get(&digest) {
-                    Some(hop) => ChainUse::Hop(*hop),
+                    Some(hop) => ChainUse::Hop(rule.framing(), *hop),
                     None => continue,
                 },
                 Marked::Entry | Marked::Bucket(_) | Marked::Acl(_) | Marked::Probe => continue,
@@ -363,7 +375,8 @@ impl Switch {
         let mut found = self.found_sets(ours);
         let mut groups: Vec<GroupKey> = self.plan.groups_in_use().collect();
         groups.sort_unstable();
-        for group in groups {
+        let both = |group| Framing::ALL.map(|framing| (framing, group));
+        for (framing, group) in groups.into_iter().flat_map(both) {
             let digests =
                 |hops: Vec<HopId>| -> Vec<u64> { hops.into_iter().map(HopId::digest).collect() };
             let members: BTreeSet<u64> = self.plan.members(group).map(HopId::digest).collect();
@@ -372,15 +385,19 @@ impl Switch {
                 let users = set.users.get(&group).copied().unwrap_or(0);
                 let owners = set.owners()?;
                 let same = owners.iter().copied().collect::<BTreeSet<_>>() == members;
-                same.then(|| (users, owners == wished))
+                let right = owners == wished;
+                // The other form has fixed the buckets already.
+                let may = same && (right || !self.adopted.contains(&group));
+                may.then_some((users, right))
             };
             let best = found
                 .iter()
+                .filter(|(_, set)| set.framing == Some(framing))
                 .filter_map(|(chain, set)| Some((rank(set)?, *chain)))
                 .max();
             if let Some((_, chain)) = best
                 && let Some(set) = found.remove(&chain)
-                && self.chains.adopt(ChainUse::Group(group), chain)
+                && self.chains.adopt(ChainUse::Group(framing, group), chain)
                 && let Some(owners) = set.owners()
             {
                 self.adopted.insert(group);
@@ -413,9 +430,13 @@ impl Switch {
             let members: Vec<HopId> = self.plan.members(group).collect();
             let owner = |does: &[RuleAction]| {
                 let sends = |hop: &&HopId| match self.plan.hop(**hop) {
-                    Some(HopRule::Send { src, dst }) => {
+                    Some(HopRule::Send { src, dst, out, tag }) => {
                         let mut rewrites = does.iter();
-                        does.last() == Some(&RuleAction::Redirect(hop.dev))
+                        let pushed = does.iter().find_map(|action| match action {
+                            RuleAction::PushVlan(id) => Some(*id),
+                            _ => None,
+                        });
+                        (does.last(), pushed) == (Some(&RuleAction::Redirect(out)), tag)
                             && rewrites.any(|action| {
                                 matches!(action, RuleAction::Rewrite { src: s, dst: d, .. } if (*s, *d) == (src, dst))
                             })
@@ -450,6 +471,7 @@ impl Switch {
                     && let Some(hop) = rule.leads_to().and_then(|chain| hops.get(&chain))
                 {
                     let set = found.entry(rule.chain()).or_default();
+                    set.framing = Some(rule.framing());
                     let buckets = set.buckets.entry(*block).or_default();
                     buckets.insert(bucket, *hop);
                 }
@@ -492,10 +514,11 @@ impl Switch {
                     acl.remove(&ours.observed.place).map(RuleKey::Acl)
                 }
                 (Marked::Except(table, family), _) if flat && ours.chain() == Chain::ENTRY => {
-                    except_of(rule).map(|except| RuleKey::Except(table, family, except))
+                    let key = |except| RuleKey::Except(ours.framing(), table, family, except);
+                    except_of(rule, family).map(key)
                 }
                 (Marked::Route(..), _) if flat => share_of(ours).map(|share| match share {
-                    (route, 0, _) => RuleKey::Route(route),
+                    (route, 0, _) => RuleKey::Route(Framing::Untagged, route),
                     (route, bits, n) => RuleKey::Share(route, bits, n),
                 }),
                 _ if flat => None,
@@ -504,30 +527,38 @@ impl Switch {
                 }
                 (Marked::Admit(family), Some(ChainUse::Admission)) => {
                     let indev = rule.matches.indev.as_ref();
+                    let vlan = rule.matches.vlan.and_then(|vlan| vlan.id);
                     let port = state.ports.iter().find(|port| {
                         Some(port.mac) == rule.matches.dst_mac
-                            && indev.is_none_or(|name| *name == port.name)
+                            && vlan == port.vlan.as_ref().map(|vlan| vlan.id)
+                            && indev.is_none_or(|name| name == port.ingress())
                     });
                     port.map(|port| RuleKey::Admit(port.dev, family))
                 }
-                (Marked::Except(..), Some(ChainUse::Table(table, family))) => {
-                    except_of(rule).map(|except| RuleKey::Except(table, family, except))
+                // A rule of the other form would be another rule's twin.
+                (_, Some(chain_use)) if !is_of(chain_use, ours.framing()) => None,
+                (Marked::Except(..), Some(ChainUse::Table(framing, table, family))) => {
+                    let key = |except| RuleKey::Except(framing, table, family, except);
+                    except_of(rule, family).map(key)
                 }
-                (Marked::Route(..), Some(ChainUse::Table(table, family))) => {
-                    route_of(rule, family).map(|prefix| RuleKey::Route(RouteKey { table, prefix }))
+                (Marked::Route(..), Some(ChainUse::Table(framing, table, family))) => {
+                    let key = |prefix| RuleKey::Route(framing, RouteKey { table, prefix });
+                    route_of(rule, family).map(key)
                 }
-                (Marked::Bucket(_), Some(ChainUse::Group(group))) => {
+                (Marked::Bucket(_), Some(ChainUse::Group(framing, group))) => {
                     let bucket = bucket_of(rule);
-                    bucket.map(|(bits, n)| RuleKey::Bucket(group, bits, n))
+                    bucket.map(|(bits, n)| RuleKey::Bucket(framing, group, bits, n))
                 }
-                (Marked::Hop(..), Some(ChainUse::Hop(hop))) => Some(RuleKey::Hop(hop)),
+                (Marked::Hop(..), Some(ChainUse::Hop(framing, hop))) => {
+                    Some(RuleKey::Hop(framing, hop))
+                }
                 _ => None,
             };
             match key.filter(|key| state.table.get(*key).is_none()) {
                 Some(key) => {
                     let rule = planned(ours.observed, rule.clone());
                     observe(&mut state.table, Item::Rule(key), ours.observed, rule);
-                    if let RuleKey::Bucket(group, bits, _) = key {
+                    if let RuleKey::Bucket(_, group, bits, _) = key {
                         self.sets.insert(group, bits);
                     }
                 }
@@ -543,19 +574,17 @@ impl BlockState {
         let (Item::Rule(key), Some(rule)) = (item, &entry.applied) else {
             return matches!(item, Item::Stray(Chain::ENTRY, ..));
         };
-        let (of, family, mac) = match key {
-            RuleKey::Except(table, family, _) => (table, family, None),
-            RuleKey::Route(route) | RuleKey::Share(route, ..) => (
-                route.table,
-                route.prefix.family(),
-                rule.rule.matches.dst_mac,
-            ),
+        let (of, mac) = match key {
+            RuleKey::Except(_, table, ..) => (table, None),
+            RuleKey::Route(_, route) | RuleKey::Share(route, ..) => {
+                (route.table, rule.rule.matches.dst_mac)
+            }
             _ => return false,
         };
         match (layout, self.scope) {
             // Somebody who removed the entry may have begun to remove what is behind it, in any order.
             (Layout::Chained, _) => {
-                let entry = self.table.get(RuleKey::Entry(EtherProto::of(family)));
+                let entry = self.table.get(RuleKey::Entry(rule.rule.protocol));
                 entry.is_none_or(|entry| entry.applied.is_none())
             }
             (Layout::Flat, Some((table, own))) => {
@@ -607,7 +636,17 @@ fn observe_stray(table: &mut RuleTable, chains: &mut Chains, observed: &Observed
     observe(table, item, observed, planned(observed, rule));
 }
 
-fn except_of(rule: &FlowerRule) -> Option<Except> {
+/// Whether a chain is for packets that come in in that form.
+const fn is_of(chain_use: ChainUse, framing: Framing) -> bool {
+    match chain_use {
+        ChainUse::Table(of, ..) | ChainUse::Group(of, _) | ChainUse::Hop(of, _) => {
+            of as u8 == framing as u8
+        }
+        ChainUse::Admission | ChainUse::Stray(_) | ChainUse::Foreign(_) => true,
+    }
+}
+
+fn except_of(rule: &FlowerRule, family: Family) -> Option<Except> {
     let matches = &rule.matches;
     if matches.ttl.is_some() {
         return Some(Except::Expiring);
@@ -615,7 +654,7 @@ fn except_of(rule: &FlowerRule) -> Option<Except> {
     match (matches.src, matches.dst) {
         (Some(src), None) => prefix_of(src).map(Except::From),
         (None, Some(dst)) => prefix_of(dst).map(Except::To),
-        (None, None) => route_of(rule, rule.protocol.family()?).map(Except::To),
+        (None, None) => route_of(rule, family).map(Except::To),
         (Some(_), Some(_)) => None,
     }
 }

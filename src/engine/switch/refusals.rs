@@ -7,7 +7,7 @@
 use rustc_hash::FxHashMap;
 
 use super::Switch;
-use crate::model::{EtherProto, Reason, Refusal, RouteKey, Timestamp};
+use crate::model::{Framing, Reason, Refusal, RouteKey, Timestamp};
 use crate::plan::{Env, Limits, RouteRule, RuleKey, Target, Wish};
 use crate::reconcile::{Failure, Item};
 
@@ -57,7 +57,7 @@ impl Switch {
 
     pub(super) fn refuse(&mut self, env: &Env<'_>, item: Item, refusal: &Refusal) {
         match item {
-            Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => {
+            Item::Rule(RuleKey::Route(_, key) | RuleKey::Share(key, ..)) => {
                 self.refused_routes.insert(key, refusal.clone());
                 // Without its guard a prefix can't be in either.
                 if self.plan.rule(key) == Some(RouteRule::Guard)
@@ -68,7 +68,7 @@ impl Switch {
                 let reason = Some(Reason::DriverRefused);
                 self.with_env(env, |plan, env| plan.set_refused(env, key, reason));
             }
-            Item::Rule(RuleKey::Hop(hop)) => {
+            Item::Rule(RuleKey::Hop(_, hop)) => {
                 let groups: Vec<_> = self.sets.keys().copied().collect();
                 self.refuse_target(env, Target::Hop(hop), refusal);
                 for group in groups {
@@ -81,7 +81,7 @@ impl Switch {
                     }
                 }
             }
-            Item::Rule(RuleKey::Bucket(group, ..)) => {
+            Item::Rule(RuleKey::Bucket(_, group, ..)) => {
                 self.refuse_target(env, Target::Group(group), refusal);
             }
             // Nothing goes in without these; they are tried again.
@@ -126,24 +126,25 @@ impl Switch {
             _ => None,
         };
         let needs = |item: Item| match item {
-            Item::Rule(RuleKey::Route(route) | RuleKey::Share(route, ..)) => route == key,
-            Item::Rule(RuleKey::Except(of, version, _)) => (of, version) == (table, family),
+            Item::Rule(RuleKey::Route(_, route) | RuleKey::Share(route, ..)) => route == key,
+            Item::Rule(RuleKey::Except(_, of, version, _)) => (of, version) == (table, family),
             Item::Rule(RuleKey::Admit(_, version)) => version == family,
             // One that is missing closes the block.
             Item::Rule(RuleKey::Acl(_)) => true,
-            Item::Rule(RuleKey::Entry(protocol)) => protocol == EtherProto::of(family),
-            Item::Rule(RuleKey::Bucket(group, ..)) => target == Some(Target::Group(group)),
-            Item::Rule(RuleKey::Hop(hop)) => match target {
+            Item::Rule(RuleKey::Entry(protocol)) => protocol.family().is_none_or(|of| of == family),
+            Item::Rule(RuleKey::Bucket(_, group, ..)) => target == Some(Target::Group(group)),
+            Item::Rule(RuleKey::Hop(_, hop)) => match target {
                 Some(Target::Hop(of)) => of == hop,
                 Some(Target::Group(group)) => self.plan.members(group).any(|of| of == hop),
                 None => false,
             },
             Item::Stray(..) => false,
         };
-        let blocks = self
-            .blocks
-            .values()
-            .filter(|state| state.has_table(table, family));
+        let blocks = self.blocks.values().filter(|state| {
+            Framing::ALL
+                .iter()
+                .any(|framing| state.has_table(*framing, table, family))
+        });
         let mut failing = blocks.flat_map(|state| state.table.failing());
         failing
             .find(|(item, _)| needs(*item))

@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashSet;
 
 use super::{BlockState, Switch, rule_key};
-use crate::model::{EtherProto, Family, RouteKey, TableId};
+use crate::model::{Family, Framing, RouteKey, TableId};
 use crate::plan::{
-    Changed, Env, Except, GroupKey, Layout, LayoutContext, Limits, RouteRule, RuleKey, Target,
-    acl_count, fixed_exceptions, keys_of,
+    Changed, Doubled, Env, Except, GroupKey, Layout, LayoutContext, Limits, RouteRule, RuleKey,
+    Target, acl_count, fixed_exceptions, keys_of,
 };
 use crate::reconcile::Item;
 
@@ -34,11 +34,11 @@ impl Switch {
         for state in self.blocks.values() {
             for (item, _) in state.table.iter() {
                 match item {
-                    Item::Rule(RuleKey::Route(key) | RuleKey::Share(key, ..)) => {
+                    Item::Rule(RuleKey::Route(_, key) | RuleKey::Share(key, ..)) => {
                         keys.push(Changed::Route(key));
                     }
-                    Item::Rule(RuleKey::Bucket(group, ..)) => keys.push(Changed::Group(group)),
-                    Item::Rule(RuleKey::Hop(hop)) => keys.push(Changed::Hop(hop)),
+                    Item::Rule(RuleKey::Bucket(_, group, ..)) => keys.push(Changed::Group(group)),
+                    Item::Rule(RuleKey::Hop(_, hop)) => keys.push(Changed::Hop(hop)),
                     Item::Rule(
                         RuleKey::Acl(_)
                         | RuleKey::Entry(_)
@@ -103,7 +103,11 @@ impl Switch {
     pub(super) fn want_changed(&mut self, change: Changed) {
         match change {
             Changed::Hop(_) | Changed::Group(_) if self.layout() == Layout::Flat => {}
-            Changed::Hop(hop) => self.want_everywhere(RuleKey::Hop(hop)),
+            Changed::Hop(hop) => {
+                for framing in Framing::ALL {
+                    self.want_everywhere(RuleKey::Hop(framing, hop));
+                }
+            }
             Changed::Route(key) => {
                 for at in 0..self.blocks.len() {
                     self.want_route(at, key);
@@ -122,7 +126,9 @@ impl Switch {
                 };
                 for bits in [before, bits].into_iter().flatten() {
                     for n in 0..1_u16 << bits {
-                        self.want_everywhere(RuleKey::Bucket(group, bits, n));
+                        for framing in Framing::ALL {
+                            self.want_everywhere(RuleKey::Bucket(framing, group, bits, n));
+                        }
                     }
                 }
             }
@@ -131,13 +137,16 @@ impl Switch {
 
     fn want_route(&mut self, at: usize, route: RouteKey) {
         if self.layout() == Layout::Chained {
-            return self.want_in(at, RuleKey::Route(route));
+            for framing in Framing::ALL {
+                self.want_in(at, RuleKey::Route(framing, route));
+            }
+            return;
         }
         let wished = keys_of(&self.plan, route);
         let state = self.blocks.values().nth(at);
         let there = state
             .into_iter()
-            .flat_map(|state| state.table.rules_of(route));
+            .flat_map(|state| state.table.rules_of(Framing::Untagged, route));
         let stale: Vec<RuleKey> = there
             .map(|(key, _)| key)
             .filter(|key| !wished.contains(key))
@@ -179,18 +188,24 @@ impl Switch {
         };
         let wanted = match key {
             _ if state.empties => false,
-            RuleKey::Route(route) | RuleKey::Share(route, ..) => {
+            RuleKey::Route(framing, route) => {
                 let behind = layout == Layout::Flat && state.closed;
-                !behind && state.has_table(route.table, route.prefix.family())
+                !behind && state.has_table(framing, route.table, route.prefix.family())
+            }
+            RuleKey::Share(route, ..) => {
+                let (framing, family) = (Framing::Untagged, route.prefix.family());
+                !state.closed && state.has_table(framing, route.table, family)
             }
             // Looked after by `want_acl`.
             RuleKey::Acl(_) => return,
             // Where these do not all fit, no packet may go beyond chain 0: everything is the kernel's.
-            RuleKey::Except(table, family, _) => !crowded && state.has_table(table, family),
+            RuleKey::Except(framing, table, family, _) => {
+                !crowded && state.has_table(framing, table, family)
+            }
             RuleKey::Entry(_) => !crowded && state.forwards(),
             // A permit leads to admission past the entry.
             RuleKey::Admit(..) => !crowded && !state.closed && state.forwards(),
-            RuleKey::Hop(_) | RuleKey::Bucket(..) => state.forwards(),
+            RuleKey::Hop(framing, _) | RuleKey::Bucket(framing, ..) => state.has_framing(framing),
         };
         let mut context = LayoutContext {
             config: &self.config,
@@ -207,10 +222,10 @@ impl Switch {
             return;
         };
         let mut wished: BTreeSet<RuleKey> = BTreeSet::new();
-        for (table, family) in state.tables() {
+        for (framing, table, family) in state.tables() {
             wished.extend(
                 self.exceptions(table, family)
-                    .map(|except| RuleKey::Except(table, family, except)),
+                    .map(|except| RuleKey::Except(framing, table, family, except)),
             );
         }
         let stale: Vec<RuleKey> = state
@@ -238,7 +253,7 @@ impl Switch {
             for family in [Family::V4, Family::V6] {
                 if port.families[family as usize] {
                     wished.insert(RuleKey::Admit(port.dev, family));
-                    wished.insert(RuleKey::Entry(EtherProto::of(family)));
+                    wished.insert(RuleKey::Entry(port.framing().protocol(family)));
                 }
             }
         }
@@ -280,13 +295,14 @@ impl Switch {
         all.into_iter()
     }
 
-    /// Filter rules, admission and exceptions count against the capacity, too.
+    /// Filter rules, admission and exceptions count against the capacity, too; and where packets come in in both forms, what they meet
+    /// counts twice.
     pub(super) fn count_overhead(&mut self, env: &Env<'_>) {
         let of = |state: &BlockState| {
             let exceptions: usize = state
                 .tables()
                 .into_iter()
-                .map(|(table, family)| self.exceptions(table, family).count())
+                .map(|(_, table, family)| self.exceptions(table, family).count())
                 .sum();
             let admission: usize = state
                 .ports
@@ -295,16 +311,32 @@ impl Switch {
                 .sum();
             let filters = acl_count(&self.acl, &state.ports, self.layout());
             match self.layout() {
-                Layout::Chained if state.forwards() => filters + exceptions + admission + 2,
+                Layout::Chained if state.forwards() => {
+                    let entries = 2 + usize::from(state.has_framing(Framing::Tagged));
+                    filters + exceptions + admission + entries
+                }
                 Layout::Chained | Layout::Flat => filters + exceptions,
             }
         };
         let hardware = self.blocks.values().filter(|state| !state.is_software());
-        let overhead = hardware.map(of).max().unwrap_or(0);
-        if overhead != self.plan.limits().overhead {
+        let overhead = hardware.clone().map(of).max().unwrap_or(0);
+        let mut doubled = Doubled::default();
+        for state in hardware.filter(|_| self.layout() == Layout::Chained) {
+            let tables = |framing| {
+                let ports = state.ports.iter().filter(|port| port.admits());
+                let ports = ports.filter(move |port| port.framing() == framing);
+                ports.map(|port| port.table).collect::<BTreeSet<_>>()
+            };
+            let (untagged, tagged) = (tables(Framing::Untagged), tables(Framing::Tagged));
+            doubled.tables.extend(untagged.intersection(&tagged));
+            doubled.targets |= !untagged.is_empty() && !tagged.is_empty();
+        }
+        let now = self.plan.limits();
+        if (overhead, &doubled) != (now.overhead, &now.doubled) {
             let limits = Limits {
                 overhead,
-                ..self.plan.limits().clone()
+                doubled,
+                ..now.clone()
             };
             self.set_limits(env, limits);
         }

@@ -7,8 +7,15 @@
 //!
 //! An IPv4 rule is in priorities of `ip` and `802.1Q` with `vlan_ethtype ip`, so it never meets IPv6. Permit goes on to admission. The flat
 //! layout has no `goto`: there a permit before a drop or trap hands its packets to the kernel, which is safe; behind the last of these
-//! it means nothing and is left out. Nor is there one in a block whose ports admit
-//! nothing: what is permitted there is the kernel's. In a block of several ports, a rule for some of them is written for each, with `indev`.
+//! it means nothing and is left out. Nor is there one in a block whose ports admit nothing: what is permitted there is the kernel's. In a
+//! block of several ports, a rule for some of them is written for each, with `indev`.
+//!
+//! | a rule that says | is for |
+//! | --- | --- |
+//! | nothing of ports | all that comes in, whatever its tag |
+//! | `in` a port | all that comes in there, whatever its tag: also what is of a VLAN sub-interface |
+//! | `in` a VLAN sub-interface | what bears its tag |
+//! | `vrf` | what is of its ports: untagged or of VLAN 0, or with the tag of a sub-interface |
 
 use super::{ChainUse, Layout, LayoutContext, PlannedPort, PlannedRule, RuleKey};
 use crate::model::{
@@ -37,7 +44,11 @@ impl LayoutContext<'_> {
 
     fn acl_rule(&mut self, piece: &Piece<'_>) -> Option<PlannedRule> {
         let AclKey {
-            slot, tagged, dev, ..
+            slot,
+            tagged,
+            dev,
+            vlan,
+            ..
         } = piece.key;
         let terms = piece.terms;
         let software = self.ports.iter().any(|port| port.software);
@@ -53,14 +64,14 @@ impl LayoutContext<'_> {
             }
         };
         let masked = |prefix: Option<Prefix>| prefix.filter(|p| p.len() > 0).map(Masked::prefix);
-        let name = |dev| self.ports.iter().find(|port| port.dev == dev);
+        let port = |dev| self.ports.iter().find(|port| port.home == dev);
         let matches = RuleMatch {
             indev: match dev {
-                Some(dev) => Some(name(dev)?.name.clone()),
+                Some(dev) => Some(port(dev)?.ingress().clone()),
                 None => None,
             },
             vlan: tagged.then_some(VlanMatch {
-                id: terms.vlan,
+                id: vlan,
                 carries: Some(terms.family),
             }),
             src: masked(terms.src),
@@ -115,17 +126,27 @@ fn pieces<'a>(acl: &'a AclPlan, ports: &[PlannedPort], layout: Layout) -> Vec<Pi
         } else {
             *stops = true;
         }
-        for dev in devs(scoped, ports) {
+        for Whom {
+            dev,
+            untagged,
+            vlan,
+        } in whom(scoped, ports)
+        {
             for tagged in [false, true] {
-                if terms.vlan.is_some() && !tagged {
+                if !tagged && (terms.vlan.is_some() || !untagged) {
                     continue;
                 }
+                let vlan = match (terms.vlan, vlan.filter(|_| tagged)) {
+                    (Some(wished), Some(own)) if wished != own => continue,
+                    (wished, own) => wished.or(own),
+                };
                 for (n, pair) in terms.port_pairs().into_iter().enumerate() {
                     let key = AclKey {
                         slot: slot.unwrap_or_default(),
                         digest,
                         tagged,
                         dev,
+                        vlan,
                         piece: n as u16,
                     };
                     pieces.push(Piece {
@@ -140,22 +161,49 @@ fn pieces<'a>(acl: &'a AclPlan, ports: &[PlannedPort], layout: Layout) -> Vec<Pi
     pieces
 }
 
-/// For whom a rule is written in a block: all its ports (`None`), or each of some.
-fn devs(acl: &ScopedAcl, ports: &[PlannedPort]) -> Vec<Option<IfIndex>> {
-    let terms = &acl.rule.terms;
-    let concerns = |port: &&PlannedPort| acl.concerns(&port.name, port.table);
+/// For whom a rule is written in a block.
+struct Whom {
+    /// What comes in by this port; `None`: all that comes in by the block.
+    dev: Option<IfIndex>,
+    /// For untagged packets, too.
+    untagged: bool,
+    /// Of tagged packets those with this id; `None`: all.
+    vlan: Option<u16>,
+}
+
+fn whom(acl: &ScopedAcl, ports: &[PlannedPort]) -> Vec<Whom> {
     let Some(first) = ports.first() else {
         return Vec::new();
     };
     let shared = matches!(first.block, Block::Shared(_));
-    let of_all = terms.ports.is_none() && acl.scope == AclScope::All;
-    match (shared, of_all) {
-        (_, true) => vec![None],
-        (true, false) => ports
-            .iter()
-            .filter(concerns)
-            .map(|port| Some(port.dev))
-            .collect(),
-        (false, false) => ports.iter().filter(concerns).map(|_| None).collect(),
+    let named = acl.rule.terms.ports.as_ref();
+    let anywhere = acl.scope == AclScope::All;
+    if named.is_none() && anywhere {
+        return vec![Whom {
+            dev: None,
+            untagged: true,
+            vlan: None,
+        }];
     }
+    let concerns = |port: &&PlannedPort| acl.concerns(&port.name, port.ingress(), port.table);
+    let of = |port: &PlannedPort| match &port.vlan {
+        None => Some(Whom {
+            dev: shared.then_some(port.home),
+            untagged: true,
+            vlan: (!anywhere).then_some(0),
+        }),
+        Some(vlan) => {
+            // What is for the whole port is for this one.
+            let mut others = ports.iter();
+            let covered = anywhere
+                && named.is_none_or(|ports| ports.wants(&vlan.lower))
+                && others.any(|other| other.vlan.is_none() && other.name == vlan.lower);
+            (!covered).then_some(Whom {
+                dev: shared.then_some(port.home),
+                untagged: false,
+                vlan: Some(vlan.id),
+            })
+        }
+    };
+    ports.iter().filter(concerns).filter_map(of).collect()
 }

@@ -13,30 +13,31 @@
 //!
 //! What is not for the router meets at most an exception, so it goes to the kernel anyway. A prefix costs as many rules as its group
 //! has buckets, therefore groups get few. Nothing is shared: a neighbour's new MAC, or a member that is lost, is a write for each rule
-//! that leads there (law 7 of the chained layout does not hold). While a group changes its number of buckets the old set and the new
-//! one stand in one priority. Which of them a packet meets is the hardware's choice, and both are right. Serves blocks of one port.
+//! that leads there (law 7 of the chained layout does not hold). What comes in tagged is the kernel's: each VLAN sub-interface would need all
+//! rules once more. While a group changes its number of buckets the old set and the new
+//! one stand in one priority. Which of them a packet meets is the hardware's choice, and both are right. Serves blocks in which one port admits packets.
 
 use super::{
     LayoutContext, Limits, PlannedRule, RouteRule, RuleKey, Target, bucket_match, except_match,
     except_prio, route_prio,
 };
-use crate::model::{Chain, EtherProto, Family, Prefix, Prio, RouteKey, RuleAction, RuleMatch};
+use crate::model::{
+    Chain, EtherProto, Family, Framing, Prefix, Prio, RouteKey, RuleAction, RuleMatch,
+};
 use crate::plan::SwitchPlan;
 
 impl LayoutContext<'_> {
     pub(super) fn render_flat(&self, key: RuleKey) -> Option<PlannedRule> {
         let limits = self.plan.limits();
-        let [port] = self.ports else {
-            return None;
-        };
+        let port = self.ports.iter().find(|port| port.admits())?;
         let (family, prio, matches, actions) = match key {
-            RuleKey::Except(_, family, except) => (
+            RuleKey::Except(Framing::Untagged, _, family, except) => (
                 family,
                 except_prio(limits, family, except),
                 except_match(except),
                 vec![self.slow()],
             ),
-            RuleKey::Route(route) => (
+            RuleKey::Route(Framing::Untagged, route) => (
                 route.prefix.family(),
                 route_prio(limits, route.prefix),
                 RuleMatch::default(),
@@ -55,12 +56,14 @@ impl LayoutContext<'_> {
             | RuleKey::Entry(_)
             | RuleKey::Admit(..)
             | RuleKey::Bucket(..)
-            | RuleKey::Hop(_) => {
+            | RuleKey::Hop(..)
+            | RuleKey::Except(Framing::Tagged, ..)
+            | RuleKey::Route(Framing::Tagged, _) => {
                 return None;
             }
         };
         let matches = match key {
-            RuleKey::Route(route) | RuleKey::Share(route, ..) => RuleMatch {
+            RuleKey::Route(_, route) | RuleKey::Share(route, ..) => RuleMatch {
                 dst_mac: Some(port.mac),
                 dst: self.destination(route.prefix),
                 ..matches
@@ -90,10 +93,10 @@ impl LayoutContext<'_> {
                 if buckets.len() != 1 << bits {
                     return None;
                 }
-                self.hop_actions(*buckets.get(usize::from(n))?)
+                self.hop_actions(Framing::Untagged, *buckets.get(usize::from(n))?)
             }
             _ if bits > 0 => None,
-            RouteRule::Forward(Target::Hop(hop)) => self.hop_actions(hop),
+            RouteRule::Forward(Target::Hop(hop)) => self.hop_actions(Framing::Untagged, hop),
             RouteRule::Discard => Some(vec![RuleAction::Drop]),
             RouteRule::Guard => Some(vec![self.slow()]),
         }
@@ -110,7 +113,7 @@ pub fn keys_of(plan: &SwitchPlan, route: RouteKey) -> Vec<RuleKey> {
         Some(_) => 1,
     };
     if buckets < 2 {
-        return vec![RuleKey::Route(route)];
+        return vec![RuleKey::Route(Framing::Untagged, route)];
     }
     let bits = buckets.trailing_zeros() as u8;
     (0..buckets as u16)
@@ -175,6 +178,8 @@ mod tests {
             let rule = HopRule::Send {
                 src: MacAddr([2, 0, 0, 0, 0, n]),
                 dst: MacAddr([2, 0, 0, 0, 1, n]),
+                out: hop(n).dev,
+                tag: None,
             };
             plan.set_hop(hop(n), rule);
         }
@@ -195,6 +200,8 @@ mod tests {
         let port = PlannedPort {
             dev,
             name: "p9".into(),
+            home: dev,
+            vlan: None,
             mac: MacAddr([2, 0, 0, 0, 0, 9]),
             table: TableId::MAIN,
             block: Block::Port(dev),
@@ -213,7 +220,8 @@ mod tests {
             ports: &[port],
             chains: &mut chains,
         };
-        let except = |family, except| RuleKey::Except(TableId::MAIN, family, except);
+        let except =
+            |family, except| RuleKey::Except(Framing::Untagged, TableId::MAIN, family, except);
         let mut keys = vec![
             except(Family::V4, Except::Expiring),
             except(Family::V4, Except::To("224.0.0.0/4".parse().unwrap())),

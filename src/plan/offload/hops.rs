@@ -7,6 +7,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{Changed, HopId, HopRule, RouteRule, SwitchPlan, Target};
+use crate::model::RouteKey;
 use crate::plan::{Buckets, Env, GroupKey, Layout, Member, share_out};
 
 #[derive(Debug, Default)]
@@ -152,11 +153,12 @@ impl SwitchPlan {
 
     /// What is in use, counted anew.
     pub(super) fn count(&self) -> usize {
-        let rules = self.rules().map(|(_, rule)| self.cost(rule));
+        let rules = self.rules().map(|(key, rule)| self.cost(key, rule));
         let shared = match self.limits.layout {
             Layout::Chained => {
                 let groups = self.groups.values().filter(|group| group.users > 0);
-                groups.map(Group::cost).sum::<usize>() + self.hops_in_use().count()
+                let once = groups.map(Group::cost).sum::<usize>() + self.hops_in_use().count();
+                once * self.limits.times_target()
             }
             Layout::Flat => 0,
         };
@@ -164,19 +166,22 @@ impl SwitchPlan {
     }
 
     /// Rules that a prefix has for itself.
-    pub(super) fn cost(&self, rule: RouteRule) -> usize {
+    pub(super) fn cost(&self, key: RouteKey, rule: RouteRule) -> usize {
         match (self.limits.layout, rule) {
             (Layout::Flat, RouteRule::Forward(Target::Group(group))) => {
                 self.groups.get(&group).map_or(1, Group::cost)
             }
-            _ => 1,
+            (Layout::Flat, _) => 1,
+            (Layout::Chained, _) => self.limits.times_route(key.table),
         }
     }
 
-    /// What a prefix costs that begins to lead to a group.
+    /// What changes with a group of what a prefix costs that begins to lead there.
     fn cost_with(&self, group: GroupKey) -> usize {
-        let target = Target::Group(group);
-        self.cost(RouteRule::Forward(target)) + self.cost_of_new_user(target)
+        match self.limits.layout {
+            Layout::Flat => self.groups.get(&group).map_or(1, Group::cost),
+            Layout::Chained => self.cost_of_new_user(Target::Group(group)),
+        }
     }
 
     pub(super) fn cost_of_new_user(&self, target: Target) -> usize {
@@ -184,7 +189,7 @@ impl SwitchPlan {
             return 0;
         }
         let hop_cost = |hop: HopId| usize::from(self.hops.get(&hop).is_none_or(|h| h.users == 0));
-        match target {
+        let once = match target {
             Target::Hop(hop) => hop_cost(hop),
             Target::Group(key) => match self.groups.get(&key) {
                 Some(group) if group.users == 0 => {
@@ -198,7 +203,8 @@ impl SwitchPlan {
                 Some(_) => 0,
                 None => Group::default().cost(),
             },
-        }
+        };
+        once * self.limits.times_target()
     }
 
     pub(super) fn hold(&mut self, target: Target) {
@@ -208,7 +214,7 @@ impl SwitchPlan {
                 let group = self.groups.entry(key).or_default();
                 group.users += 1;
                 if group.users == 1 {
-                    let cost = group.cost();
+                    let cost = group.cost() * self.limits.times_target();
                     if self.limits.layout == Layout::Chained {
                         self.used += cost;
                     }
@@ -233,7 +239,7 @@ impl SwitchPlan {
                 group.users -= 1;
                 if group.users == 0 {
                     if self.limits.layout == Layout::Chained {
-                        self.used -= group.cost();
+                        self.used -= group.cost() * self.limits.times_target();
                     }
                     let members = group.members.clone();
                     for (hop, _) in members {
@@ -252,9 +258,12 @@ impl SwitchPlan {
         });
         hop.users += 1;
         if hop.users == 1 {
-            self.used += usize::from(self.limits.layout == Layout::Chained);
+            let cost = self.limits.times_target();
+            if self.limits.layout == Layout::Chained {
+                self.used += cost;
+            }
             self.changed.insert(Changed::Hop(id));
-            self.cheaper(1);
+            self.cheaper(cost);
         }
     }
 
@@ -264,7 +273,9 @@ impl SwitchPlan {
         };
         hop.users -= 1;
         if hop.users == 0 {
-            self.used -= usize::from(self.limits.layout == Layout::Chained);
+            if self.limits.layout == Layout::Chained {
+                self.used -= self.limits.times_target();
+            }
             self.changed.insert(Changed::Hop(id));
         }
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::NhgId;
-use crate::plan::{Layout, Lookup};
+use crate::plan::{Doubled, Layout, Lookup};
 
 const TABLE: TableId = TableId::MAIN;
 
@@ -35,6 +35,7 @@ enum Step {
     Members(u8, Vec<u8>),
     Capacity(Option<usize>),
     Classes(u8),
+    Doubled(bool, bool),
     Refuse(Prefix),
     Allow(Prefix),
     Refill(usize),
@@ -66,6 +67,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0_u8..4, proptest::collection::vec(0_u8..6, 0..4)).prop_map(|(g, m)| Step::Members(g, m)),
         2 => proptest::option::weighted(0.8, 0_usize..60).prop_map(Step::Capacity),
         1 => (1_u8..40).prop_map(Step::Classes),
+        1 => any::<(bool, bool)>().prop_map(|(table, targets)| Step::Doubled(table, targets)),
         1 => prefix().prop_map(Step::Refuse),
         1 => prefix().prop_map(Step::Allow),
         4 => (1_usize..4).prop_map(Step::Refill),
@@ -107,6 +109,7 @@ fn check(plan: &SwitchPlan, lookup: &Lookup, wishes: &Wishes) {
         }
     }
     let rules = cost;
+    let mut shared = 0;
     let mut hops = BTreeSet::new();
     for target in targets {
         match target {
@@ -115,12 +118,16 @@ fn check(plan: &SwitchPlan, lookup: &Lookup, wishes: &Wishes) {
             }
             Target::Group(group) => {
                 let buckets = plan.buckets(group).unwrap();
-                cost += buckets.len().max(1);
+                shared += buckets.len().max(1);
                 hops.extend(plan.members(group));
             }
         }
     }
-    assert_eq!(plan.usage().0, if flat { rules } else { cost + hops.len() });
+    let twice = |doubled| 1 + usize::from(doubled);
+    let doubled = &plan.limits.doubled;
+    let chained = rules * twice(doubled.tables.contains(&TABLE))
+        + (shared + hops.len()) * twice(doubled.targets);
+    assert_eq!(plan.usage().0, if flat { rules } else { chained });
     assert!(
         plan.used <= plan.limits.usable(),
         "{} of {}",
@@ -167,6 +174,12 @@ proptest! {
                     let of = |max: u8| (0..=max).map(|len| len / width).collect();
                     let classes = [of(32), of(128)];
                     let limits = Limits { classes, ..plan.limits.clone() };
+                    plan.set_limits(&env, limits);
+                }
+                Step::Doubled(table, targets) => {
+                    let tables = table.then_some(TABLE).into_iter().collect();
+                    let doubled = Doubled { tables, targets };
+                    let limits = Limits { doubled, ..plan.limits.clone() };
                     plan.set_limits(&env, limits);
                 }
                 Step::Refuse(prefix) => plan.set_refused(&env, key(prefix), Some(Reason::TableFull)),

@@ -44,6 +44,10 @@ impl Waiting {
         self.all.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
     pub(super) fn contains(&self, key: RouteKey) -> bool {
         self.all.contains(&rank(key))
     }

@@ -12,22 +12,26 @@ use rustc_hash::FxHashMap;
 
 use super::filters::FilterBook;
 use super::{Item, RuleEntry, RuleTable};
-use crate::model::{Chain, Family, Prefix, RuleAction, TableId};
+use crate::model::{Chain, Family, Framing, Prefix, RouteKey, RuleAction, TableId};
 use crate::plan::RuleKey;
 
-pub(super) type TableKey = (TableId, Family);
+pub(super) type TableKey = (Framing, TableId, Family);
 
 /// A rule of a prefix: which, and of how many bits which bucket.
 pub(super) type RouteAt = (Prefix, u8, u16);
 
+/// The table of a prefix.
+pub(super) const fn table_of(framing: Framing, route: RouteKey) -> TableKey {
+    (framing, route.table, route.prefix.family())
+}
+
 const fn route_at(key: RuleKey) -> Option<(TableKey, RouteAt)> {
-    let (route, bits, n) = match key {
-        RuleKey::Route(route) => (route, 0, 0),
-        RuleKey::Share(route, bits, n) => (route, bits, n),
+    let (framing, route, bits, n) = match key {
+        RuleKey::Route(framing, route) => (framing, route, 0, 0),
+        RuleKey::Share(route, bits, n) => (Framing::Untagged, route, bits, n),
         _ => return None,
     };
-    let table = (route.table, route.prefix.family());
-    Some((table, (route.prefix, bits, n)))
+    Some((table_of(framing, route), (route.prefix, bits, n)))
 }
 
 /// All rules of the prefixes from one to another.
@@ -148,11 +152,15 @@ impl RuleTable {
                     self.strays.insert((prio, handle));
                 }
             }
-            Item::Rule(RuleKey::Except(table, family, _)) if missing => {
-                book_one(&mut self.missing_exceptions, (table, family), enter);
+            Item::Rule(RuleKey::Except(framing, table, family, _)) if missing => {
+                book_one(
+                    &mut self.missing_exceptions,
+                    (framing, table, family),
+                    enter,
+                );
             }
-            Item::Rule(RuleKey::Bucket(group, ..)) if wished => {
-                let counts = self.buckets.entry(group).or_default();
+            Item::Rule(RuleKey::Bucket(framing, group, ..)) if wished => {
+                let counts = self.buckets.entry((framing, group)).or_default();
                 if enter {
                     counts.0 += 1;
                     counts.1 += usize::from(missing);
@@ -160,7 +168,7 @@ impl RuleTable {
                     counts.0 -= 1;
                     counts.1 -= usize::from(missing);
                     if counts.0 == 0 {
-                        self.buckets.remove(&group);
+                        self.buckets.remove(&(framing, group));
                     }
                 }
             }

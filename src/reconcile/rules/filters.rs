@@ -46,7 +46,7 @@ impl FilterBook {
             }
             Item::Rule(RuleKey::Acl(key)) if goes => Self::Going(key),
             Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)) if goes => Self::Closing,
-            Item::Rule(RuleKey::Route(_) | RuleKey::Share(..)) if goes => {
+            Item::Rule(RuleKey::Route(..) | RuleKey::Share(..)) if goes => {
                 let in_front = |rule: &PlannedRule| rule.chain == Chain::ENTRY;
                 if entry.present().any(|rule| in_front(rule)) {
                     Self::Closing

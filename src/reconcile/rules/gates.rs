@@ -5,9 +5,9 @@
 //! though it be wished again meanwhile. A closed gate is no failure; the write stays dirty and is tried again when something else
 //! came back.
 
-use super::books::whole;
+use super::books::{table_of, whole};
 use super::{Item, RuleEntry, RuleTable};
-use crate::model::{Chain, Prefix, RouteKey, RuleAction};
+use crate::model::{Chain, Framing, Prefix, RouteKey, RuleAction};
 use crate::plan::{ChainUse, Chains, Except, PlannedRule, RuleKey, last_inside};
 
 impl RuleTable {
@@ -21,22 +21,11 @@ impl RuleTable {
         };
         match key {
             RuleKey::Acl(key) => self.filters.may_put(key, rule),
-            RuleKey::Hop(_) | RuleKey::Except(..) => true,
+            RuleKey::Hop(..) | RuleKey::Except(..) => true,
             RuleKey::Admit(..) | RuleKey::Entry(_) => self.filters.are_whole(),
             RuleKey::Bucket(..) => target.is_none_or(|chain| self.is_ready(chain, chains)),
-            RuleKey::Route(route) | RuleKey::Share(route, ..) => {
-                let guard = matches!(
-                    rule.rule.actions.last(),
-                    Some(RuleAction::Trap | RuleAction::Pass)
-                );
-                // In chain 0 it stands right behind the filter rules.
-                let filtered = rule.chain != Chain::ENTRY || self.filters.are_whole();
-                guard
-                    || (filtered
-                        && target.is_none_or(|chain| self.is_ready(chain, chains))
-                        && self.has_exceptions(route)
-                        && !self.misses_inside(route))
-            }
+            RuleKey::Route(framing, route) => self.may_route(framing, route, rule, chains),
+            RuleKey::Share(route, ..) => self.may_route(Framing::Untagged, route, rule, chains),
         }
     }
 
@@ -56,27 +45,28 @@ impl RuleTable {
             Item::Stray(chain, ..) => leads_nowhere(item) || self.is_ready(chain, chains),
             Item::Rule(RuleKey::Acl(key)) => self.strays.is_empty() && self.filters.may_delete(key),
             Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)) => true,
-            Item::Rule(RuleKey::Hop(_)) => leads_nowhere(item),
-            Item::Rule(RuleKey::Bucket(group, ..)) => match self.buckets.get(&group) {
-                Some((wished, 0)) if *wished > 0 => true,
-                _ => leads_nowhere(item),
-            },
-            Item::Rule(RuleKey::Except(table, family, _)) => {
+            Item::Rule(RuleKey::Hop(..)) => leads_nowhere(item),
+            Item::Rule(RuleKey::Bucket(framing, group, ..)) => {
+                match self.buckets.get(&(framing, group)) {
+                    Some((wished, 0)) if *wished > 0 => true,
+                    _ => leads_nowhere(item),
+                }
+            }
+            Item::Rule(RuleKey::Except(framing, table, family, _)) => {
                 let stays = self
-                    .get(RuleKey::Except(table, family, Except::Expiring))
+                    .get(RuleKey::Except(framing, table, family, Except::Expiring))
                     .is_some_and(|entry| entry.desired.is_some());
                 if stays {
                     // What takes its place may cover the same addresses.
-                    !self.missing_exceptions.contains_key(&(table, family))
+                    !self
+                        .missing_exceptions
+                        .contains_key(&(framing, table, family))
                 } else {
-                    !self.routes.contains_key(&(table, family))
+                    !self.routes.contains_key(&(framing, table, family))
                 }
             }
-            Item::Rule(RuleKey::Route(route) | RuleKey::Share(route, ..)) => {
-                let is_right = |settled| settled && !self.misses_inside(route);
-                self.is_replaced(item, route)
-                    .unwrap_or_else(|| self.settled_above(route).is_none_or(is_right))
-            }
+            Item::Rule(RuleKey::Route(framing, route)) => self.may_part(item, framing, route),
+            Item::Rule(RuleKey::Share(route, ..)) => self.may_part(item, Framing::Untagged, route),
         }
     }
 
@@ -84,26 +74,55 @@ impl RuleTable {
     fn is_ready(&self, chain: Chain, chains: &Chains) -> bool {
         let stands = |key| self.get(key).is_some_and(RuleEntry::stands);
         match chains.use_of(chain) {
-            Some(ChainUse::Hop(hop)) => stands(RuleKey::Hop(hop)),
-            Some(ChainUse::Group(group)) => self
+            Some(ChainUse::Hop(framing, hop)) => stands(RuleKey::Hop(framing, hop)),
+            Some(ChainUse::Group(framing, group)) => self
                 .buckets
-                .get(&group)
+                .get(&(framing, group))
                 .is_some_and(|(wished, missing)| *wished > 0 && *missing == 0),
             Some(ChainUse::Admission | ChainUse::Table(..)) => true,
             Some(ChainUse::Stray(_) | ChainUse::Foreign(_)) | None => false,
         }
     }
 
-    fn has_exceptions(&self, route: RouteKey) -> bool {
-        let table = (route.table, route.prefix.family());
-        let expiring = self.get(RuleKey::Except(table.0, table.1, Except::Expiring));
+    /// Whether a prefix may come.
+    fn may_route(
+        &self,
+        framing: Framing,
+        route: RouteKey,
+        rule: &PlannedRule,
+        chains: &Chains,
+    ) -> bool {
+        let leads_on = match rule.rule.actions.last() {
+            Some(RuleAction::Trap | RuleAction::Pass) => return true,
+            Some(RuleAction::Goto(chain)) => self.is_ready(*chain, chains),
+            _ => true,
+        };
+        // In chain 0 it stands right behind the filter rules.
+        let filtered = rule.chain != Chain::ENTRY || self.filters.are_whole();
+        filtered
+            && leads_on
+            && self.has_exceptions(framing, route)
+            && !self.misses_inside(framing, route)
+    }
+
+    /// Whether a prefix may go.
+    fn may_part(&self, item: Item, framing: Framing, route: RouteKey) -> bool {
+        let is_right = |settled| settled && !self.misses_inside(framing, route);
+        self.is_replaced(item, framing, route)
+            .unwrap_or_else(|| self.settled_above(framing, route).is_none_or(is_right))
+    }
+
+    fn has_exceptions(&self, framing: Framing, route: RouteKey) -> bool {
+        let table = table_of(framing, route);
+        let (_, number, family) = table;
+        let expiring = self.get(RuleKey::Except(framing, number, family, Except::Expiring));
         expiring.is_some_and(RuleEntry::stands) && !self.missing_exceptions.contains_key(&table)
     }
 
-    fn misses_inside(&self, route: RouteKey) -> bool {
+    fn misses_inside(&self, framing: Framing, route: RouteKey) -> bool {
         let prefix = route.prefix;
         self.missing_routes
-            .get(&(route.table, prefix.family()))
+            .get(&table_of(framing, route))
             .is_some_and(|missing| {
                 missing
                     .range(whole(prefix, last_inside(prefix)))
@@ -112,10 +131,10 @@ impl RuleTable {
     }
 
     /// Whether the rules that take the place of one that is wished no more are all there; `None` if there should be none.
-    fn is_replaced(&self, item: Item, route: RouteKey) -> Option<bool> {
+    fn is_replaced(&self, item: Item, framing: Framing, route: RouteKey) -> Option<bool> {
         let goes = self.find(item).is_some_and(|entry| entry.desired.is_none());
         let mut wished = self
-            .rules_of(route)
+            .rules_of(framing, route)
             .map(|(_, entry)| entry)
             .filter(|entry| goes && entry.desired.is_some())
             .peekable();
@@ -125,8 +144,8 @@ impl RuleTable {
 
     /// Whether the next shorter prefix that has, or should have, a rule is as it should be, and those still shorter that share its
     /// priority, any of which may be met first; `None` if there is none.
-    fn settled_above(&self, route: RouteKey) -> Option<bool> {
-        let routes = self.routes.get(&(route.table, route.prefix.family()))?;
+    fn settled_above(&self, framing: Framing, route: RouteKey) -> Option<bool> {
+        let routes = self.routes.get(&table_of(framing, route))?;
         let mut next = None;
         for len in (0..route.prefix.len()).rev() {
             let prefix = Prefix::masked(route.prefix.addr(), len).ok()?;

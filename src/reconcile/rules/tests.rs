@@ -38,11 +38,16 @@ fn a_prefix_waits_for_exceptions_that_nobody_wishes_yet() {
         prefix: "10.0.0.0/8".parse().unwrap(),
     };
     let mut chains = Chains::new(Chain::new(1).unwrap());
-    let chain = chains.of(ChainUse::Table(main, Family::V4)).unwrap();
+    let chain = chains
+        .of(ChainUse::Table(Framing::Tagged, main, Family::V4))
+        .unwrap();
     let mut table = RuleTable::new(Block::Port(IfIndex::new(1).unwrap()));
-    table.want(RuleKey::Route(key), Some(rule(chain, RuleAction::Drop)));
+    table.want(
+        RuleKey::Route(Framing::Tagged, key),
+        Some(rule(chain, RuleAction::Drop)),
+    );
     assert_eq!(write_all(&mut table, &chains), 0);
-    let expiring = RuleKey::Except(main, Family::V4, Except::Expiring);
+    let expiring = RuleKey::Except(Framing::Tagged, main, Family::V4, Except::Expiring);
     table.want(expiring, Some(rule(chain, RuleAction::Trap)));
     assert_eq!(write_all(&mut table, &chains), 1);
     assert_eq!(write_all(&mut table, &chains), 1);
@@ -52,7 +57,12 @@ fn a_prefix_waits_for_exceptions_that_nobody_wishes_yet() {
 #[test]
 fn what_is_wished_no_more_before_it_was_written_is_nothing() {
     let mut table = RuleTable::new(Block::Port(IfIndex::new(1).unwrap()));
-    let key = RuleKey::Except(TableId::MAIN, Family::V4, Except::Expiring);
+    let key = RuleKey::Except(
+        Framing::Untagged,
+        TableId::MAIN,
+        Family::V4,
+        Except::Expiring,
+    );
     table.want(key, Some(rule(Chain::ENTRY, RuleAction::Trap)));
     assert_eq!(table.iter().count(), 1);
     table.want(key, None);

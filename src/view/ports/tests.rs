@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::KernelEvent;
+use crate::model::{KernelEvent, VlanLink};
 
 fn dev(index: u32) -> IfIndex {
     IfIndex::new(index).unwrap()
@@ -17,6 +17,7 @@ fn link(index: u32, name: &str, switch: Option<u8>) -> Link {
         master: None,
         vrf_table: None,
         kind: None,
+        vlan: None,
         switch: switch.map(|id| SwitchId([id].into())),
         port_name: None,
     }
@@ -84,7 +85,7 @@ fn all(ports: &Ports, links: Vec<Link>) -> Vec<Switch> {
     ports.switches(&view(links), &OffloadConfig::default())
 }
 
-fn wanted<const N: usize>(globs: [&str; N]) -> OffloadConfig {
+fn wanted_globs<const N: usize>(globs: [&str; N]) -> OffloadConfig {
     OffloadConfig {
         ports: PortFilter::new(globs).unwrap(),
         ..OffloadConfig::default()
@@ -114,6 +115,145 @@ fn ports_of_one_id_are_a_switch() {
     for family in [Family::V4, Family::V6] {
         assert!(switch.ports.iter().all(|p| p.refusals(family).is_empty()));
     }
+}
+
+/// `p0.100`, with all that a sub-interface needs.
+fn sub_interface(ports: &mut Ports) -> Link {
+    ports.apply(&OffloadEvent::Conf(
+        dev(20),
+        conf(Family::V4, true, Some(0)),
+    ));
+    Link {
+        kind: Some("vlan".into()),
+        vlan: Some(VlanLink {
+            lower: Some(dev(2)),
+            id: 100,
+            is_802_1q: true,
+            egress_map: false,
+        }),
+        // The kernel may say so of what stands on ports of one switch.
+        ..link(20, "p0.100", Some(1))
+    }
+}
+
+#[test]
+fn a_sub_interface_is_a_part_of_its_port_with_a_table_of_its_own() {
+    let (mut ports, mut links) = ready();
+    let vrf = Link {
+        vrf_table: Some(TableId(1001)),
+        kind: Some("vrf".into()),
+        ..link(10, "red", Some(1))
+    };
+    let mut sub = sub_interface(&mut ports);
+    sub.master = Some(vrf.index);
+    let bond = Link {
+        kind: Some("bond".into()),
+        ..link(11, "bond0", Some(1))
+    };
+    links.extend([sub, vrf, bond]);
+    let qdisc = IngressQdisc {
+        dev: dev(2),
+        clsact: true,
+        block: NonZeroU32::new(7),
+    };
+    ports.apply(&OffloadEvent::Qdisc(qdisc));
+    let switches = all(&ports, links);
+    let names: Vec<_> = switches[0].ports.iter().map(|port| &*port.name).collect();
+    assert_eq!(names, ["p0", "pf0vf0", "p0.100"]);
+    let port = &switches[0].ports[2];
+    let vlan = port.vlan.as_ref().unwrap();
+    assert_eq!(
+        (port.home(), vlan.id, &**port.ingress()),
+        (dev(2), 100, "p0")
+    );
+    assert_eq!(
+        (port.role, port.table),
+        (PortRole::SubInterface, TableId(1001))
+    );
+    assert_eq!(
+        (port.mac, port.qdisc),
+        (Some(MacAddr([2, 0, 0, 0, 0, 20])), Some(qdisc))
+    );
+    assert!(port.usable && port.tc_offload == Some(feature(true, true)));
+    for family in [Family::V4, Family::V6] {
+        assert!(port.refusals(family).is_empty());
+    }
+}
+
+#[test]
+fn what_a_sub_interface_can_not_have_is_said() {
+    let (mut ports, links) = ready();
+    let sub = sub_interface(&mut ports);
+    let vlan = sub.vlan.unwrap();
+    let with = |vlan| Link {
+        vlan: Some(vlan),
+        ..sub.clone()
+    };
+    let bridge = Link {
+        kind: Some("bridge".into()),
+        ..link(11, "br0", None)
+    };
+    let mut bridged = links.clone();
+    bridged[1].master = Some(bridge.index);
+    bridged.push(bridge);
+    let inner = Link {
+        index: dev(21),
+        name: "p0.100.5".into(),
+        ..with(VlanLink {
+            lower: Some(dev(20)),
+            ..vlan
+        })
+    };
+    let down = Link {
+        admin_up: false,
+        ..sub.clone()
+    };
+    let ad = VlanLink {
+        is_802_1q: false,
+        ..vlan
+    };
+    let mapped = VlanLink {
+        egress_map: true,
+        ..vlan
+    };
+    let cases = [
+        (with(ad), &links, Some(Reason::VlanProtocol)),
+        (with(mapped), &links, Some(Reason::VlanPriority)),
+        (down, &links, Some(Reason::PortDown)),
+        (sub.clone(), &bridged, Some(Reason::PortEnslaved)),
+        (sub.clone(), &links, None),
+    ];
+    for (sub, links, reason) in cases {
+        let links = links.iter().cloned().chain([sub, inner.clone()]);
+        let switches = all(&ports, links.collect());
+        let [_, _, port, inner] = &switches[0].ports[..] else {
+            panic!("{:?}", switches[0].ports)
+        };
+        assert_eq!(port.refusals(Family::V4), Vec::from_iter(reason));
+        assert!(inner.refusals(Family::V4).contains(&Reason::VlanStacked));
+    }
+    // One whose lower link is elsewhere is nobody's.
+    let elsewhere = with(VlanLink {
+        lower: None,
+        ..vlan
+    });
+    let links: Vec<Link> = links.into_iter().chain([elsewhere]).collect();
+    assert_eq!(all(&ports, links)[0].ports.len(), 2);
+}
+
+#[test]
+fn a_port_that_is_left_alone_takes_its_sub_interfaces_along() {
+    let (mut ports, mut links) = ready();
+    links.push(sub_interface(&mut ports));
+    let wanted = |config: &OffloadConfig| {
+        let switches = ports.switches(&view(links.clone()), config);
+        let ports = &switches[0].ports;
+        (!ports[0].excluded, !ports[2].excluded)
+    };
+    assert_eq!(wanted(&wanted_globs(["*"])), (true, true));
+    assert_eq!(wanted(&wanted_globs(["!p0"])), (false, false));
+    assert_eq!(wanted(&wanted_globs(["p0.100"])), (false, true));
+    assert_eq!(wanted(&wanted_globs(["*", "!p0.*"])), (true, false));
 }
 
 #[test]
@@ -198,7 +338,7 @@ fn a_policy_rule_concerns_its_link_and_family() {
         OffloadEvent::PolicyRules(vec![PolicyRule {
             family: Family::V6,
             preference: 100,
-            iif: iif.map(Into::into),
+            scope: iif.map_or(PolicyScope::All, |name| PolicyScope::Link(name.into())),
         }])
     };
     assert!(ports.apply(&rule(Some("eth0"))));
@@ -210,6 +350,37 @@ fn a_policy_rule_concerns_its_link_and_family() {
             (vec![], vec![Reason::PolicyRule])
         );
     }
+}
+
+#[test]
+fn a_policy_rule_for_a_vrf_concerns_its_ports() {
+    concerns_vrfs(PolicyScope::Link("red".into()));
+}
+
+#[test]
+fn where_vrfs_are_not_looked_up_no_port_of_one_is_let_in() {
+    concerns_vrfs(PolicyScope::Vrfs);
+}
+
+fn concerns_vrfs(scope: PolicyScope) {
+    let (mut ports, mut links) = ready();
+    let vrf = Link {
+        vrf_table: Some(TableId(1001)),
+        kind: Some("vrf".into()),
+        ..link(10, "red", None)
+    };
+    ports.apply(&OffloadEvent::PolicyRules(vec![PolicyRule {
+        family: Family::V4,
+        preference: 100,
+        scope,
+    }]));
+    links.push(vrf.clone());
+    assert_eq!(refusals(&ports, links.clone()), (vec![], vec![]));
+    for link in &mut links[..2] {
+        link.master = Some(vrf.index);
+    }
+    let policy = vec![Reason::PolicyRule];
+    assert_eq!(refusals(&ports, links), (policy, vec![]));
 }
 
 #[test]
@@ -251,7 +422,7 @@ fn every_obstacle_of_the_port_has_its_reason() {
         instances: vec![instance("pci/1", Some(false))],
         ports: vec![devlink_port(2, "pci/1", PortRole::Uplink)],
     });
-    let switches = ports.switches(&view(links), &wanted(["*", "!p0"]));
+    let switches = ports.switches(&view(links), &wanted_globs(["*", "!p0"]));
     assert_eq!(
         switches[0].ports[0].refusals(Family::V6),
         [
@@ -305,7 +476,7 @@ fn plain_links_stand_for_a_switch_in_the_lab() {
         kind(link(4, "veth0.7", None), "vlan"),
         link(5, "eth0", None),
     ]);
-    let switch = ports.plain(&links, &wanted(["veth*"]));
+    let switch = ports.plain(&links, &wanted_globs(["veth*"]));
     let names: Vec<_> = switch
         .ports
         .iter()
@@ -317,7 +488,7 @@ fn plain_links_stand_for_a_switch_in_the_lab() {
 #[test]
 fn a_glob_that_matches_nothing_says_what_exists() {
     let (ports, links) = ready();
-    let config = wanted(["p0", "!eth9"]);
+    let config = wanted_globs(["p0", "!eth9"]);
     let switches = ports.switches(&view(links), &config);
     let found = Ports::unmatched(&switches, &config.ports);
     assert_eq!(found.len(), 1);

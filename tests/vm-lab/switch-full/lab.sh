@@ -57,6 +57,37 @@ slow=$(cpu_forwarded)
 check "10.60.$number.0/24, which is not in" hops_to h0 out
 check 'by the CPU' test "$(cpu_forwarded)" -ge $((slow + 4))
 
+# says TEXT COMMAND...: of the command line.
+says() {
+    local text=$1 output
+    shift
+    output=$(offload sw "$@" 2>&1) || true
+    [[ $output == *"$text"* ]] || { echo "$output"; return 1; }
+}
+waiting() { offload sw show offload --summary --json | jq '[.rooms[].waiting] | add'; }
+check "who waits is counted ($(waiting))" test "$(waiting)" -ge 1
+check 'and shown with the room' says 'wait for room' show offload --summary
+check 'explain says why' says 'the hardware table is full' explain "10.60.$number.1"
+
+section 'What is in stays in, but for what must be in'
+rule_texts >"$LAB/before"
+withdraw "$number" "$number"
+wait_until 20 'one that waited goes' kernel_has 39
+announce "$number" "$number"
+wait_until 20 'and comes back' kernel_has 40
+wait_until 20 'the rules stay as they are' rules_quiet
+check 'no rule was touched for it' rules_kept "$LAB/before"
+# Own addresses are exceptions, which nothing goes without: twice as many rules.
+for last in {1..12}; do ipr sw addr add "10.99.0.$last/32" dev lo; done
+has_exceptions() { for last in {1..12}; do has_rule pf0vf0 "10.99.0.$last" || { echo "$last"; return 1; }; done; }
+wait_until 30 'own addresses are in' has_exceptions
+check 'for them others left, and that is told' event table-full 'left hardware'
+check 'no refusal was needed' test "$(rule_count)" -le "$full"
+check 'what left is forwarded all the same' hops_to h0 n30
+for last in {1..12}; do ipr sw addr del "10.99.0.$last/32" dev lo; done
+back() { [[ $(announced) -ge $some ]] || { announced; return 1; }; }
+wait_until 30 'they come back when the addresses are gone' back
+
 section 'Room again'
 withdraw 1 20
 wait_until 30 'the kernel has 20 less' kernel_has 20
@@ -65,6 +96,11 @@ wait_until 20 'their rules are gone' waits_for_less
 wait_until 20 'the rules stay as they are' rules_quiet
 some=$(announced)
 say "$some of 20 are in"
+announce 41 90
+wait_until 30 'the kernel has 50 more' kernel_has 70
+wait_until 20 'the rules stay as they are' rules_quiet
+some=$(announced)
+say "$some of 70 are in"
 knob max_rules 0
 # A tenth more is tried once a minute.
 more() { [[ $(announced) -gt $some ]] || { announced; return 1; }; }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::{Errno, IngressQdisc, PortRole, TableId};
-use crate::view::ports::Treatment;
+use crate::view::ports::{SubInterface, Treatment};
 
 const EOPNOTSUPP: i32 = 95;
 
@@ -33,6 +33,7 @@ fn port(n: u32) -> Port {
         dev: dev(n),
         name: format!("p{n}").as_str().into(),
         role: PortRole::Representor,
+        vlan: None,
         mac: Some(MacAddr([2, 0, 0, 0, 0, n as u8])),
         table: TableId::MAIN,
         mtu: 1500,
@@ -72,7 +73,8 @@ impl Tc {
 
     fn blocks(&self) -> BTreeMap<NonZeroU32, usize> {
         let mut blocks = BTreeMap::new();
-        for number in self.ports.iter().filter_map(|port| port.qdisc?.block) {
+        let ports = self.ports.iter().filter(|port| port.vlan.is_none());
+        for number in ports.filter_map(|port| port.qdisc?.block) {
             *blocks.entry(number).or_default() += 1;
         }
         blocks
@@ -80,6 +82,13 @@ impl Tc {
 
     fn at(&mut self, dev: IfIndex) -> &mut Port {
         self.ports.iter_mut().find(|port| port.dev == dev).unwrap()
+    }
+
+    /// Also what its sub-interfaces have.
+    fn set_qdisc(&mut self, dev: IfIndex, qdisc: Option<IngressQdisc>) {
+        for port in self.ports.iter_mut().filter(|port| port.home() == dev) {
+            port.qdisc = qdisc;
+        }
     }
 
     fn write(&mut self, op: &RuleOpKind) -> Result<InHardware, Refusal> {
@@ -93,15 +102,15 @@ impl Tc {
                     return refused(EOPNOTSUPP);
                 }
                 let (dev, block) = (*dev, *block);
-                self.at(dev).qdisc = Some(IngressQdisc {
-                    dev,
-                    clsact: true,
-                    block,
-                });
+                assert!(self.at(dev).vlan.is_none());
+                let clsact = true;
+                self.set_qdisc(dev, Some(IngressQdisc { dev, clsact, block }));
             }
-            RuleOpKind::DeleteQdisc { dev } => self.at(*dev).qdisc = None,
+            RuleOpKind::DeleteQdisc { dev } => self.set_qdisc(*dev, None),
             RuleOpKind::Put { rule, .. } => {
-                let bound = |port: &&Port| port.qdisc.is_some_and(|qdisc| qdisc.block.is_some());
+                let bound = |port: &&Port| {
+                    port.vlan.is_none() && port.qdisc.is_some_and(|qdisc| qdisc.block.is_some())
+                };
                 let bound: Vec<&Port> = self.ports.iter().filter(bound).collect();
                 let other = |port: &&Port| Some(&port.name) != rule.matches.indev.as_ref();
                 if bound.iter().any(|port| self.bad.contains(&port.dev))
@@ -166,6 +175,30 @@ fn all_ports_of_an_able_driver_share_a_block() {
     assert!(sharing.is_everywhere(block, hardware(4)));
     assert!(!sharing.is_everywhere(block, hardware(3)));
     assert_eq!(sharing.refusal(), None);
+}
+
+#[test]
+fn a_port_joins_for_its_sub_interface() {
+    let (mut tc, mut sharing) = (Tc::new(3), Sharing::default());
+    // It would admit nothing for itself.
+    let alone = tc.at(dev(2));
+    alone.ipv4.forwarding = false;
+    alone.ipv6.forwarding = false;
+    for n in [1, 2] {
+        tc.ports.push(Port {
+            vlan: Some(SubInterface {
+                lower: dev(n),
+                lower_name: format!("p{n}").as_str().into(),
+                id: 100,
+                ingress: None,
+                egress: None,
+            }),
+            ..port(n + 10)
+        });
+    }
+    tc.settle(&mut sharing);
+    assert_eq!(tc.ready(&sharing), [true; 5]);
+    assert_eq!(sharing.ports_of(Block::Shared(sharing.home().unwrap())), 3);
 }
 
 #[test]
