@@ -16,6 +16,7 @@
 mod acl_query;
 mod counters_query;
 mod doctor;
+mod explain;
 mod feedback;
 mod followed;
 mod hearing;

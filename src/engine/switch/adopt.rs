@@ -22,37 +22,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use self::meaning::{Ours, bucket_of, except_of, is_ours, route_of, share_of};
 use super::{Audited, BlockState, Switch, rule_key};
+
 use crate::model::{
-    Block, Chain, EtherProto, Family, FlowerRule, Framing, Masked, ObservedRule, Prefix, Prio,
-    RouteKey, RuleAction, RuleMatch, RulePlace, Runs,
+    Block, Chain, EtherProto, Family, FlowerRule, Framing, ObservedRule, Prio, RouteKey,
+    RuleAction, RuleMatch, RulePlace, Runs,
 };
 use crate::plan::{
-    AclKey, ChainUse, Chains, Env, Except, GroupKey, HopId, HopRule, Layout, LayoutContext, Marked,
+    AclKey, ChainUse, Chains, Env, GroupKey, HopId, HopRule, Layout, LayoutContext, Marked,
     PlannedRule, RouteRule, RuleKey, Target, read_mark,
 };
 use crate::reconcile::{Item, RuleEntry, RuleTable};
 
-/// A rule of ours that was found.
-struct Ours<'a> {
-    observed: &'a ObservedRule,
-    marked: Marked,
-    rule: &'a FlowerRule,
-}
-
-impl Ours<'_> {
-    const fn chain(&self) -> Chain {
-        self.observed.place.chain
-    }
-
-    fn leads_to(&self) -> Option<Chain> {
-        goto(self.rule)
-    }
-
-    const fn framing(&self) -> Framing {
-        self.rule.protocol.framing()
-    }
-}
+mod meaning;
 
 /// What the rules of a prefix do, by bits and number of their bucket.
 type Shares<'a> = BTreeMap<(u8, u16), &'a [RuleAction]>;
@@ -595,17 +578,6 @@ impl BlockState {
     }
 }
 
-fn is_ours(rule: &ObservedRule) -> bool {
-    rule.cookie.and_then(read_mark).is_some()
-}
-
-fn goto(rule: &FlowerRule) -> Option<Chain> {
-    match rule.actions.last() {
-        Some(RuleAction::Goto(chain)) => Some(*chain),
-        _ => None,
-    }
-}
-
 const fn planned(observed: &ObservedRule, rule: FlowerRule) -> PlannedRule {
     PlannedRule {
         chain: observed.place.chain,
@@ -643,70 +615,5 @@ const fn is_of(chain_use: ChainUse, framing: Framing) -> bool {
             of as u8 == framing as u8
         }
         ChainUse::Admission | ChainUse::Stray(_) | ChainUse::Foreign(_) => true,
-    }
-}
-
-fn except_of(rule: &FlowerRule, family: Family) -> Option<Except> {
-    let matches = &rule.matches;
-    if matches.ttl.is_some() {
-        return Some(Except::Expiring);
-    }
-    match (matches.src, matches.dst) {
-        (Some(src), None) => prefix_of(src).map(Except::From),
-        (None, Some(dst)) => prefix_of(dst).map(Except::To),
-        (None, None) => route_of(rule, family).map(Except::To),
-        (Some(_), Some(_)) => None,
-    }
-}
-
-fn route_of(rule: &FlowerRule, family: Family) -> Option<Prefix> {
-    if let Some(dst) = rule.matches.dst {
-        prefix_of(dst)
-    } else {
-        let any = match family {
-            Family::V4 => Masked::v4(0, 0),
-            Family::V6 => Masked::v6(0, 0),
-        };
-        prefix_of(any)
-    }
-}
-
-/// A prefix's rule of the flat layout.
-fn share_of(ours: &Ours<'_>) -> Option<(RouteKey, u8, u16)> {
-    let Marked::Route(table, family) = ours.marked else {
-        return None;
-    };
-    let prefix = route_of(ours.rule, family)?;
-    let (bits, n) = bucket_of(ours.rule)?;
-    let flat = ours.chain() == Chain::ENTRY && ours.rule.protocol.family() == Some(family);
-    flat.then_some((RouteKey { table, prefix }, bits, n))
-}
-
-fn bucket_of(rule: &FlowerRule) -> Option<(u8, u16)> {
-    match rule.matches.src {
-        None => Some((0, 0)),
-        Some(Masked::V4 { addr, mask }) => {
-            Some((mask.trailing_ones() as u8, u16::try_from(addr).ok()?))
-        }
-        Some(Masked::V6 { addr, mask }) => {
-            Some((mask.trailing_ones() as u8, u16::try_from(addr).ok()?))
-        }
-    }
-}
-
-fn prefix_of(masked: Masked) -> Option<Prefix> {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-    match masked {
-        Masked::V4 { addr, mask } if mask.leading_ones() == mask.count_ones() => Prefix::new(
-            IpAddr::V4(Ipv4Addr::from_bits(addr)),
-            mask.count_ones() as u8,
-        )
-        .ok(),
-        Masked::V6 { addr, mask } if mask.leading_ones() == mask.count_ones() => Prefix::new(
-            IpAddr::V6(Ipv6Addr::from_bits(addr)),
-            mask.count_ones() as u8,
-        )
-        .ok(),
-        _ => None,
     }
 }

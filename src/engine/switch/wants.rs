@@ -221,34 +221,20 @@ impl Switch {
         let Some(state) = self.blocks.values().nth(at) else {
             return;
         };
-        let mut wished: BTreeSet<RuleKey> = BTreeSet::new();
-        for (framing, table, family) in state.tables() {
-            wished.extend(
-                self.exceptions(table, family)
-                    .map(|except| RuleKey::Except(framing, table, family, except)),
-            );
-        }
-        let stale: Vec<RuleKey> = state
-            .table
-            .iter()
-            .filter_map(|(item, _)| rule_key(item))
-            .filter(|key| matches!(key, RuleKey::Except(..)) && !wished.contains(key))
-            .collect();
-        for key in wished {
-            self.want_in(at, key);
-        }
-        if let Some(state) = self.blocks.values_mut().nth(at) {
-            for key in stale {
-                state.table.want(key, None);
-            }
-        }
+        let tables = state.tables().into_iter();
+        let wished = tables.flat_map(|(framing, table, family)| {
+            let exceptions = self.exceptions(table, family);
+            exceptions.map(move |except| RuleKey::Except(framing, table, family, except))
+        });
+        let wished = wished.collect();
+        self.want_only(at, wished, |key| matches!(key, RuleKey::Except(..)));
     }
 
     pub(super) fn want_admission(&mut self, at: usize) {
         let Some(state) = self.blocks.values().nth(at) else {
             return;
         };
-        let mut wished: BTreeSet<RuleKey> = BTreeSet::new();
+        let mut wished = BTreeSet::new();
         for port in &state.ports {
             for family in [Family::V4, Family::V6] {
                 if port.families[family as usize] {
@@ -257,21 +243,23 @@ impl Switch {
                 }
             }
         }
-        let stale: Vec<RuleKey> = state
-            .table
-            .iter()
-            .filter_map(|(item, _)| rule_key(item))
-            .filter(|key| {
-                matches!(key, RuleKey::Admit(..) | RuleKey::Entry(_)) && !wished.contains(key)
-            })
-            .collect();
+        let admits = |key| matches!(key, RuleKey::Admit(..) | RuleKey::Entry(_));
+        self.want_only(at, wished, admits);
+    }
+
+    /// In a block, of rules of a kind these and no others.
+    fn want_only(&mut self, at: usize, wished: BTreeSet<RuleKey>, kind: impl Fn(RuleKey) -> bool) {
+        let Some(state) = self.blocks.values_mut().nth(at) else {
+            return;
+        };
+        let there = state.table.iter().filter_map(|(item, _)| rule_key(item));
+        let stale = there.filter(|key| kind(*key) && !wished.contains(key));
+        let stale: Vec<RuleKey> = stale.collect();
+        for key in stale {
+            state.table.want(key, None);
+        }
         for key in wished {
             self.want_in(at, key);
-        }
-        if let Some(state) = self.blocks.values_mut().nth(at) {
-            for key in stale {
-                state.table.want(key, None);
-            }
         }
     }
 
