@@ -1,5 +1,6 @@
 //! What it costs the engine to answer zebra: a million IPv4 routes, on a switch with room for 30,000 rules that takes everything. All are
-//! looked at when something moves in hardware, or when `feedback.mode` changes. Prints times; asserts nothing about them.
+//! looked at when something moves in hardware, or when `feedback.mode` changes. And what it costs to count them for metrics, with and
+//! without a switch. Prints times; asserts nothing about them.
 //! `cargo bench --bench answers`
 
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use frr_offload::config::{self, Config, ConfigText};
+use frr_offload::engine::report::RouteCensus;
 use frr_offload::engine::{Engine, Memory};
 use frr_offload::model::{
     Event, Family, IfIndex, InHardware, IngressQdisc, LinkConf, NextHop, OffloadEvent, PathHops,
@@ -38,7 +40,9 @@ struct World {
 }
 
 fn main() {
-    let mut world = World::new();
+    count("no offload", &World::new("off"));
+    let mut world = World::new("skip_sw");
+    count("on a switch", &world);
     for mode in ["forwarding", "hardware"] {
         world.engine.reconfigure(configuration("off"));
         world.hear();
@@ -64,6 +68,19 @@ fn main() {
     }
 }
 
+/// In slices that are shorter than those that metrics ask for.
+fn count(what: &str, world: &World) {
+    let mut slices = Vec::new();
+    let (mut census, mut next) = (RouteCensus::default(), Some(0));
+    while let Some(from) = next {
+        let begin = Instant::now();
+        next = world.engine.census(from, 64, &mut census);
+        slices.push(begin.elapsed());
+    }
+    assert_eq!(census.routes, u64::from(ROUTES));
+    print_walk(&format!("counted, {what}"), &slices);
+}
+
 fn print_walk(what: &str, walk: &[Duration]) {
     let sum: Duration = walk.iter().sum();
     let longest = walk.iter().max().unwrap();
@@ -72,17 +89,21 @@ fn print_walk(what: &str, walk: &[Duration]) {
 }
 
 fn configuration(feedback: &str) -> Config {
+    configured("skip_sw", feedback)
+}
+
+fn configured(mode: &str, feedback: &str) -> Config {
     let text = format!(
-        "offload.mode = \"skip_sw\"\noffload.capacity = {CAPACITY}\nfeedback.mode = {feedback:?}\n"
+        "offload.mode = {mode:?}\noffload.capacity = {CAPACITY}\nfeedback.mode = {feedback:?}\n"
     );
     let file = Arc::from(Path::new("bench.toml"));
     config::parse(&[ConfigText { file, text }]).unwrap()
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(mode: &str) -> Self {
         let mut world = Self {
-            engine: Engine::new(configuration("forwarding"), Memory::default()),
+            engine: Engine::new(configured(mode, "forwarding"), Memory::default()),
             kernel: FakeKernel::with_links(2),
             qdiscs: BTreeMap::new(),
             now: Timestamp(0),
@@ -109,6 +130,7 @@ impl World {
                 frames: 1,
                 skipped: 0,
                 updates,
+                read_at: std::time::Instant::now(),
             }));
             world.settle();
         }

@@ -7,6 +7,7 @@ use clap::Parser;
 use frr_offload::admin::args::{Args, Command};
 use frr_offload::admin::command::{self, CommandError, Exit};
 use frr_offload::admin::decode::DecodeOptions;
+use frr_offload::admin::metrics::MetricsBindError;
 use frr_offload::config::{Config, Faults};
 use frr_offload::daemon::{self, config_file::ConfigFiles};
 
@@ -82,7 +83,15 @@ fn run(path: Option<PathBuf>, socket: Option<PathBuf>) -> anyhow::Result<Exit> {
     let again: daemon::ReadConfig =
         Box::new(move || parse(ConfigFiles::read_again(path.as_deref())));
     match first {
-        Ok(config) => daemon::run(config, &again).map(|()| Exit::Fine),
+        Ok(config) => match daemon::run(config, &again) {
+            Ok(()) => Ok(Exit::Fine),
+            // Trying again helps as little as with a file that is wrong.
+            Err(error) if error.is::<MetricsBindError>() => {
+                eprintln!("frr-offload: {error}");
+                Ok(Exit::Usage)
+            }
+            Err(error) => Err(error),
+        },
         Err(faults) => {
             command::report_faults(&faults.0)?;
             Ok(Exit::Usage)

@@ -114,6 +114,7 @@ impl Lab {
             frames: updates.len() as u32,
             skipped: 0,
             updates,
+            read_at: std::time::Instant::now(),
         }));
     }
 

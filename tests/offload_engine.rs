@@ -18,6 +18,8 @@ mod feedback;
 mod filters;
 #[path = "offload_engine/full.rs"]
 mod full;
+#[path = "offload_engine/measures.rs"]
+mod measures;
 #[path = "offload_engine/vlans.rs"]
 mod vlans;
 #[path = "offload_engine/vrf.rs"]
@@ -267,6 +269,7 @@ impl World {
             frames: 1,
             skipped: 0,
             updates: vec![SourceUpdate::Route(update)],
+            read_at: std::time::Instant::now(),
         }));
     }
 

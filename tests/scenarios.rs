@@ -100,6 +100,7 @@ impl Scenario {
             frames: 1,
             skipped: 0,
             updates,
+            read_at: std::time::Instant::now(),
         };
         self.engine
             .handle(Timestamp(self.now), Event::Source(event));

@@ -9,7 +9,7 @@ mod fake;
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use fake::FakeKernel;
 use frr_offload::admin::Question;
 use frr_offload::admin::generate::{GenerateOptions, GeneratedTable};
+use frr_offload::admin::metrics::Pulse;
 use frr_offload::config::Config;
 use frr_offload::daemon::engine_loop::{BATCH, EngineLoop, Saver};
 use frr_offload::daemon::{EVENT_QUEUE, OP_QUEUE};
@@ -158,6 +159,7 @@ fn a_stalled_writer_neither_stops_the_reading_nor_fills_the_memory() {
         rules: None,
         replies: listener.replies(),
         saver: Saver::new(state.clone()),
+        pulse: Arc::new(Pulse::new(EVENT_QUEUE, OP_QUEUE)),
         started: Instant::now(),
     };
     let engine = thread::spawn(move || engine_loop.run());

@@ -104,8 +104,9 @@ impl Changes {
         let fits = new.feedback.fits(offload);
         changes.live("feedback.mode", fits && *mode != new.feedback.mode);
         changes.restart("feedback.mode", !fits && *mode != new.feedback.mode);
-        let AdminConfig { socket } = admin;
+        let AdminConfig { socket, metrics } = admin;
         changes.restart("admin.socket", *socket != new.admin.socket);
+        changes.restart("admin.metrics", *metrics != new.admin.metrics);
         let LogConfig { filter, format } = log;
         changes.live("log.filter", *filter != new.log.filter);
         changes.restart("log.format", *format != new.log.format);
@@ -160,10 +161,11 @@ mod tests {
         assert_eq!(Changes::between(&old, &new), Changes::default());
         new.setup = SetUp::Takeover;
         new.kernel.metric = 12;
+        new.admin.metrics.clear();
         new.kernel.multipath_hash = MultipathHash::L4;
         let changes = Changes::between(&old, &new);
         assert_eq!(changes.live, ["kernel.multipath_hash"]);
-        assert_eq!(changes.restart, ["setup", "kernel.metric"]);
+        assert_eq!(changes.restart, ["setup", "kernel.metric", "admin.metrics"]);
         let applied = Changes::applied(&old, &new);
         assert_eq!(Changes::between(&old, &applied).restart, Vec::<&str>::new());
         assert_eq!(applied.kernel.multipath_hash, MultipathHash::L4);

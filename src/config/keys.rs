@@ -50,7 +50,7 @@ const KEYS: &[(&str, Release)] = &[
     ("xdp.mode", Later),
     ("feedback.mode", This),
     ("admin.socket", This),
-    ("admin.metrics", Later),
+    ("admin.metrics", This),
     ("log.filter", This),
     ("log.format", This),
     ("acl", This),

@@ -268,11 +268,13 @@ impl FeedbackConfig {
     }
 }
 
-/// `[admin]`: how the command line finds the daemon.
+/// `[admin]`: how the command line and those who watch find the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
     /// The unix socket; absolute, and short enough for `sun_path`.
     pub socket: PathBuf,
+    /// Where metrics can be scraped; empty: nowhere.
+    pub metrics: Vec<SocketAddr>,
 }
 
 /// `[log]`.
@@ -364,6 +366,8 @@ impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             socket: PathBuf::from("/run/frr-offload/admin.sock"),
+            // Who is on the host may look; nothing secret is told, and nobody is asked who he is.
+            metrics: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9620))],
         }
     }
 }

@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         config.fpm = FpmConfig::for_setup(config.setup);
 
         let fpm = &mut config.fpm;
-        self.listen(&mut fpm.listen);
+        self.listen_at("fpm.listen", &mut fpm.listen);
         self.allow(&mut fpm.allow);
         self.table_map(&mut fpm.table_map);
         self.duration(
@@ -147,6 +147,7 @@ impl<'a> Reader<'a> {
         );
 
         self.socket(&mut config.admin.socket);
+        self.metrics(&mut config.admin.metrics);
 
         self.filter(&mut config.log.filter);
         self.choice(
@@ -263,8 +264,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn listen(&mut self, into: &mut Vec<SocketAddr>) {
-        let key = "fpm.listen";
+    /// No address at all switches it off.
+    fn metrics(&mut self, into: &mut Vec<SocketAddr>) {
+        let key = "admin.metrics";
+        match self.raw.get(key).map(|entry| &entry.value) {
+            Some(Value::List(items)) if items.is_empty() => into.clear(),
+            _ => self.listen_at(key, into),
+        }
+    }
+
+    fn listen_at(&mut self, key: &str, into: &mut Vec<SocketAddr>) {
         let Some(entry) = self.raw.get(key) else {
             return;
         };

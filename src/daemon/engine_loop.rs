@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use crossbeam_channel::{Receiver, Sender, never, select};
+use crossbeam_channel::{Receiver, RecvError, Sender, never, select};
 use tracing::{error, info, warn};
 
 use crate::admin::Question;
+use crate::admin::metrics::Pulse;
 use crate::daemon::offload::OffloadThreads;
 use crate::engine::Engine;
 use crate::engine::report::Severity;
@@ -60,14 +61,25 @@ pub struct EngineLoop {
     pub replies: ReplyPort,
     /// Keeps the state file.
     pub saver: Saver,
+    /// What metrics read.
+    pub pulse: Arc<Pulse>,
     /// Time 0 of the engine.
     pub started: Instant,
+}
+
+/// What ended the waiting.
+enum First {
+    Event(Result<Event, RecvError>),
+    Question(Result<Question, RecvError>),
+    /// Room or time.
+    Nothing,
 }
 
 impl EngineLoop {
     /// Runs until it is stopped, or until a thread that it needs has ended.
     pub fn run(mut self) -> anyhow::Result<()> {
         let mut logged = 0;
+        let mut turn = Instant::now();
         // A metric must be known for ours before a route has it.
         self.saver.save(&self.engine);
         loop {
@@ -76,9 +88,11 @@ impl EngineLoop {
             let soon = self.hand_out_replies();
             logged = self.log(logged);
             self.saver.save_lazily(&self.engine);
-            if !self.take_in(more, soon)? {
+            self.pulse.turn(turn.elapsed());
+            let Some(woken) = self.take_in(more, soon)? else {
                 break;
-            }
+            };
+            turn = woken;
         }
         if self.engine.flushes_on_exit() {
             self.flush()?;
@@ -155,34 +169,35 @@ impl EngineLoop {
         true
     }
 
-    /// Waits for something, unless there is more to do at once, then takes in what there is, up to a bound. `false` to
-    /// end.
-    fn take_in(&mut self, more: bool, soon: bool) -> anyhow::Result<bool> {
+    /// Waits for something, unless there is more to do at once, then takes in what there is, up to a bound. Gives
+    /// when the waiting ended; `None` to end.
+    fn take_in(&mut self, more: bool, soon: bool) -> anyhow::Result<Option<Instant>> {
         let timeout = match self.engine.poll_timeout() {
             _ if soon => crossbeam_channel::after(Duration::ZERO),
             _ if more => crossbeam_channel::never(),
             Some(due) => crossbeam_channel::after(due.since(self.now())),
             None => never(),
         };
-        select! {
-            recv(self.events) -> event => match event {
-                Ok(event) => {
-                    let now = self.now();
-                    self.engine.handle(now, event);
-                }
-                Err(_) => bail!("the kernel monitor and all sources ended"),
-            },
-            recv(self.questions) -> question => match question {
-                Ok(question) => {
-                    let now = self.now();
-                    question(&mut self.engine, now);
-                }
-                // The admin API ends before the engine does.
-                Err(_) => self.questions = never(),
-            },
-            recv(self.replies.room()) -> _ => {}
-            recv(self.stopped) -> _ => return Ok(false),
-            recv(timeout) -> _ => {}
+        let first = select! {
+            recv(self.events) -> event => First::Event(event),
+            recv(self.questions) -> question => First::Question(question),
+            recv(self.replies.room()) -> _ => First::Nothing,
+            recv(self.stopped) -> _ => return Ok(None),
+            recv(timeout) -> _ => First::Nothing,
+        };
+        let woken = Instant::now();
+        let rules = self.rules.as_ref().map_or(0, |rules| rules.ops.len());
+        self.pulse.queues(self.events.len(), self.ops.len(), rules);
+        match first {
+            First::Event(Ok(event)) => self.handle(event),
+            First::Event(Err(_)) => bail!("the kernel monitor and all sources ended"),
+            First::Question(Ok(question)) => {
+                let now = self.now();
+                question(&mut self.engine, now);
+            }
+            // The admin API ends before the engine does.
+            First::Question(Err(_)) => self.questions = never(),
+            First::Nothing => {}
         }
         for _ in 0..EVENTS_A_TURN {
             if !self.ops.is_full() && self.engine.has_routes_to_write() {
@@ -191,14 +206,21 @@ impl EngineLoop {
             let Ok(event) = self.events.try_recv() else {
                 break;
             };
-            let now = self.now();
-            self.engine.handle(now, event);
+            self.handle(event);
         }
         for question in self.questions.clone().try_iter().take(EVENTS_A_TURN) {
             let now = self.now();
             question(&mut self.engine, now);
         }
-        Ok(true)
+        Ok(Some(woken))
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.now();
+        self.engine.handle(now, event);
+        for sample in self.engine.poll_samples() {
+            self.pulse.arrival(sample);
+        }
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@
 //! fpm readers --+          +--> replies --> fpm writer   (OS threads, blocking sockets)
 //! monitor ------+--> events --> engine thread --> ops --> fib writer --> events
 //! offload's ears +                            +--> rule ops --> tc writer --> events
-//! admin (tokio, main thread) --questions--^
+//! admin and metrics (tokio, main thread) --questions--^
 //! ```
 //!
 //! Only bounded channels. The engine never blocks: it hands the writer a batch when there is room and otherwise goes on
@@ -26,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, bail};
 use tracing::{error, info, warn};
 
+use crate::admin::metrics::{MetricsListener, Pulse, Scraper};
 use crate::admin::{Admin, AdminSocket, Counters, EngineHandle, VERSION};
 use crate::config::{Changes, Config, Faults, OffloadMode, SetUp};
 use crate::engine::{Engine, Memory};
@@ -112,6 +113,8 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         );
     }
     let _lock = lock::NamespaceLock::take()?;
+    // Before anything is started or written.
+    let metrics = MetricsListener::bind(&config.admin.metrics)?;
     let socket = AdminSocket::bind(&config.admin.socket)?;
 
     if config.offload.mode == OffloadMode::Off
@@ -171,6 +174,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
 
     let ended = Arc::new(tokio::sync::Notify::new());
     let mut running = config.clone();
+    let pulse = Arc::new(Pulse::new(EVENT_QUEUE, OP_QUEUE));
     let engine_loop = EngineLoop {
         engine: Engine::new(config, memory),
         events,
@@ -180,6 +184,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         rules,
         replies: listener.replies(),
         saver: Saver::new(state_file),
+        pulse: Arc::clone(&pulse),
         started,
     };
     let engine = std::thread::Builder::new()
@@ -196,22 +201,27 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
 
     let asked = handle.clone();
     let set_filter = log.clone();
+    let counters = Counters::new(
+        Arc::new(move || {
+            let ports = kernel::port_counters()?;
+            let at = Timestamp(started.elapsed().as_millis() as u64);
+            Ok(PortReadings { at, ports })
+        }),
+        Arc::new(kernel::nic_statistics),
+    );
+    let scraper = Scraper::new(handle.clone(), counters.clone(), pulse);
     let admin = Admin {
         engine: handle,
         started: wall,
         set_log_filter: Box::new(move |filter| set_filter.set(filter)),
         kernel_lookup: Box::new(kernel::lookup),
-        counters: Counters::new(
-            Arc::new(move || {
-                let ports = kernel::port_counters()?;
-                let at = Timestamp(started.elapsed().as_millis() as u64);
-                Ok(PortReadings { at, ports })
-            }),
-            Arc::new(kernel::nic_statistics),
-        ),
+        counters,
         host_facts: kernel::read_host,
     };
     let why = runtime.block_on(async {
+        if let Err(error) = metrics.serve(scraper) {
+            return End::Failed(error.into());
+        }
         let (finish, finished) = tokio::sync::oneshot::channel::<()>();
         let serve = socket.serve(admin, async {
             // A dropped sender means the end as well.

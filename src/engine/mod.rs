@@ -18,8 +18,10 @@ mod counters_query;
 mod doctor;
 mod explain;
 mod feedback;
+mod followed;
 mod hearing;
 mod kernel;
+mod measures;
 mod notable;
 mod offload;
 mod offload_query;
@@ -33,6 +35,7 @@ mod routes;
 mod sources;
 pub mod switch;
 mod turn;
+mod writes;
 
 use std::collections::VecDeque;
 
@@ -80,7 +83,7 @@ impl Default for Memory {
     }
 }
 
-/// The tables of the engine that ops and their outcomes refer to.
+/// The tables of the engine that ops and their outcomes refer to; `report::WriteKind` has a name for each, in this order.
 mod ticket_table {
     pub const ROUTES: u8 = 0;
     pub const OBJECTS: u8 = 1;
@@ -212,6 +215,8 @@ pub struct Engine {
     port_history: PortHistory,
     evidence: doctor::Evidence,
     counters: Counters,
+    writes: writes::Writes,
+    followed: followed::Followed,
     notables: Notables,
 }
 
@@ -263,6 +268,8 @@ impl Engine {
             port_history: PortHistory::default(),
             evidence: doctor::Evidence::default(),
             counters: Counters::default(),
+            writes: writes::Writes::default(),
+            followed: followed::Followed::default(),
             notables: Notables::default(),
             config,
         };
@@ -284,17 +291,18 @@ impl Engine {
     /// Runs a turn and hands out at most about `budget` writes in the order in which they must be done.
     pub fn poll_ops(&mut self, now: Timestamp, budget: usize, out: &mut Vec<Op>) {
         self.now = self.now.max(now);
+        let before = out.len();
         self.poll_timers();
         self.poll_dumps(out);
-        if !self.is_listed() {
-            return;
+        if self.is_listed() {
+            self.settle();
+            self.poll_puts(budget, out);
+            self.poll_routes(budget, out);
+            self.poll_old_routes(budget, out);
+            self.poll_deletes(budget, out);
+            self.survey_ground();
         }
-        self.settle();
-        self.poll_puts(budget, out);
-        self.poll_routes(budget, out);
-        self.poll_old_routes(budget, out);
-        self.poll_deletes(budget, out);
-        self.survey_ground();
+        self.writes.routes.hand_out(self.now, out.len() - before);
     }
 
     /// Whether [`Self::poll_ops`] has routes to look at.

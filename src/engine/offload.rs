@@ -147,8 +147,11 @@ impl Engine {
             match event {
                 OffloadEvent::Outcomes(outcomes) => {
                     for outcome in outcomes {
+                        let refused = outcome.result.as_ref().err().map(|refusal| refusal.errno);
+                        self.writes.answer(self.now, outcome.ticket.table, refused);
                         self.rule_done(outcome.ticket, outcome.result);
                     }
+                    self.look_for_rule();
                 }
                 OffloadEvent::Devlink { .. } => {
                     self.offload.ports_changed |= !self.offload.devlink_listed;
@@ -167,6 +170,7 @@ impl Engine {
                     list.extend(rules);
                     if last && let Some(list) = self.offload.dumping.remove(&block) {
                         self.rules_listed(block, list);
+                        self.look_for_rule();
                     }
                 }
                 OffloadEvent::Rule(rule) => {

@@ -40,6 +40,15 @@ impl RouteOffload {
         }
     }
 
+    /// Why a route is not as wished. What the kernel has comes first: hardware does not matter before that is right. Only
+    /// that zebra writes the kernel, which is no fault, gives way.
+    pub(super) fn shown_reason(&self, kernel: Option<Reason>) -> Option<Reason> {
+        match kernel {
+            None | Some(Reason::NotWanted) => self.reason.or(kernel),
+            Some(_) => kernel,
+        }
+    }
+
     /// With several switches the best counts: what one forwards needs no other. Of those that do not, the one that has the next
     /// hop says why, else one whose ports look up the table.
     fn rank(&self) -> (u8, u8) {
@@ -124,34 +133,40 @@ impl Engine {
 
     /// Rules over all switches.
     pub(super) fn offload_counts(&self) -> OffloadCounts {
-        let mut counts = OffloadCounts::default();
-        let mode = self.config.offload.mode;
-        if mode == OffloadMode::Off || !self.offload.is_active() {
-            return counts;
+        let mut sum = OffloadCounts::default();
+        for (_, counts) in self.offload_by_switch() {
+            let OffloadCounts {
+                mode,
+                layout,
+                rules,
+                capacity,
+                in_hw,
+                refused,
+            } = counts;
+            sum.mode = mode;
+            sum.layout = layout.or(sum.layout);
+            sum.rules += rules;
+            if let Some(capacity) = capacity {
+                sum.capacity = Some(sum.capacity.unwrap_or(0) + capacity);
+            }
+            sum.in_hw += in_hw;
+            sum.refused += refused;
         }
-        counts.mode = if mode == OffloadMode::SkipHw {
-            "skip_hw"
-        } else {
-            "skip_sw"
+        sum
+    }
+
+    /// The rules of each switch; none while nothing is offloaded.
+    pub(super) fn offload_by_switch(&self) -> Vec<(Option<SwitchId>, OffloadCounts)> {
+        let mode = match self.config.offload.mode {
+            OffloadMode::Off => return Vec::new(),
+            _ if !self.offload.is_active() => return Vec::new(),
+            OffloadMode::SkipHw => "skip_hw",
+            OffloadMode::Auto | OffloadMode::SkipSw => "skip_sw",
         };
-        for one in self.offload.switches.values() {
-            if matches!(one.verdict, Some(DriverVerdict::Fit(_))) {
-                counts.layout = Some(one.rules.layout().name());
-            }
-            if let Some(capacity) = one.rules.plan().limits().capacity {
-                counts.capacity = Some(counts.capacity.unwrap_or(0) + capacity as u64);
-            }
-            for (table, _) in one.rules.tables() {
-                for (_, entry) in table.iter() {
-                    let everywhere = one.sharing.is_everywhere(table.block(), entry.hardware);
-                    counts.rules += u64::from(entry.applied.is_some());
-                    counts.in_hw += u64::from(entry.applied.is_some() && everywhere);
-                    counts.refused += u64::from(entry.failure.is_some());
-                }
-            }
-            counts.refused += one.rules.plan().refused().count() as u64;
-        }
-        counts
+        let switches = self.offload.switches.iter();
+        switches
+            .map(|(at, one)| (switch_id(at), counts_on(one, mode)))
+            .collect()
     }
 
     /// How a route stands in hardware.
@@ -174,12 +189,11 @@ impl Engine {
         }
     }
 
-    /// Why a route is not as wished. What the kernel has comes first: hardware does not matter before that is right. Only
-    /// that zebra writes the kernel, which is no fault, gives way.
+    /// Why a route is not as wished.
     pub(super) fn shown_reason(&self, id: SlotId) -> Option<Reason> {
         let kernel = self.route_reason(id);
         match kernel {
-            None | Some(Reason::NotWanted) => self.route_offload(id).reason.or(kernel),
+            None | Some(Reason::NotWanted) => self.route_offload(id).shown_reason(kernel),
             Some(_) => kernel,
         }
     }
@@ -610,6 +624,26 @@ fn concerns(
             .as_ref()
             .or(entry.desired.as_ref())
             .is_some_and(|rule| leads(rule))
+}
+
+fn counts_on(one: &OneSwitch, mode: &'static str) -> OffloadCounts {
+    let mut counts = OffloadCounts {
+        mode,
+        layout: matches!(one.verdict, Some(DriverVerdict::Fit(_)))
+            .then(|| one.rules.layout().name()),
+        capacity: one.rules.plan().limits().capacity.map(|rules| rules as u64),
+        refused: one.rules.plan().refused().count() as u64,
+        ..OffloadCounts::default()
+    };
+    for (table, _) in one.rules.tables() {
+        for (_, entry) in table.iter() {
+            let everywhere = one.sharing.is_everywhere(table.block(), entry.hardware);
+            counts.rules += u64::from(entry.applied.is_some());
+            counts.in_hw += u64::from(entry.applied.is_some() && everywhere);
+            counts.refused += u64::from(entry.failure.is_some());
+        }
+    }
+    counts
 }
 
 /// Why ports of a switch that look up a prefix's table refuse packets for it.

@@ -10,6 +10,8 @@ use crate::rib::SlotId;
 impl Engine {
     pub(super) fn apply_outcomes(&mut self, outcomes: Vec<Outcome>) {
         for Outcome { ticket, result } in outcomes {
+            let refused = result.as_ref().err().map(|refusal| refusal.errno);
+            self.writes.answer(self.now, ticket.table, refused);
             match ticket.table {
                 ticket_table::ROUTES => self.route_done(SlotId(ticket.index), result),
                 ticket_table::OBJECTS => self.object_done(ticket.index, ticket.revision, result),

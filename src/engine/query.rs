@@ -40,6 +40,16 @@ impl Engine {
             }
             kernel.wanted += 1;
         }
+        self.status_of(now, routes, stale, kernel)
+    }
+
+    pub(super) fn status_of(
+        &self,
+        now: Timestamp,
+        routes: u64,
+        stale: u64,
+        kernel: KernelCounts,
+    ) -> StatusReport {
         let connection = self.session.connection.as_ref();
         let state = match connection {
             None if routes == 0 => SourceState::Down,
@@ -390,14 +400,7 @@ impl Engine {
     }
 
     fn kernel_state(&self, id: SlotId) -> KernelState {
-        match self.route_reason(id) {
-            None => KernelState::Installed,
-            Some(Reason::NotWanted) => KernelState::NotWanted,
-            // A wait keeps what the kernel has, which may be nothing.
-            Some(reason) if reason.is_wait() => KernelState::Pending,
-            Some(Reason::LinkUnknown) => KernelState::Pending,
-            Some(_) => KernelState::Failed,
-        }
+        KernelState::of(self.route_reason(id))
     }
 
     pub(super) fn group_of(&self, target: PathTarget) -> Option<NhgId> {

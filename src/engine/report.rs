@@ -6,11 +6,14 @@ use std::num::NonZeroU32;
 mod acl;
 mod counters;
 mod doctor;
+mod measures;
 
 pub use self::acl::{AclBlockReport, AclReport, AclState};
 pub use self::counters::{PortCountersReport, RuleTotals};
 pub use self::doctor::{Finding, Pitfall};
+pub use self::measures::{MeasuresReport, NotReady, RouteCensus, WriteKind};
 pub use super::Mended;
+pub use super::followed::{Arrival, Sample};
 use crate::model::ip_words::Verb;
 use crate::model::{
     Block, Chain, Errno, Family, FrrVersion, Handle, IfIndex, IfName, InHardware, MacAddr, MacFrom,
@@ -80,6 +83,9 @@ pub enum SourceState {
 }
 
 impl SourceState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Down, Self::Syncing, Self::Synced, Self::Stale];
+
     /// The word in JSON.
     pub const fn name(self) -> &'static str {
         match self {
@@ -207,6 +213,26 @@ pub enum KernelState {
 }
 
 impl KernelState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Installed,
+        Self::Pending,
+        Self::Failed,
+        Self::NotWanted,
+    ];
+
+    /// By why a route is not in the kernel as wished.
+    pub(super) const fn of(reason: Option<Reason>) -> Self {
+        match reason {
+            None => Self::Installed,
+            Some(Reason::NotWanted) => Self::NotWanted,
+            // A wait keeps what the kernel has, which may be nothing.
+            Some(reason) if reason.is_wait() => Self::Pending,
+            Some(Reason::LinkUnknown) => Self::Pending,
+            Some(_) => Self::Failed,
+        }
+    }
+
     /// The word in JSON.
     pub const fn name(self) -> &'static str {
         match self {

@@ -174,6 +174,7 @@ impl Engine {
                 self.retire(id);
                 self.clear_failure(id);
                 self.touch_offload(id);
+                self.unfollow(id);
                 self.slots.remove(id);
                 return None;
             }
@@ -289,6 +290,7 @@ impl Engine {
         self.clear_failure(id);
         if self.slots.get(id).applied.is_some() {
             self.retire(id);
+            self.arrived_in_kernel(id);
         }
         let slot = self.slots.get(id);
         // The common case, a route that is now as it should be, needs no second look.

@@ -45,10 +45,12 @@ impl Engine {
                 frames,
                 skipped,
                 updates,
+                read_at,
             } => {
                 if !self.speaks(session) {
                     return;
                 }
+                self.offer_to_follow(read_at);
                 self.session.heard(self.now);
                 self.counters.frames += u64::from(frames);
                 self.counters.skipped += u64::from(skipped);
@@ -61,6 +63,7 @@ impl Engine {
                         }
                     }
                 }
+                self.withdraw_offer();
             }
             SourceEvent::Recognised {
                 source: SourceId::Fpm,
@@ -329,6 +332,7 @@ impl Engine {
         slot.flags.clear(SlotFlags::LEFTOVER | SlotFlags::FOREIGN);
         self.clear_failure(id);
         self.mark(id);
+        self.follow(id);
         if let Some(old) = old {
             self.release_path(old);
         }

@@ -2,6 +2,7 @@
 //! They travel in batches; nothing here is sent once a route.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use super::{
     Errno, IfIndex, KernelHop, KernelNhId, KernelRoute, Link, MacAddr, Neighbour, NeighbourKey,
@@ -48,6 +49,8 @@ pub enum SourceEvent {
         skipped: u32,
         /// The updates in order.
         updates: Vec<SourceUpdate>,
+        /// When that read was; only for how long things take.
+        read_at: Instant,
     },
     /// Who dialled is a zebra of this host. Comes some time after `Opened`, or never.
     Recognised {

@@ -21,7 +21,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender};
 use socket2::{SockRef, TcpKeepalive};
@@ -411,10 +411,11 @@ impl Reader {
                         }),
                 );
             }
+            let read_at = Instant::now();
             let mut batches = Vec::new();
             let result = connection.receive(&buffer[..len], |batch| batches.push(batch));
             for batch in batches {
-                match self.deliver(stream, batch, connection.pid()) {
+                match self.deliver(stream, (batch, read_at), connection.pid()) {
                     Ok(true) => {}
                     Ok(false) => return Some(self.farewell().unwrap_or_default()),
                     Err(NobodyListens) => return None,
@@ -430,7 +431,7 @@ impl Reader {
     fn deliver(
         &mut self,
         stream: &TcpStream,
-        batch: FpmBatch,
+        (batch, read_at): (FpmBatch, Instant),
         pid: Option<u32>,
     ) -> Result<bool, NobodyListens> {
         let session = if let Some(session) = self.session {
@@ -463,6 +464,7 @@ impl Reader {
             frames,
             skipped,
             updates,
+            read_at,
         })?;
         Ok(true)
     }

@@ -169,6 +169,29 @@ synced() {
     offload "$1" show status --json | jq -e '[.sources[] | select(.state == "synced")] | length > 0'
 }
 
+# asked ROUTER PATH: what the daemon answers there, over HTTP without a client for it.
+asked() {
+    # shellcheck disable=SC2016 # "$0" is for the inner shell
+    on "$1" bash -c 'exec 3<>/dev/tcp/127.0.0.1/9620; printf "GET %s HTTP/1.0\r\n\r\n" "$0" >&3; cat <&3' "$2"
+}
+is_ready() { [[ $(asked "$1" /readyz) == 'HTTP/1.0 200 OK'* ]]; }
+
+# metrics_agree ROUTER: the endpoint has the numbers of show status, and counts the kernel's routes.
+metrics_agree() {
+    local status scraped different
+    status=$(offload "$1" show status --json | jq -r '
+        (.sources[] | "source_routes{source=\"\(.name)\"} \(.routes)", "source_stale_routes{source=\"\(.name)\"} \(.stale)",
+            "source_frames_total{source=\"\(.name)\"} \(.frames)", "source_resyncs_total{source=\"\(.name)\"} \(.resyncs)",
+            "source_state{source=\"\(.name)\",state=\"\(.state)\"} 1"),
+        (.kernel | "kernel_routes{state=\"installed\"} \(.installed)", "kernel_routes{state=\"pending\"} \(.pending)",
+            "kernel_routes{state=\"failed\"} \(.failed)"),
+        (.feedback | "feedback_replies_total{told=\"offloaded\"} \(.sent)", "feedback_replies_total{told=\"failed\"} \(.failed_sent)"),
+        "hardware_routes{state=\"off\"} \(.kernel.wanted)"')
+    scraped=$(asked "$1" /metrics | sed -n 's/^frr_offload_//p')
+    different=$(grep -vxFf <(printf '%s\n' "$scraped") <<<"$status") || true
+    [[ -n $scraped && -z $different ]] || { echo "show status has, and metrics have not: $different"; return 1; }
+}
+
 # all_installed ROUTER: nothing left to do, and something was done.
 all_installed() {
     offload "$1" show status --json |

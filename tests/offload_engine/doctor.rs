@@ -76,6 +76,7 @@ impl World {
             session: 1,
             frames: 1,
             skipped: 0,
+            read_at: std::time::Instant::now(),
             updates: vec![update],
         });
     }
@@ -601,6 +602,7 @@ fn the_hash_policy_and_the_compat_mode_of_a_large_table_are_told() {
         session: 1,
         frames: 1,
         skipped: 0,
+        read_at: std::time::Instant::now(),
         updates: (0..100_000).map(route).collect(),
     }));
     let fix = Some("net.ipv4.nexthop_compat_mode=0");

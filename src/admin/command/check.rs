@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{CommandError, Exit, document, stdout};
 use crate::admin::render;
-use crate::config::{Config, Fault, OffloadConfig};
+use crate::config::{AdminConfig, Config, Fault, OffloadConfig};
 use crate::model::AclRule;
 
 /// The answer of `check` in JSON.
@@ -140,7 +140,15 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
     )?;
     summarise_offload(out, offload)?;
     writeln!(out, "  feedback {}", feedback.mode.name())?;
-    writeln!(out, "  admin    {}", admin.socket.display())?;
+    let AdminConfig { socket, metrics } = admin;
+    let metrics: Vec<String> = metrics.iter().map(ToString::to_string).collect();
+    let metrics = Some(metrics.join(", ")).filter(|metrics| !metrics.is_empty());
+    writeln!(
+        out,
+        "  admin    {}; metrics {}",
+        socket.display(),
+        metrics.as_deref().unwrap_or("off")
+    )?;
     writeln!(out, "  log      {}", log.filter)?;
     for (n, rule) in acl.iter().enumerate() {
         let head = if n == 0 { "acl" } else { "" };

@@ -66,6 +66,7 @@ fn every_key_has_the_documented_default() {
         ecmp = { buckets = "auto", field = "src-ip" }
         [admin]
         socket = "/run/frr-offload/admin.sock"
+        metrics = ["127.0.0.1:9620"]
         [log]
         filter = "info"
         format = "auto"
@@ -199,12 +200,37 @@ fn answers_by_hardware_need_hardware() {
 }
 
 #[test]
+fn metrics_are_at_an_address_at_several_or_nowhere() {
+    let metrics = |toml: &str| config(toml).admin.metrics;
+    assert_eq!(metrics("admin.metrics = []"), []);
+    let addr: SocketAddr = "[::]:9620".parse().unwrap();
+    assert_eq!(metrics("admin.metrics = '[::]:9620'"), [addr]);
+    let two = "admin.metrics = ['127.0.0.1:9620', '192.0.2.1:9620']";
+    assert_eq!(metrics(two).len(), 2);
+    let allowed = "(allowed: ADDRESS:PORT, like \"127.0.0.1:2620\" or \"[::1]:2620\")";
+    for (wrong, found) in [
+        ("''", "\"\" is not allowed"),
+        ("':9620'", "\":9620\" is not allowed"),
+        ("'127.0.0.1:0'", "\"127.0.0.1:0\" is not allowed"),
+        ("9620", "a number can't stand here"),
+        ("['localhost:9620']", "\"localhost:9620\" is not allowed"),
+    ] {
+        let expected = format!("c.toml:1: admin.metrics: {found} {allowed}");
+        assert_eq!(faults(&format!("admin.metrics = {wrong}")), [expected]);
+    }
+    let twice = faults("admin.metrics = ['127.0.0.1:9620', '127.0.0.1:9620']");
+    assert!(
+        twice[0].ends_with("(allowed: each address once)"),
+        "{twice:?}"
+    );
+}
+
+#[test]
 fn keys_of_later_releases_are_refused_not_ignored() {
     for toml in [
         "northbound.endpoint = ''",
         "xdp = {}",
         "northbound.vrfs = []",
-        "admin.metrics = []",
         "[offload.heat]",
     ] {
         let found = faults(toml);

@@ -43,6 +43,13 @@ impl Engine {
     /// Hands out writes to tc, at most about `budget`.
     pub fn poll_rule_ops(&mut self, now: Timestamp, budget: usize, out: &mut Vec<RuleOp>) {
         self.now = self.now.max(now);
+        let before = out.len();
+        self.poll_rules(budget, out);
+        self.look_for_planned_rule();
+        self.writes.rules.hand_out(self.now, out.len() - before);
+    }
+
+    fn poll_rules(&mut self, budget: usize, out: &mut Vec<RuleOp>) {
         if !self.is_listed() || self.config.offload.mode == OffloadMode::Off {
             return;
         }

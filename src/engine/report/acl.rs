@@ -60,6 +60,9 @@ pub enum AclState {
 }
 
 impl AclState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Hardware, Self::Software, Self::Pending, Self::Failed];
+
     /// The word in JSON.
     pub const fn name(self) -> &'static str {
         match self {

@@ -28,6 +28,10 @@ check 'show routes: next hops as FRR means them' shows r1 10.20.1.0/24 \
      ([.nexthops[].dev] | sort) == ["eth0", "eth1"] and
      all(.nexthops[]; (.via | startswith("fe80::")) and (.kernel_via | startswith("169.254.")))'
 
+section 'Metrics'
+wait_until 10 'the daemon is ready' is_ready r1
+wait_until 10 'metrics are what show status says' metrics_agree r1
+
 section 'Traffic'
 check 'from r1 to the network of r2' reaches r1 10.20.1.1 10.10.1.1
 check 'from r1 to the network of r3' reaches r1 10.30.1.1 10.10.1.1

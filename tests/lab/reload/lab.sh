@@ -104,11 +104,11 @@ check 'the kernel has the very same routes' same
 
 section 'What needs a restart'
 put 60-restart.toml 'fpm.listen = "127.0.0.1:2621"' 'kernel.metric = 12' 'kernel.multipath_hash = "l4"' \
-    'admin.socket = "/run/other.sock"' 'log.format = "json"'
+    'admin.socket = "/run/other.sock"' 'admin.metrics = []' 'log.format = "json"'
 check 'check has nothing against it' checks_well
 left() { printf 'this key needs a restart and is left as it was key="%s"' "$1"; }
 reload 'is said, and the rest is applied' "$(left fpm.listen)" "$(left kernel.metric)" "$(left admin.socket)" \
-    "$(left log.format)" 'applied keys="kernel.multipath_hash"'
+    "$(left admin.metrics)" "$(left log.format)" 'applied keys="kernel.multipath_hash"'
 wait_until 5 'the rest' policy_is 1
 check 'the kernel has the very same routes' same
 rm "$DROP_INS/60-restart.toml"
