@@ -68,7 +68,7 @@ by_hardware 'and they forward' hops_to h1 h0
 check 'the filter of somebody else is there' left_alone
 
 section 'Rules of an earlier run that may forward no more'
-no_rules() { local left; left=$(rule_texts | grep -c ' cookie 6672726f') || true; [[ $left == 0 ]] || { echo "$left"; return 1; }; }
+no_rules() { local left; left=$(rule_texts "$@" | grep -c ' cookie 6672726f') || true; [[ $left == 0 ]] || { echo "$left"; return 1; }; }
 never 'until now there are rules' no_rules
 kill_hard sw/frr-offload
 on sw nft 'add table inet lab { chain forward { type filter hook forward priority 0; policy drop; }; }'
@@ -104,7 +104,7 @@ offload_start sw "$conf"
 wait_until 30 'it is on again: a rule for each network' rules_for 2
 kill_hard sw/frr-offload
 offload_start sw "$conf"$'\n''offload.switches = ["platform/eswitch-sim.1"]'
-wait_until 20 'another switch is to be used: they are gone' no_rules
+wait_until 20 'another switch is to be used: they are gone from this one' no_rules p0 pf0vf0 pf0vf1 pf0vf2 pf0vf3
 check 'and that is told' event old-rules
 offload_stop sw
 offload_start sw "$conf"
