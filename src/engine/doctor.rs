@@ -23,7 +23,7 @@ use super::Engine;
 use super::report::Finding;
 use crate::config::OffloadMode;
 use crate::model::{
-    FrrAnswer, HostFacts, HostQuestion, IfIndex, IfName, NextHop, RouteKey, TableId,
+    Family, FrrAnswer, HostFacts, HostQuestion, IfIndex, IfName, NextHop, RouteKey, TableId,
 };
 
 /// Names that a finding has at most.
@@ -82,9 +82,16 @@ impl Engine {
             ports = self.ports();
             findings.extend(self.hardware_findings(host, &ports));
         }
+        findings.extend(self.filter_findings());
         findings.extend(self.host_findings(host, &ports));
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         findings
+    }
+
+    /// Whether there are routes of a family that packets could be forwarded by.
+    fn has_routes(&self, family: Family) -> bool {
+        let mut slots = self.slots.iter();
+        slots.any(|(_, slot)| slot.path.is_some() && slot.family() == family)
     }
 
     /// The links of next hops that routes use, and whether one of them is reached by a 169.254 address.

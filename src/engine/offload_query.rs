@@ -13,7 +13,7 @@ use super::report::{
 use crate::config::OffloadMode;
 use crate::model::{
     Block, Family, Framing, Handle, IfIndex, IfName, Prefix, Reason, RouteKey, RuleAction,
-    RuleCounters, SwitchId, TableId,
+    RuleCounters, Runs, SwitchId, TableId,
 };
 use crate::plan::{HopRule, PlannedPort, PlannedRule, RouteRule, RuleKey, Target};
 use crate::reconcile::{Failure, Item, OpClass, Remedy, RuleEntry, remedy};
@@ -637,6 +637,11 @@ fn counts_on(one: &OneSwitch, mode: &'static str) -> OffloadCounts {
     };
     for (table, _) in one.rules.tables() {
         for (_, entry) in table.iter() {
+            let runs = entry.applied.as_ref().map(|rule| rule.rule.runs);
+            // Filter rules that are to run in software.
+            if runs == Some(Runs::Software) && mode != "skip_hw" {
+                continue;
+            }
             let everywhere = one.sharing.is_everywhere(table.block(), entry.hardware);
             counts.rules += u64::from(entry.applied.is_some());
             counts.in_hw += u64::from(entry.applied.is_some() && everywhere);

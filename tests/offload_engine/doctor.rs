@@ -270,6 +270,14 @@ fn a_zebra_that_waits_or_suppresses_in_vain_is_told() {
     lacks(&waits, Pitfall::ZebraIgnores);
     world.recognised("10.7.1", |zebra| zebra.waits = true);
     lacks(&world.findings(), Pitfall::ZebraWaits);
+    world.reload(&format!("{OFF}\nfeedback.mode = \"off\""));
+    has(
+        &world.findings(),
+        Pitfall::ZebraWaits,
+        "does not give",
+        Some("feedback.mode = \"forwarding\""),
+    );
+    world.reload(OFF);
     world.recognised("10.7.1", |_| ());
     lacks(&world.findings(), Pitfall::ZebraIgnores);
     let suppresses = FrrAnswer::Settings(FrrSettings {
@@ -343,6 +351,9 @@ fn namespaces_for_vrfs_and_the_older_module_are_told() {
         "older module",
         Some("-M dplane_fpm_nl"),
     );
+    // Which dials nobody before it is told to.
+    let dials = Some("-c 'fpm address 127.0.0.1 port 2620'");
+    has(&found, Pitfall::OldFpmModule, "older module", dials);
     world.recognised("10.3", |_| ());
     lacks(&world.findings(), Pitfall::NetnsVrfs);
     lacks(&world.findings(), Pitfall::OldFpmModule);
@@ -525,7 +536,12 @@ fn sysctls_are_judged_as_the_kernel_combines_them() {
         "IPv4 packets",
         Some("net.ipv4.ip_forward=1"),
     );
+    // Without IPv6 routes that is as it should be.
     let off = change(|host| host.forwarding6 = Some(0));
+    lacks(&off, Pitfall::NotForwarding);
+    let mut world = unnumbered(OFF);
+    world.route(MAIN, "2001:db8:8::/48", Some(("fe80::ff:fe00:201", 1)));
+    let off = world.with_host(|host| host.forwarding6 = Some(0));
     has(
         &off,
         Pitfall::NotForwarding,
@@ -686,10 +702,21 @@ fn devlink(driver: &str, switchdev: bool) -> OffloadEvent {
 
 #[test]
 fn an_eswitch_in_legacy_mode_is_told_once() {
+    let fix = Some("devlink dev eswitch set pci/0000:03:00.0 mode switchdev");
+    for (mode, severity) in [
+        ("auto", Some(Severity::Info)),
+        ("skip_sw", Some(Severity::Warn)),
+        ("auto\"\noffload.switches = \"07", None),
+    ] {
+        let mut world = unnumbered(&format!("offload.mode = \"{mode}\"\n"));
+        world.offload(vec![devlink("mlx5_core", false)]);
+        let findings = world.findings().into_iter();
+        let mut legacy = findings.filter(|f| f.id == Pitfall::EswitchLegacy.code());
+        assert_eq!(legacy.next().map(|f| f.severity), severity, "{mode}");
+    }
     let mut world = switch("");
     world.offload(vec![devlink("mlx5_core", false)]);
     let found = world.findings();
-    let fix = Some("devlink dev eswitch set pci/0000:03:00.0 mode switchdev");
     has(&found, Pitfall::EswitchLegacy, "pci/0000:03:00.0", fix);
     let of_it = found
         .iter()
@@ -755,6 +782,14 @@ fn what_ports_lack_is_told_in_one_finding_each() {
         .iter()
         .filter(|f| f.id == Pitfall::NotForwarding.code());
     assert_eq!(told.count(), 1);
+    world.reload(&format!("{AUTO}offload.ports = [\"*\", \"!eth1\"]"));
+    has(
+        &world.findings(),
+        Pitfall::NotForwarding,
+        "eth2, eth3: ",
+        Some("for link in eth2 eth3;"),
+    );
+    world.reload(AUTO);
     world.forward(true);
     lacks(&world.findings(), Pitfall::NotForwarding);
 
@@ -804,6 +839,9 @@ fn what_ports_lack_is_told_in_one_finding_each() {
     );
     world.link(1, |link| link.mtu = 1500);
     lacks(&world.findings(), Pitfall::MtuMismatch);
+    // Of another VRF.
+    world.link(1, |link| (link.mtu, link.master) = (9000, Some(dev(9))));
+    lacks(&world.findings(), Pitfall::MtuMismatch);
 }
 
 #[test]
@@ -840,6 +878,15 @@ fn a_qdisc_of_others_and_one_that_is_stolen_are_told() {
     world.qdiscs.insert(dev(1), mine);
     world.offload(vec![OffloadEvent::Qdisc(mine)]);
     lacks(&world.findings(), Pitfall::IngressTaken);
+    let shared = IngressQdisc {
+        clsact: true,
+        block: std::num::NonZeroU32::new(7),
+        ..theirs
+    };
+    world.offload(vec![OffloadEvent::Qdisc(shared)]);
+    let fix = Some("tc qdisc del dev eth1 clsact");
+    has(&world.findings(), Pitfall::IngressTaken, "eth1: ", fix);
+    world.offload(vec![OffloadEvent::Qdisc(mine)]);
 
     for severity in [Severity::Info, Severity::Warn] {
         world.pass(10);
@@ -936,6 +983,28 @@ fn what_a_driver_refuses_and_a_full_table_are_told() {
     world.reload(AUTO);
     world.pass(10);
     lacks(&world.findings(), Pitfall::TableFilling);
+}
+
+#[test]
+fn a_filter_rule_that_stands_nowhere_is_an_error() {
+    let rule = |mode: &str, of: &str| {
+        format!(
+            "offload.mode = \"{mode}\"\n[[acl]]\nname = \"a\"\nfamily = \"ipv4\"\naction = \"drop\"\nmatch = {{ {of} }}\n"
+        )
+    };
+    let mut world = switch("");
+    world.reload(&rule("auto", "in = \"eth1\""));
+    lacks(&world.findings(), Pitfall::AclNowhere);
+    world.reload(&rule("auto", "in = \"etj1\""));
+    let nowhere = Pitfall::AclNowhere;
+    has(&world.findings(), nowhere, "`in` and `vrf`", None);
+    world.reload(&rule("auto", "vrf = \"green\""));
+    has(&world.findings(), nowhere, "`in` and `vrf`", None);
+    let mut world = World::new(&rule("off", "proto = 6"));
+    world.pass(1);
+    let found = world.findings();
+    has(&found, nowhere, "offload.mode is \"off\"", None);
+    assert_eq!(found[0].severity, Severity::Error);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! See `proc(5)`. What can't be read is left out.
 
 use std::fs;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::unistd::{SysconfVar, sysconf};
@@ -54,11 +55,15 @@ impl Process {
                 .ok()
                 .map(|fds| (fds.count() as u64).saturating_sub(1)),
             max_fds: max_fds(),
-            start_seconds: in_ticks(22)
-                .zip(boot_seconds())
-                .map(|(since_boot, boot)| boot + since_boot),
+            start_seconds: start_seconds(in_ticks(22)),
         }
     }
+}
+
+/// Looked up once: a clock that is set meanwhile, or read to the millisecond, must not look like another start.
+fn start_seconds(since_boot: Option<f64>) -> Option<f64> {
+    static START: OnceLock<Option<f64>> = OnceLock::new();
+    *START.get_or_init(|| Some(boot_seconds()? + since_boot?))
 }
 
 /// `VmRSS`, which unlike `statm` does not depend on the size of a page.
@@ -111,6 +116,8 @@ mod tests {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let age = now.as_secs_f64() - process.start_seconds.unwrap();
         assert!((-1.0..3600.0).contains(&age), "{age}");
+        std::thread::sleep(Duration::from_millis(15));
+        assert_eq!(Process::read().start_seconds, process.start_seconds);
         assert!(process.cpu_seconds.unwrap() >= 0.0);
         assert!(process.resident_bytes.unwrap() > 100_000);
         assert!(process.virtual_bytes > process.resident_bytes);

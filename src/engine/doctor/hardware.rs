@@ -1,14 +1,15 @@
 //! Findings about hardware: ports that admit less than they could, drivers, tables, filter rules, and who else is at work there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::host::enslaved;
 use super::{Engine, count, for_each, listed, quoted};
+use crate::config::OffloadMode;
 use crate::engine::offload::{OneSwitch, SwitchKey, Theft};
 use crate::engine::probe::{Verdict, truth};
-use crate::engine::report::{AclState, Finding, Pitfall, PortReport, Severity};
+use crate::engine::report::{AclReport, AclState, Finding, Pitfall, PortReport, Severity};
 use crate::model::{
-    AclPlace, Block, HostFacts, IfIndex, IfName, Reason, RulePlace, Runs, SwitchId,
+    AclPlace, Block, Family, HostFacts, IfIndex, IfName, Reason, RulePlace, Runs, SwitchId, TableId,
 };
 use crate::plan::RuleKey;
 use crate::reconcile::{Item, OpClass, Remedy, remedy};
@@ -24,7 +25,9 @@ impl Engine {
     pub(super) fn hardware_findings(&self, host: &HostFacts, ports: &[PortReport]) -> Vec<Finding> {
         let mut findings = self.legacy();
         let mut reasons: BTreeMap<Reason, Vec<&PortReport>> = BTreeMap::new();
-        for port in ports {
+        // What the operator has left out is nobody's matter here.
+        let left_out = |port: &&PortReport| port.reasons.contains(&Reason::PortExcluded);
+        for port in ports.iter().filter(|port| !left_out(port)) {
             let told = |reason: &Reason| is_told_below(port, *reason, ports);
             for reason in port.reasons.iter().filter(|reason| !told(reason)) {
                 reasons.entry(*reason).or_default().push(port);
@@ -44,7 +47,6 @@ impl Engine {
                 findings.extend(self.filling(id, one));
             }
         }
-        findings.extend(self.filter_findings());
         for text in &self.offload.unmatched {
             findings.push(Pitfall::PortsUnmatched.found(
                 text.clone(),
@@ -54,8 +56,14 @@ impl Engine {
         findings
     }
 
-    /// In legacy mode most drivers have no ports that could say so.
+    /// In legacy mode most drivers have no ports that could say so. It is how NICs come, and VFs lose their links when it is changed: where
+    /// nobody asks for hardware in so many words, it is good to know and no more.
     fn legacy(&self) -> Vec<Finding> {
+        let config = &self.config.offload;
+        let wanted = |handle: &str| {
+            config.switches.is_empty() || config.switches.iter().any(|name| **name == *handle)
+        };
+        let asked_for = config.mode == OffloadMode::SkipSw || !config.switches.is_empty();
         let switches = self
             .offload
             .ports
@@ -63,14 +71,23 @@ impl Engine {
         let instances = switches.iter().flat_map(|switch| &switch.instances);
         let legacy = instances.filter(|instance| instance.switchdev == Some(false));
         let finding = |handle: &str| {
-            Pitfall::EswitchLegacy.found(
+            let found = Pitfall::EswitchLegacy.found(
                 format!(
-                    "{handle}: its eswitch is in legacy mode, in which it takes no rules for routes"
+                    "{handle}: its eswitch is in legacy mode, in which it takes no rules for routes; VFs in use lose their links when \
+                     that is changed"
                 ),
                 format!("devlink dev eswitch set {handle} mode switchdev"),
-            )
+            );
+            if asked_for {
+                found
+            } else {
+                found.at(Severity::Info)
+            }
         };
-        legacy.map(|instance| finding(&instance.handle)).collect()
+        legacy
+            .filter(|instance| wanted(&instance.handle))
+            .map(|instance| finding(&instance.handle))
+            .collect()
     }
 
     /// Why ports admit less than they could, and what the operator can do about it.
@@ -86,17 +103,39 @@ impl Engine {
         };
         vec![match reason {
             Reason::TcOffloadOff => Pitfall::TcOffloadOff.found(text, None),
-            Reason::NotForwarding => Pitfall::NotForwarding.found(
-                text,
-                format!(
-                    "sysctl -w net.ipv6.conf.all.forwarding=1; {}",
-                    each("sysctl -w net/ipv4/conf/$link/forwarding=1")
-                ),
-            ),
+            Reason::NotForwarding => {
+                let lacks = |family| ports.iter().any(|port| !port.admits.contains(&family));
+                let ipv6 = lacks(Family::V6) && self.has_routes(Family::V6);
+                let ipv6 = ipv6.then(|| "sysctl -w net.ipv6.conf.all.forwarding=1".to_owned());
+                let ipv4 =
+                    lacks(Family::V4).then(|| each("sysctl -w net/ipv4/conf/$link/forwarding=1"));
+                let fix: Vec<String> = ipv6.into_iter().chain(ipv4).collect();
+                if fix.is_empty() {
+                    return Vec::new();
+                }
+                Pitfall::NotForwarding.found(text, fix.join("; "))
+            }
             Reason::StrictRpFilter => Pitfall::StrictRpFilter
                 .found(text, each("sysctl -w net/ipv4/conf/$link/rp_filter=2")),
             Reason::IngressTaken => {
-                Pitfall::IngressTaken.found(text, each("tc qdisc del dev $link ingress"))
+                let qdiscs = self.offload.ports.qdiscs();
+                let clsact: BTreeSet<IfIndex> = qdiscs
+                    .filter(|qdisc| qdisc.clsact)
+                    .map(|qdisc| qdisc.dev)
+                    .collect();
+                let of_kind = |kind: &str, is: bool| {
+                    let ports = ports.iter();
+                    let ports = ports.filter(|port| clsact.contains(&port.ifindex) == is);
+                    let names: Vec<IfName> = ports.map(|port| port.name.clone()).collect();
+                    let command = format!("tc qdisc del dev $link {kind}");
+                    (!names.is_empty()).then(|| for_each(&names, &command))
+                };
+                let fix = [of_kind("ingress", false), of_kind("clsact", true)];
+                let fix: Vec<String> = fix.into_iter().flatten().collect();
+                let text = format!(
+                    "{text}; what mends it takes its filters along, so else leave the port out (offload.ports)"
+                );
+                Pitfall::IngressTaken.found(text, fix.join("; "))
             }
             Reason::PolicyRule => Pitfall::PolicyRule.found(text, ignore()),
             Reason::ForwardFilter => {
@@ -134,6 +173,7 @@ impl Engine {
     fn features_refused(&self, ports: &[PortReport]) -> Option<Finding> {
         let refused = |port: &&PortReport| {
             port.hw_tc_offload == Some(false)
+                && !port.reasons.contains(&Reason::PortExcluded)
                 && self.offload.others.refused_features.contains(&port.ifindex)
                 && !port.reasons.contains(&Reason::TcOffloadOff)
         };
@@ -283,7 +323,8 @@ impl Engine {
         Some(Pitfall::TableFilling.found(text, fix))
     }
 
-    fn filter_findings(&self) -> Vec<Finding> {
+    /// Also where nothing is offloaded: then no filter rule stands anywhere.
+    pub(super) fn filter_findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         for acl in self.acl() {
             let mut errors = acl.blocks.iter().filter_map(|block| block.error.as_deref());
@@ -292,6 +333,10 @@ impl Engine {
                 (AclState::Failed, _) => (Pitfall::AclRefused, "any"),
                 (AclState::Software, Some(_)) if acl.place != AclPlace::Software => {
                     (Pitfall::AclInSoftware, "software")
+                }
+                (AclState::Pending, _) => {
+                    findings.extend(self.filter_nowhere(&acl));
+                    continue;
                 }
                 _ => continue,
             };
@@ -318,6 +363,26 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// A filter rule that is for no port that there is.
+    fn filter_nowhere(&self, acl: &AclReport) -> Option<Finding> {
+        let off = self.config.offload.mode == OffloadMode::Off;
+        let known = self.offload.is_listed() && !self.offload.is_unsettled();
+        if !off && (acl.reason != Some(Reason::NoPort) || !known) {
+            return None;
+        }
+        let why = if off {
+            "offload.mode is \"off\"".to_owned()
+        } else if self.offload.is_active() {
+            "no port is what it says with `in` and `vrf`, or can have filter rules".to_owned()
+        } else {
+            "there is no switch".to_owned()
+        };
+        let text = format!("filter rule {:?} stands nowhere: {why}", acl.name);
+        Some(Pitfall::AclNowhere.found(text, None))
+    }
+}
+
 /// What a VLAN sub-interface has from its port is mended there.
 fn is_told_below(port: &PortReport, reason: Reason, ports: &[PortReport]) -> bool {
     let has_it = |lower: &str| {
@@ -331,15 +396,15 @@ fn is_told_below(port: &PortReport, reason: Reason, ports: &[PortReport]) -> boo
     from_below && port.vlan.as_ref().is_some_and(|(lower, _)| has_it(lower))
 }
 
-/// Routes out of a port stay in software where packets may come in that are too large for it.
+/// Routes out of a port stay in software where packets may come in, of the same table, that are too large for it.
 fn mtu_findings(ports: &[PortReport]) -> Vec<Finding> {
-    let mut switches: BTreeMap<&SwitchId, Vec<&PortReport>> = BTreeMap::new();
+    let mut switches: BTreeMap<(&SwitchId, TableId), Vec<&PortReport>> = BTreeMap::new();
     for port in ports
         .iter()
         .filter(|port| !port.reasons.contains(&Reason::PortExcluded))
     {
         if let Some(id) = &port.switch {
-            switches.entry(id).or_default().push(port);
+            switches.entry((id, port.table)).or_default().push(port);
         }
     }
     let finding = |ports: Vec<&PortReport>| {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{Engine, count, for_each, listed, quoted, set_sysctl};
 use crate::engine::report::{Finding, Pitfall, PortReport};
-use crate::model::{HostFacts, IfIndex, IfName, LinkFacts, LinkSysctls, Reason};
+use crate::model::{Family, HostFacts, IfIndex, IfName, LinkFacts, LinkSysctls, Reason};
 
 /// Routes on one next hop whose notifications keep the kernel's lock for about a tenth of a second
 /// (docs/evidence.md, "Next-hop objects").
@@ -79,14 +79,19 @@ impl Engine {
         links.map(|(dev, _)| self.view.name_of(*dev)).collect()
     }
 
-    /// One line where a family is forwarded nowhere, else the links.
+    /// One line where a family that there are routes of is forwarded nowhere, else the links.
     fn forwarding(&self, host: &HostFacts, said: impl Fn(IfIndex) -> bool) -> Vec<Finding> {
         let mut findings = Vec::new();
-        if host.forwarding6 == Some(0) && !host.links.keys().all(|dev| said(*dev)) {
+        let said_of_all = host.links.keys().all(|dev| said(*dev));
+        if host.forwarding6 == Some(0) && !said_of_all && self.has_routes(Family::V6) {
             findings.push(Pitfall::NotForwarding.found(
-                "the kernel does not forward IPv6 packets",
+                "the kernel does not forward IPv6 packets (once it does, links with accept_ra=1 take no router advertisements; \
+                 accept_ra=2 does)",
                 "sysctl -w net.ipv6.conf.all.forwarding=1".to_owned(),
             ));
+        }
+        if !self.has_routes(Family::V4) {
+            return findings;
         }
         let off = |dev: &IfIndex| host.links[dev].sysctls.forwarding == Some(0);
         let names = host.links.keys().filter(|dev| off(dev) && !said(**dev));

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Engine, quoted};
-use crate::config::SetUp;
+use crate::config::{FeedbackMode, SetUp};
 use crate::engine::hearing::Hearing;
 use crate::engine::report::{Finding, Pitfall, Severity};
 use crate::model::{
@@ -20,6 +20,7 @@ const WHOLE_NEXT_HOPS: FrrVersion = FrrVersion {
 
 const GROUPS_ON: &str =
     "vtysh -c 'configure terminal' -c 'fpm use-next-hop-groups' -c 'end' -c 'write memory'";
+/// The new module dials only whom it is told to.
 const NEW_MODULE: &str = "sed -i 's/-M *\\(zebra_\\)\\?fpm[:a-z]*/-M dplane_fpm_nl/' /etc/frr/daemons && systemctl restart frr";
 
 impl Engine {
@@ -36,7 +37,7 @@ impl Engine {
         if self.feedback.zebra.is_some_and(|zebra| zebra.netns_vrfs) {
             findings.push(Pitfall::NetnsVrfs.found(
                 "zebra takes network namespaces for VRFs (-w): their routes come as if all were of one table",
-                "sed -i '/^zebra_options=/s/ -[wn]\\b//' /etc/frr/daemons && systemctl restart frr".to_owned(),
+                "sed -i '/^zebra_options=/s/\\([\" ]\\)\\(-[wn]\\|--vrfwnetns\\)\\b */\\1/' /etc/frr/daemons && systemctl restart frr".to_owned(),
             ));
         }
         findings.extend(self.groups_off(settings));
@@ -87,7 +88,14 @@ impl Engine {
         let zebra = self.feedback.zebra.as_ref()?;
         let (severity, text) = self.hearing_words()?;
         if severity != Severity::Info {
-            let fix = "sed -i 's/ --asic-offload=notify_on_offload//' /etc/frr/daemons && systemctl restart frr";
+            let fix = "sed -i 's/--asic-offload=notify_on_offload *//' /etc/frr/daemons && systemctl restart frr";
+            // One that takes answers in is given none.
+            let heeds = Hearing::of(zebra) == Hearing::Heeded;
+            let fix = if heeds && self.config.feedback.mode == FeedbackMode::Off {
+                "in /etc/frr-offload/config.toml: feedback.mode = \"forwarding\"; then systemctl reload frr-offload"
+            } else {
+                fix
+            };
             let found = Pitfall::ZebraWaits.found(text, fix.to_owned());
             return Some(found.at(severity));
         }
@@ -145,7 +153,7 @@ impl Engine {
             return Some(Pitfall::OldFpmModule.found(
                 "zebra speaks FPM by its older module, which knows neither next-hop groups nor answers and sends 169.254.0.1 for \
                  every IPv6 next hop",
-                NEW_MODULE.to_owned(),
+                self.new_module(),
             ));
         }
         let (mut by_id, mut inline) = (0_u64, 0_u64);
@@ -229,11 +237,17 @@ impl Engine {
         })
     }
 
+    fn new_module(&self) -> String {
+        let listen = self.config.fpm.listen.first();
+        let dial = listen.map(|first| format!(" && sleep 5 && {}", dial(*first)));
+        format!("{NEW_MODULE}{}", dial.unwrap_or_default())
+    }
+
     /// What mends it that link-local next hops are lost.
     pub(super) fn next_hops_whole(&self) -> String {
         let zebra = self.feedback.zebra.as_ref();
         match zebra.map(|zebra| zebra.module) {
-            Some(FpmModule::ZebraFpm) => NEW_MODULE.to_owned(),
+            Some(FpmModule::ZebraFpm) => self.new_module(),
             Some(FpmModule::DplaneFpmNl) | None => GROUPS_ON.to_owned(),
         }
     }

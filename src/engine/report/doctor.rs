@@ -89,6 +89,7 @@ pitfalls! {
     TableFilling => "table-filling", Warn, "a hardware table is full, or nearly";
     AclRefused => "acl-refused", Error, "a filter rule that is to be in hardware is not, and its ports have left hardware";
     AclInSoftware => "acl-in-software", Warn, "a driver refused a filter rule, which runs in software now; its ports have left hardware";
+    AclNowhere => "acl-nowhere", Error, "a filter rule is for no port that there is, or nothing is offloaded: it filters nothing";
     PortsUnmatched => "ports-unmatched", Warn, "`offload.ports` names what is not there";
 }
 
