@@ -50,6 +50,8 @@ struct World {
     counted: RuleCounters,
     /// `hw-tc-offload` can't be switched on.
     refuses_features: bool,
+    /// Filter rules that were removed.
+    lost_drops: usize,
     /// What others have in a block.
     others: Vec<ObservedRule>,
     /// What zebra was told, if it reads at any time.
@@ -142,6 +144,7 @@ impl World {
             refuses,
             counted: RuleCounters::default(),
             refuses_features: false,
+            lost_drops: 0,
             others: Vec::new(),
             heard: None,
         };
@@ -358,6 +361,29 @@ impl World {
         panic!("it never settles");
     }
 
+    /// Where chain 0 leads to, packets are only let in: nothing is sent from there whose address and TTL nobody has looked at.
+    fn nothing_is_sent_unseen(&self) {
+        for (place, rule) in self
+            .rules
+            .iter()
+            .filter(|(place, _)| place.chain == Chain::ENTRY)
+        {
+            if let Some(RuleAction::Goto(chain)) = rule.actions.last() {
+                let there =
+                    |(at, _): &(&RulePlace, _)| at.block == place.block && at.chain == *chain;
+                let mut there = self.rules.iter().filter(there);
+                let sends = |rule: &FlowerRule| {
+                    let mut actions = rule.actions.iter();
+                    actions.any(|action| matches!(action, RuleAction::Redirect(_)))
+                };
+                assert!(
+                    !there.any(|(_, rule)| sends(rule)),
+                    "{place:?} leads to what sends"
+                );
+            }
+        }
+    }
+
     fn write(&mut self, op: RuleOp) -> Vec<OffloadEvent> {
         let mut events = Vec::new();
         let in_hardware = InHardware {
@@ -365,6 +391,7 @@ impl World {
             count: self.qdiscs.len() as u32,
         };
         let mut result = Ok(in_hardware);
+        self.nothing_is_sent_unseen();
         match op.kind {
             RuleOpKind::Put { place, rule, .. } => match self.refuses {
                 Some((errno, refuses)) if refuses(&rule) => {
@@ -376,7 +403,9 @@ impl World {
                 _ => drop(self.rules.insert(place, *rule)),
             },
             RuleOpKind::Delete { place, .. } => {
-                self.rules.remove(&place);
+                let gone = self.rules.remove(&place);
+                let drops = |rule: &FlowerRule| *rule.actions == [RuleAction::Drop];
+                self.lost_drops += usize::from(gone.as_ref().is_some_and(drops));
             }
             RuleOpKind::AddQdisc { dev, block } => {
                 let qdisc = IngressQdisc {

@@ -79,6 +79,15 @@ pub struct Abilities {
 }
 
 impl Abilities {
+    /// Limits of one that only filters, as far as they are the driver's.
+    pub fn filter(&self, limits: Limits) -> Limits {
+        let slots = self.prios.map_or(u16::MAX, |prios| prios / 2);
+        Limits {
+            acl_slots: limits.acl_slots.min(slots),
+            ..limits
+        }
+    }
+
     /// Limits, as far as they are the driver's.
     pub fn limit(&self, limits: Limits) -> Limits {
         let mut limits = limits.for_layout(self.layout);

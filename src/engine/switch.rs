@@ -65,7 +65,9 @@ impl BlockState {
         let admitting = self.ports.iter().find(|port| port.admits());
         let scope = admitting.map(|port| (port.table, port.mac));
         if scope.is_some() && scope != self.scope {
-            self.empties |= layout == Layout::Flat && self.table.iter().next().is_some();
+            // Where nothing was admitted, filter rules alone stand there, for whatever comes in.
+            let moves = layout == Layout::Flat && self.scope.is_some();
+            self.empties |= moves && self.table.iter().next().is_some();
             self.scope = scope;
         }
     }
@@ -315,7 +317,8 @@ impl Switch {
         if slots {
             self.replace_acl();
         }
-        if turns {
+        // What is behind the filter rules moves with their slots.
+        if turns || slots {
             self.rewant();
         }
     }
@@ -450,6 +453,9 @@ impl Switch {
                     ..self.plan.limits().clone()
                 };
                 self.set_limits(env, limits);
+                if matches!(done.item, Item::Rule(RuleKey::Acl(_))) {
+                    self.replace_acl();
+                }
             }
             Remedy::Refused => self.refuse(env, done.item, &refusal),
             _ => {}

@@ -66,6 +66,15 @@ impl PortFilter {
         }
     }
 
+    /// Whether a link on top of another is wanted: what is said of the lower one is said of it, too.
+    pub fn wants_on(&self, name: &str, lower: &str) -> bool {
+        let concerns = |entry: &&Entry| entry.matches(name) || entry.matches(lower);
+        match self.0.iter().rev().find(concerns) {
+            Some(entry) => !entry.exclude,
+            None => self.0.first().is_some_and(|entry| entry.exclude),
+        }
+    }
+
     /// Whether a name is not only not wanted but said to be left alone.
     pub fn excludes(&self, name: &str) -> bool {
         self.last_of(name).is_some_and(|entry| entry.exclude)

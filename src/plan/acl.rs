@@ -71,7 +71,7 @@ impl ScopedAcl {
             AclScope::Table(of) => of == table,
             AclScope::Nowhere => false,
         };
-        inside && named.is_none_or(|ports| ports.wants(name) || ports.wants(ingress))
+        inside && named.is_none_or(|ports| ports.wants_on(name, ingress))
     }
 }
 

@@ -205,3 +205,93 @@ fn a_driver_that_can_not_route_filters_where_it_can() {
     assert_eq!(b, [AclState::Software]);
     assert_eq!(c, a);
 }
+
+#[test]
+fn in_the_flat_layout_too_a_port_that_begins_to_route_drops_all_the_time() {
+    let toml = format!(
+        "{AUTO}offload.layout = \"flat\"\n{}",
+        filter("a", "hardware", "proto = 6")
+    );
+    let mut world = World::new(&toml);
+    world.forward(false);
+    world.pass(200);
+    assert_eq!(drops(&world).len(), 6);
+    world.lost_drops = 0;
+    world.forward(true);
+    world.pass(10);
+    assert!(forwards(&world, 1));
+    assert_eq!((drops(&world).len(), world.lost_drops), (6, 0));
+}
+
+#[test]
+fn a_port_that_is_left_out_has_no_rule_of_all_ports() {
+    let rule = filter("a", "hardware", "proto = 6");
+    let mut world = world(&rule);
+    assert_eq!(world.qdiscs.len(), 3);
+    world.lost_drops = 0;
+    world.reload(&format!("{AUTO}offload.ports = [\"*\", \"!eth3\"]\n{rule}"));
+    world.pass(10);
+    assert!(!world.qdiscs.contains_key(&dev(3)));
+    assert_eq!((drops(&world).len(), world.lost_drops), (2, 0));
+    world.reload(&format!("{AUTO}{rule}"));
+    world.pass(10);
+    assert_eq!(world.qdiscs.len(), 3);
+    assert!(forwards(&world, 3));
+}
+
+#[test]
+fn a_list_for_which_there_is_no_room_beside_the_old_one_comes_all_the_same() {
+    let list = |first: u32| -> String {
+        let rule = |n| {
+            filter(
+                &format!("r{n}"),
+                "hardware",
+                &format!("proto = 6, dst_port = {n}"),
+            )
+        };
+        let rules: String = (first..first + 40).map(rule).collect();
+        format!("{AUTO}offload.capacity = 160\n{rules}")
+    };
+    let mut world = World::new(&list(100));
+    world.pass(200);
+    assert_eq!(acl(&world, "r139").state, AclState::Hardware);
+    assert!(forwards(&world, 1));
+    world.reload(&list(300));
+    world.pass(10);
+    assert_eq!(drops(&world).len(), 80);
+    assert_eq!(acl(&world, "r339").state, AclState::Hardware);
+    assert!(forwards(&world, 1));
+}
+
+#[test]
+fn after_a_restart_a_permit_leads_to_nothing_that_sends() {
+    let mut world = world(&filter("a", "hardware", "proto = 6").replace("drop", "permit"));
+    world.zebra(&[("10.9.0.0/16", Some(("10.0.2.9", 2)))]);
+    assert!(forwards(&world, 1));
+    // Ended before what lets packets in stood: nothing but rules that are led to.
+    let is_early = |rule: &FlowerRule| {
+        let mut actions = rule.actions.iter();
+        let sends = actions.any(|action| matches!(action, RuleAction::Redirect(_)));
+        sends && rule.actions.len() > 1
+    };
+    let hops: Vec<RulePlace> = world
+        .rules
+        .iter()
+        .filter(|(_, rule)| is_early(rule))
+        .map(|(place, _)| *place)
+        .collect();
+    world.rules.retain(|_, rule| is_early(rule));
+    // A hop's chain has the lowest number of all.
+    let lowest = hops.iter().min_by_key(|place| place.chain).unwrap();
+    let rule = world.rules.remove(lowest).unwrap();
+    let chain = Chain::new(1).unwrap();
+    world.rules.insert(RulePlace { chain, ..*lowest }, rule);
+    for n in 1..=3 {
+        let mut gone = neighbour(n, &format!("10.0.{n}.2"), n as u8);
+        gone.state = NeighbourState::Failed;
+        world.kernel.neighbours.insert(gone.key, gone);
+    }
+    world.restart(Vec::new());
+    world.pass(200);
+    assert!(world.rules.values().all(|rule| !is_early(rule)));
+}

@@ -230,3 +230,60 @@ fn what_its_port_lacks_is_told_of_the_port_alone() {
         "{about:?}"
     );
 }
+
+/// Tags and ports that a drop is for: the port, and the tag, or `None` for untagged packets and for any tag.
+fn dropped(world: &World) -> Vec<(Option<&str>, Option<u16>)> {
+    let rules = world.rules.values();
+    let drops = rules.filter(|rule| *rule.actions == [RuleAction::Drop]);
+    let mut of: Vec<_> = drops
+        .map(|rule| {
+            let id = rule.matches.vlan.and_then(|vlan| vlan.id);
+            (rule.matches.indev.as_deref(), id)
+        })
+        .collect();
+    of.sort_unstable();
+    of.dedup();
+    of
+}
+
+fn drop_in(ports: &str, rest: &str) -> String {
+    format!("{AUTO}{ports}\n[[acl]]\nname = \"a\"\nfamily = \"ipv4\"\naction = \"drop\"\n{rest}\n")
+}
+
+#[test]
+fn where_only_a_sub_interface_is_ours_a_rule_of_all_ports_is_for_its_tag() {
+    let world = world(&drop_in("offload.ports = [\"eth1.100\", \"eth2\"]", ""));
+    let expected = [(Some("eth1"), Some(100)), (Some("eth2"), None)];
+    assert_eq!(dropped(&world), expected);
+}
+
+#[test]
+fn what_a_filter_rule_says_of_a_port_holds_for_its_sub_interfaces() {
+    let world = world(&drop_in("", "match = { in = [\"eth*\", \"!eth1\"] }"));
+    let expected = [(Some("eth2"), None), (Some("eth3"), None)];
+    assert_eq!(dropped(&world), expected);
+}
+
+#[test]
+fn a_rule_in_software_for_what_is_left_out_takes_nothing_out_of_hardware() {
+    let rule = "place = \"software\"\nmatch = { in = \"eth1.100\" }";
+    let world = world(&drop_in("offload.ports = [\"*\", \"!eth1.100\"]", rule));
+    assert_eq!(port(&world, "eth1").reasons, []);
+    assert_eq!(dropped(&world), []);
+}
+
+#[test]
+fn nothing_comes_in_by_a_sub_interface_that_is_gone_after_a_restart() {
+    let mut world = world(AUTO);
+    let tagged = |world: &World| {
+        let ids = world
+            .rules
+            .values()
+            .filter_map(|rule| rule.matches.vlan?.id);
+        ids.filter(|id| *id == 100).count()
+    };
+    assert!(tagged(&world) > 0);
+    world.kernel.links.remove(&dev(SUB));
+    world.restart(Vec::new());
+    assert_eq!(tagged(&world), 0);
+}

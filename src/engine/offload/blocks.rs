@@ -302,8 +302,19 @@ impl Sharing {
             return left.map(|port| First::Leave(port.home()));
         }
         // Rules in software need a block of their own.
-        let in_software = |port: &&Port| port.filters == Some(FilterPlace::Software);
+        let in_software =
+            |port: &&Port| port.filters == Some(FilterPlace::Software) && port.can_filter();
         if let Some(left) = ports.iter().filter(in_software).find(|p| self.is_home(p)) {
+            return Some(First::Leave(left.home()));
+        }
+        // So do filter rules for all ports that are not for this one, which another has (a bridge, say) or the operator leaves out.
+        let is_others = |port: &&Port| port.filters.is_some() && !port.can_filter();
+        let in_use = |home| {
+            let mut ports = ports.iter().filter(|port| port.home() == home);
+            ports.any(|port| self.needs_driver(port))
+        };
+        let mut others = ports.iter().filter(is_others);
+        if let Some(left) = others.find(|port| self.is_home(port) && !in_use(port.home())) {
             return Some(First::Leave(left.home()));
         }
         let on_trial = |port: &&Port| self.is_unproven(port);

@@ -85,7 +85,8 @@ impl Engine {
             }
             // Rules in software and in hardware don't mix in a block, which VLAN sub-interfaces share with their port.
             let software = Some(FilterPlace::Software);
-            let homes = switch.ports.iter().filter(|p| p.filters == software);
+            let homes = switch.ports.iter();
+            let homes = homes.filter(|port| port.filters == software && port.can_filter());
             let homes: BTreeSet<IfIndex> = homes.map(Port::home).collect();
             for port in &mut switch.ports {
                 if homes.contains(&port.home()) {

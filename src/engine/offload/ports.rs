@@ -118,12 +118,14 @@ impl Engine {
             let taken = one.rules.take_admission(|block, matches, family| {
                 let indev = matches.indev.as_ref();
                 let vlan = matches.vlan.and_then(|vlan| vlan.id);
-                let mut ports = ports.iter().filter(|port| {
+                let ports = ports.iter().filter(|port| {
                     sharing.listed_block_of(port) == block
                         && indev.is_none_or(|name| name == port.ingress())
                         && port.vlan.as_ref().map(|of| of.id) == vlan
                 });
-                ports.all(|port| sharing.admits(port)[family as usize])
+                // One that is there no more lets nothing in.
+                let mut admits = ports.map(|port| sharing.admits(port)[family as usize]);
+                admits.next() == Some(true) && admits.all(|admits| admits)
             });
             if !taken.is_empty() {
                 let text = format!(
@@ -159,7 +161,8 @@ impl Engine {
             // One that is still asked gets them with the answer.
             let limits = match &one.verdict {
                 Some(Verdict::Fit(abilities)) => abilities.limit(self.configured_limits()),
-                _ => self.configured_limits(),
+                Some(Verdict::Unfit(abilities)) => abilities.filter(self.configured_limits()),
+                None => self.configured_limits(),
             };
             one.with(&facts, |rules, env| rules.set_configured(env, limits));
         }
@@ -400,7 +403,11 @@ impl Engine {
                 no_match_any: !abilities.any_ipv6,
                 ..one.rules.config().clone()
             };
-            let limits = abilities.limit(one.rules.plan().limits().clone());
+            // It may have been asked before, when it was too busy to say.
+            let limits = abilities.limit(Limits {
+                acl_slots: ACL_SLOTS,
+                ..one.rules.plan().limits().clone()
+            });
             one.rules.set_config(config);
             set_driver_limits(&mut one.rules, limits);
             one.groups.clear();
@@ -412,11 +419,10 @@ impl Engine {
             self.notables
                 .push(self.now, Severity::Info, "driver-fit", text);
         } else {
-            let slots = abilities.prios.map_or(ACL_SLOTS, |prios| prios / 2);
-            let limits = Limits {
-                acl_slots: slots.min(ACL_SLOTS),
+            let limits = abilities.filter(Limits {
+                acl_slots: ACL_SLOTS,
                 ..one.rules.plan().limits().clone()
-            };
+            });
             set_driver_limits(&mut one.rules, limits);
             let text = format!("switch {name}: not used for routes: {missing}");
             self.notables

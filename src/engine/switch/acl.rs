@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Switch;
+use super::{BlockState, Switch};
 use crate::model::{Block, ObservedRule, Runs};
 use crate::plan::{
     AclKey, AclPlan, Env, Layout, LayoutConfig, LayoutContext, Marked, PlannedRule, RuleKey,
@@ -59,12 +59,29 @@ impl Switch {
             standing.entry(key.slot).or_default().insert(digest);
         }
         let placed = self.acl.place(&standing, self.plan.limits().acl_slots);
-        if !placed && !standing.is_empty() {
+        let fits = placed && self.holds_both_lists();
+        if !fits && !standing.is_empty() {
             for state in self.blocks.values_mut() {
                 state.empties |= state.table.iter().next().is_some();
             }
             self.rewant();
         }
+    }
+
+    /// Whether there is room for the list that is wished beside what goes of the one that stands.
+    fn holds_both_lists(&self) -> bool {
+        let limits = self.plan.limits();
+        let Some(capacity) = limits.capacity else {
+            return true;
+        };
+        let wished: BTreeSet<u64> = self.acl.iter().map(|(_, digest, _)| digest).collect();
+        let goes = |state: &BlockState| {
+            let rules = state.table.acl().filter(|(_, entry)| !entry.is_absent());
+            let goes = rules.filter(|(key, _)| !wished.contains(&key.digest));
+            goes.count()
+        };
+        let going = self.blocks.values().map(goes).max().unwrap_or(0);
+        going == 0 || going + limits.overhead <= capacity
     }
 
     /// A rule that was found and goes from one block can't share its slot with the same rule, should ports that it is for come there.

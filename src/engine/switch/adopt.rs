@@ -314,12 +314,17 @@ impl Switch {
             }
             Layout::Flat => self.adopt_shares(env, &ours),
         }
+        // No chain is given out in which there are rules of then, or to which one leads, even when it is empty: packets would meet those.
+        let chains = ours.values().flatten().map(Ours::chain);
+        let leads_to = ours.values().flatten().filter_map(Ours::leads_to);
+        for chain in chains
+            .chain(leads_to)
+            .filter(|chain| *chain != Chain::ENTRY)
+        {
+            self.chains.adopt(ChainUse::Stray(chain), chain);
+        }
         for (block, rules) in &ours {
             self.adopt_block(*block, rules);
-        }
-        // A chain that a rule of then still leads to is not free, even when it is empty.
-        for chain in ours.values().flatten().filter_map(Ours::leads_to) {
-            self.chains.adopt(ChainUse::Stray(chain), chain);
         }
         // A rule that bears our mark and can't be read is not one of this version.
         for (block, rules) in found {
@@ -348,7 +353,14 @@ impl Switch {
                     Some(hop) => ChainUse::Hop(rule.framing(), *hop),
                     None => continue,
                 },
-                Marked::Entry | Marked::Bucket(_) | Marked::Acl(_) | Marked::Probe => continue,
+                // All that is let in goes there, be there anything yet or not.
+                Marked::Entry | Marked::Acl(_) => {
+                    if let Some(admission) = rule.leads_to() {
+                        self.chains.adopt(ChainUse::Admission, admission);
+                    }
+                    continue;
+                }
+                Marked::Bucket(_) | Marked::Probe => continue,
             };
             self.chains.adopt(of, rule.chain());
         }

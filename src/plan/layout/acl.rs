@@ -12,7 +12,7 @@
 //!
 //! | a rule that says | is for |
 //! | --- | --- |
-//! | nothing of ports | all that comes in, whatever its tag |
+//! | nothing of ports | all that comes in, whatever its tag; where only a port's sub-interfaces are ours, what bears their tags |
 //! | `in` a port | all that comes in there, whatever its tag: also what is of a VLAN sub-interface |
 //! | `in` a VLAN sub-interface | what bears its tag |
 //! | `vrf` | what is of its ports: untagged or of VLAN 0, or with the tag of a sub-interface |
@@ -178,7 +178,9 @@ fn whom(acl: &ScopedAcl, ports: &[PlannedPort]) -> Vec<Whom> {
     let shared = matches!(first.block, Block::Shared(_));
     let named = acl.rule.terms.ports.as_ref();
     let anywhere = acl.scope == AclScope::All;
-    if named.is_none() && anywhere {
+    let is_planned = |home| ports.iter().any(|port| port.dev == home);
+    // What else comes in by the port of a sub-interface may be none of ours.
+    if named.is_none() && anywhere && ports.iter().all(|port| is_planned(port.home)) {
         return vec![Whom {
             dev: None,
             untagged: true,
