@@ -241,14 +241,14 @@ mends() {
 # mends_daemons ROUTER ID FRR.CONF: the same for a command that changes /etc/frr/daemons and restarts FRR, which here
 # no systemd does.
 mends_daemons() {
-    local fix then
+    local fix rest
     fix=$(fix_of "$1" "$2")
-    then=${fix#*systemctl restart frr}
+    rest=${fix#*systemctl restart frr}
     on "$1" sh -c "${fix%% && systemctl restart frr*}"
     frr_stop "$1"
     cp "$LAB/$1/etc/daemons" "$LAB/daemons.mended"
     frr_start "$1" "$LAB/daemons.mended" "$3"
-    [[ -z $then ]] || on "$1" sh -c "${then# && }" >/dev/null
+    [[ -z $rest ]] || on "$1" sh -c "${rest# && }" >/dev/null
     wait_until 60 "mended: ${fix:0:90}" finds_nothing "$1" "$2"
 }
 
