@@ -374,55 +374,67 @@ fn a_scrape_and_show_status_agree() {
     in_netns(|| {
         let mut lab = Lab::new("status", "");
         lab.start();
-        let (status, _, body) = get("/readyz", "");
-        assert_eq!((status, body.as_str()), (503, "zebra is not connected\n"));
+        // At first the kernel has not been listed yet.
+        eventually("that only zebra is missing", || {
+            let (status, _, body) = get("/readyz", "");
+            assert_eq!(status, 503);
+            (body == "zebra is not connected\n").then_some(())
+        });
         assert_eq!(get("/healthz", "").0, 200);
         assert_eq!(Exposed::scrape().value("frr_offload_ready"), 0);
 
         lab.zebra("500 --groups 20");
-        let status = lab.synced(500);
-        let exposed = Exposed::scrape();
-        let source = &status["sources"][0];
-        for (series, expected) in [
-            (
-                "frr_offload_source_routes{source=\"fpm\"}",
-                &source["routes"],
-            ),
-            (
-                "frr_offload_source_stale_routes{source=\"fpm\"}",
-                &source["stale"],
-            ),
-            (
-                "frr_offload_source_frames_total{source=\"fpm\"}",
-                &source["frames"],
-            ),
-            (
-                "frr_offload_source_resyncs_total{source=\"fpm\"}",
-                &source["resyncs"],
-            ),
-            (
-                "frr_offload_kernel_routes{state=\"installed\"}",
-                &status["kernel"]["installed"],
-            ),
-            (
-                "frr_offload_kernel_routes{state=\"pending\"}",
-                &status["kernel"]["pending"],
-            ),
-            (
-                "frr_offload_kernel_routes{state=\"failed\"}",
-                &status["kernel"]["failed"],
-            ),
-            (
-                "frr_offload_feedback_replies_total{told=\"offloaded\"}",
-                &status["feedback"]["sent"],
-            ),
-            (
-                "frr_offload_hardware_routes{state=\"off\"}",
-                &status["kernel"]["wanted"],
-            ),
-        ] {
-            assert_eq!(Some(exposed.value(series)), expected.as_u64(), "{series}");
-        }
+        lab.synced(500);
+        // Both are of a moment, and zebra is still being told of its routes.
+        let exposed = eventually("the same in both", || {
+            let status = lab.json("show status --json")?;
+            let exposed = Exposed::scrape();
+            let source = &status["sources"][0];
+            for (series, expected) in [
+                (
+                    "frr_offload_source_routes{source=\"fpm\"}",
+                    &source["routes"],
+                ),
+                (
+                    "frr_offload_source_stale_routes{source=\"fpm\"}",
+                    &source["stale"],
+                ),
+                (
+                    "frr_offload_source_frames_total{source=\"fpm\"}",
+                    &source["frames"],
+                ),
+                (
+                    "frr_offload_source_resyncs_total{source=\"fpm\"}",
+                    &source["resyncs"],
+                ),
+                (
+                    "frr_offload_kernel_routes{state=\"installed\"}",
+                    &status["kernel"]["installed"],
+                ),
+                (
+                    "frr_offload_kernel_routes{state=\"pending\"}",
+                    &status["kernel"]["pending"],
+                ),
+                (
+                    "frr_offload_kernel_routes{state=\"failed\"}",
+                    &status["kernel"]["failed"],
+                ),
+                (
+                    "frr_offload_feedback_replies_total{told=\"offloaded\"}",
+                    &status["feedback"]["sent"],
+                ),
+                (
+                    "frr_offload_hardware_routes{state=\"off\"}",
+                    &status["kernel"]["wanted"],
+                ),
+            ] {
+                if Some(exposed.value(series)) != expected.as_u64() {
+                    eprintln!("{series}: {} and {expected}", exposed.value(series));
+                    return None;
+                }
+            }
+            Some(exposed)
+        });
         assert_eq!(
             exposed.value("frr_offload_source_state{source=\"fpm\",state=\"synced\"}"),
             1
