@@ -1,5 +1,7 @@
 //! Read-only answer for `explain`: what happens to packets for an address or prefix, stage by stage. No rendering.
 
+mod offload;
+
 use super::Engine;
 use super::report::{
     ExplainReport, ExplainStep, KernelState, NextHopReport, OffloadState, RouteReport, Verdict,
