@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// A switch with a route to the host of eth2, of which zebra was told that it forwards.
+fn forwarding() -> World {
+    let mut world = World::new("offload.mode = \"skip_sw\"\nkernel.audit = \"1h\"");
+    world.zebra(&[("10.9.0.0/16", Some(("10.0.2.2", 2)))]);
+    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
+    world
+}
+
 #[test]
 fn zebra_is_told_what_hardware_has() {
     let mut world = World::new(
@@ -84,9 +92,7 @@ fn a_switch_that_goes_and_comes_is_told_of_and_then_nothing_stirs() {
 
 #[test]
 fn what_hardware_alone_forwards_is_told_so_long_as_it_does() {
-    let mut world = World::new("offload.mode = \"skip_sw\"\nkernel.audit = \"1h\"");
-    world.zebra(&[("10.9.0.0/16", Some(("10.0.2.2", 2)))]);
-    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
+    let mut world = forwarding();
     // The kernel keeps the old next hop; hardware takes the new one.
     world.kernel.fail_at = Some((1, 1));
     world.route(MAIN, "10.9.0.0/16", Some(("10.0.3.2", 3)));
@@ -103,9 +109,7 @@ fn what_hardware_alone_forwards_is_told_so_long_as_it_does() {
 
 #[test]
 fn a_rule_that_is_about_to_go_is_no_hardware() {
-    let mut world = World::new("offload.mode = \"skip_sw\"\nkernel.audit = \"1h\"");
-    world.zebra(&[("10.9.0.0/16", Some(("10.0.2.2", 2)))]);
-    assert_eq!(world.hear(), [("10.9.0.0/16", Told::Offloaded)]);
+    let mut world = forwarding();
     world.kernel.link_down(dev(2));
     // tc is slow, and nobody plans rules while it is.
     let (events, mut ops) = (std::mem::take(&mut world.kernel.events), Vec::new());

@@ -193,23 +193,26 @@ impl Reader<'_> {
         let allowed = format!(
             "a text of at most {LONGEST_NAME} characters, none of them a control character"
         );
+        self.text_that(&path, entry, allowed, |text| {
+            let short = text.chars().count() <= LONGEST_NAME;
+            short && !text.trim().is_empty() && !text.chars().any(char::is_control)
+        })
+    }
+
+    /// A text of which that holds.
+    fn text_that(
+        &mut self,
+        path: &str,
+        entry: &Entry,
+        allowed: String,
+        holds: impl Fn(&str) -> bool,
+    ) -> Option<Box<str>> {
         match &entry.value {
-            Value::Text(text)
-                if !text.trim().is_empty()
-                    && text.chars().count() <= LONGEST_NAME
-                    && !text.chars().any(char::is_control) =>
-            {
-                Some(text.as_str().into())
-            }
-            Value::Text(text) => {
-                self.wrong_value(&path, entry, text.clone(), allowed);
-                None
-            }
-            other => {
-                self.wrong_type(&path, entry, other, allowed);
-                None
-            }
+            Value::Text(text) if holds(text) => return Some(text.as_str().into()),
+            Value::Text(text) => self.wrong_value(path, entry, text.clone(), allowed),
+            other => self.wrong_type(path, entry, other, allowed),
         }
+        None
     }
 
     fn word<T: Copy>(
@@ -296,22 +299,10 @@ impl Reader<'_> {
     fn vrf(&mut self, keys: &Keys<'_>) -> Option<Box<str>> {
         let (path, entry) = keys.get("vrf")?;
         let allowed = "the name of a VRF's interface, or \"default\"".to_owned();
-        match &entry.value {
-            // A name is what a filter without glob and exclusion takes.
-            Value::Text(text)
-                if PortFilter::new([text.as_str()]).is_ok() && !text.contains(['*', '?', '!']) =>
-            {
-                Some(text.as_str().into())
-            }
-            Value::Text(text) => {
-                self.wrong_value(&path, entry, text.clone(), allowed);
-                None
-            }
-            other => {
-                self.wrong_type(&path, entry, other, allowed);
-                None
-            }
-        }
+        // A name is what a filter without glob and exclusion takes.
+        self.text_that(&path, entry, allowed, |text| {
+            PortFilter::new([text]).is_ok() && !text.contains(['*', '?', '!'])
+        })
     }
 
     fn addresses(&mut self, keys: &Keys<'_>, name: &str, family: Option<Family>) -> Option<Prefix> {
