@@ -19,7 +19,8 @@ use frr_offload::admin::Question;
 use frr_offload::admin::generate::{GenerateOptions, GeneratedTable};
 use frr_offload::admin::metrics::Pulse;
 use frr_offload::config::Config;
-use frr_offload::daemon::engine_loop::{BATCH, EngineLoop, Saver};
+use frr_offload::daemon::engine_loop::{BATCH, EngineLoop};
+use frr_offload::daemon::saver::Saver;
 use frr_offload::daemon::{EVENT_QUEUE, OP_QUEUE};
 use frr_offload::engine::report::StatusReport;
 use frr_offload::engine::{Engine, Memory};
@@ -158,7 +159,7 @@ fn a_stalled_writer_neither_stops_the_reading_nor_fills_the_memory() {
         ops,
         rules: None,
         replies: listener.replies(),
-        saver: Saver::new(state.clone()),
+        saver: Saver::new(state.clone(), Vec::new()),
         pulse: Arc::new(Pulse::new(EVENT_QUEUE, OP_QUEUE)),
         started: Instant::now(),
     };

@@ -95,6 +95,7 @@ fn random_tables(world: &mut World, wanted: usize) {
         }
         world.settle();
         sent += compare(world, of_a_table, &mut counts);
+        println!("{sent} of {wanted}: {counts} in {:.0?}", begin.elapsed());
     }
     println!("tables: {counts} in {:.0?}", begin.elapsed());
     counts.is_worth_something(SHARE);

@@ -1,7 +1,6 @@
 //! The engine's thread: takes in events and questions, hands the writer batches while it has room, and logs what is
 //! notable. Everything it decides is when; what is the engine's.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,18 +11,16 @@ use tracing::{error, info, warn};
 use crate::admin::Question;
 use crate::admin::metrics::Pulse;
 use crate::daemon::offload::OffloadThreads;
+use crate::daemon::saver::Saver;
 use crate::engine::Engine;
 use crate::engine::report::Severity;
-use crate::model::{Event, KernelNhId, Op, RuleOp, Timestamp};
+use crate::model::{Event, Op, RuleOp, Timestamp};
 use crate::source::replies::ReplyPort;
-use crate::state::{ID_BLOCK, Snapshot};
 
 /// Writes of one batch: past 128 only latency grows (docs/evidence.md, "Batches").
 pub const BATCH: usize = 128;
 /// Events that are taken in before the next batch is planned, unless the writer has room before.
 const EVENTS_A_TURN: usize = 64;
-/// How often what changes is saved at most.
-const SAVE_PERIOD: Duration = Duration::from_secs(1);
 /// How long removing everything may take at the end.
 const FLUSH: Duration = Duration::from_secs(8);
 
@@ -252,64 +249,5 @@ impl EngineLoop {
             }
         }
         last
-    }
-}
-
-/// Keeps the state file up to date.
-pub struct Saver {
-    path: PathBuf,
-    reserved: u32,
-    saved: (u64, Option<u32>),
-    last: Option<Instant>,
-    failed: bool,
-}
-
-impl Saver {
-    /// Keeps this file; it is not read here.
-    pub fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            reserved: KernelNhId::FIRST.get(),
-            saved: (0, None),
-            last: None,
-            failed: false,
-        }
-    }
-
-    /// Saves a block of ids ahead when the last one is used up.
-    fn reserve(&mut self, engine: &Engine) {
-        if engine.next_nexthop_id() > self.reserved {
-            self.reserved = engine.next_nexthop_id().saturating_add(ID_BLOCK);
-            self.save(engine);
-        }
-    }
-
-    fn save_lazily(&mut self, engine: &Engine) {
-        if Self::worth_saving(engine) != self.saved
-            && self.last.is_none_or(|last| last.elapsed() >= SAVE_PERIOD)
-        {
-            self.save(engine);
-        }
-    }
-
-    fn worth_saving(engine: &Engine) -> (u64, Option<u32>) {
-        (engine.address_pool().version(), engine.zebra())
-    }
-
-    fn save(&mut self, engine: &Engine) {
-        self.saved = Self::worth_saving(engine);
-        self.last = Some(Instant::now());
-        let next = self.reserved.max(engine.next_nexthop_id());
-        let mut snapshot = Snapshot::new(next, engine.address_pool(), |dev| engine.link_name(dev));
-        snapshot.zebra = engine.zebra();
-        snapshot.metrics = engine.metrics().collect();
-        match snapshot.save(&self.path) {
-            Ok(()) => self.failed = false,
-            Err(error) if !self.failed => {
-                self.failed = true;
-                warn!(file = %self.path.display(), %error, "the state can't be saved; a restart may renumber next hops and not know routes of another metric");
-            }
-            Err(_) => {}
-        }
     }
 }

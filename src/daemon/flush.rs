@@ -20,7 +20,7 @@ use crate::model::{
     ObservedNextHop, ObservedRoute, Protocol, Timestamp, ip_words,
 };
 use crate::resolve::is_pool_address;
-use crate::state::path_beside;
+use crate::state::{Snapshot, path_beside};
 use crate::wire::kernel_route::RouteMark;
 
 const BATCH: usize = 128;
@@ -95,7 +95,8 @@ fn read(dump: &mut DumpSocket, config: &Config) -> anyhow::Result<Ours> {
     ours.links = dump
         .links()
         .map_err(|errno| anyhow::anyhow!("can't list the links: {errno}"))?;
-    ours.memory = super::memory(&path_beside(&config.admin.socket), &ours.links);
+    let snapshot = Snapshot::load(&path_beside(&config.admin.socket));
+    ours.memory = super::memory(snapshot.as_ref(), &ours.links);
     dump.routes(Protocol::REDIRECT, |routes| {
         ours.routes.extend(routes.into_iter().filter(|route| {
             route.metric == config.kernel.metric || ours.memory.metrics.contains(&route.metric)

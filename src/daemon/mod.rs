@@ -18,8 +18,8 @@ mod flush_rules;
 mod lock;
 mod logging;
 mod offload;
+pub mod saver;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -37,8 +37,9 @@ use crate::source::fpm::{FpmListener, FpmListenerConfig};
 use crate::state::{self, Snapshot};
 use crate::wire::kernel_route::RouteMark;
 
-use engine_loop::{EngineLoop, Rules, Saver};
+use engine_loop::{EngineLoop, Rules};
 use offload::OffloadThreads;
+use saver::Saver;
 
 /// Events that wait for the engine.
 pub const EVENT_QUEUE: usize = 64;
@@ -66,15 +67,15 @@ fn may_write_routes() -> bool {
 }
 
 /// What an earlier run of this boot has left to know.
-fn memory(state_file: &Path, links: &[Link]) -> Memory {
-    let Some(snapshot) = Snapshot::load(state_file) else {
+fn memory(snapshot: Option<&Snapshot>, links: &[Link]) -> Memory {
+    let Some(snapshot) = snapshot else {
         return Memory::default();
     };
     Memory {
         first_nexthop_id: snapshot.first_id(),
         pool: snapshot.pool(links),
         zebra: snapshot.zebra,
-        metrics: snapshot.metrics,
+        metrics: snapshot.metrics.clone(),
     }
 }
 
@@ -128,7 +129,9 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         .links()
         .map_err(|errno| anyhow::anyhow!("can't list the links: {errno}"))?;
     let state_file = state::path_beside(&config.admin.socket);
-    let memory = memory(&state_file, &links);
+    let snapshot = Snapshot::load(&state_file);
+    let memory = memory(snapshot.as_ref(), &links);
+    let earlier = snapshot.map_or_else(Vec::new, |snapshot| snapshot.pool);
 
     let started = Instant::now();
     let wall = SystemTime::now();
@@ -183,7 +186,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         ops,
         rules,
         replies: listener.replies(),
-        saver: Saver::new(state_file),
+        saver: Saver::new(state_file, earlier),
         pulse: Arc::clone(&pulse),
         started,
     };

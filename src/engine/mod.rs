@@ -348,9 +348,14 @@ impl Engine {
         std::iter::once(self.config.kernel.metric).chain(self.old.metrics.iter().copied())
     }
 
-    /// The name of a link.
-    pub fn link_name(&self, dev: IfIndex) -> Box<str> {
-        self.view.name_of(dev)
+    /// The name of a link that is there.
+    pub fn link_name(&self, dev: IfIndex) -> Option<Box<str>> {
+        self.view.link(dev).map(|link| link.name.clone())
+    }
+
+    /// Whether there is a link of this name.
+    pub fn has_link(&self, name: &str) -> bool {
+        self.view.link_by_name(name).is_some()
     }
 
     /// Applies what can be changed while running; `config::Changes` says what that is.

@@ -21,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use mac::Believed;
+use unnumbered::Leads;
 pub use unnumbered::{AddressPool, ZEBRA_ADDR, candidates, is_pool_address};
 
 use crate::config::Ipv4ViaIpv6;
@@ -387,12 +388,16 @@ impl Resolver {
                 mac,
             )
         };
-        let leads_there = |addr: Ipv4Addr| {
+        let leads = |addr: Ipv4Addr| {
             let entry = view.neighbour(NeighbourKey {
                 dev: key.dev,
                 addr: IpAddr::V4(addr),
             });
-            entry.is_some_and(|n| n.protocol == Protocol::REDIRECT.0 && n.mac == Some(mac))
+            match entry.filter(|n| n.protocol == Protocol::REDIRECT.0) {
+                None => Leads::Nowhere,
+                Some(entry) if entry.mac == Some(mac) => Leads::There,
+                Some(_) => Leads::Elsewhere,
+            }
         };
         if peer.addr4.is_none_or(wrong) {
             if let Some(old) = peer.addr4.take() {
@@ -402,7 +407,7 @@ impl Resolver {
                     addr: IpAddr::V4(old),
                 });
             }
-            peer.addr4 = self.pool.allocate(key, leads_there, wrong);
+            peer.addr4 = self.pool.allocate(key, leads, wrong);
         }
         let Some(addr) = peer.addr4 else {
             return HopState::Blocked(Reason::PoolExhausted);

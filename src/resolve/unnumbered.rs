@@ -27,6 +27,17 @@ pub const fn is_pool_address(addr: Ipv4Addr) -> bool {
     matches!(addr.octets(), [169, 254, 0, 1..=255] | [169, 254, 255, _])
 }
 
+/// Where an address already leads, by an entry that an earlier run wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leads {
+    /// There is no such entry.
+    Nowhere,
+    /// To the MAC that is wanted.
+    There,
+    /// To another one.
+    Elsewhere,
+}
+
 /// Who has which address.
 #[derive(Debug, Default)]
 pub struct AddressPool {
@@ -37,11 +48,12 @@ pub struct AddressPool {
 
 impl AddressPool {
     /// An address for a peer: the one it had, else one that already leads to its MAC (written by an earlier run whose
-    /// memory was lost), else the first that is free and not to be avoided.
+    /// memory was lost), else the first that is free and not to be avoided. One that leads elsewhere is taken last: routes of
+    /// the earlier run may still go by it.
     pub fn allocate(
         &mut self,
         peer: NeighbourKey,
-        leads_there: impl Fn(Ipv4Addr) -> bool,
+        leads: impl Fn(Ipv4Addr) -> Leads,
         avoid: impl Fn(Ipv4Addr) -> bool,
     ) -> Option<Ipv4Addr> {
         let had = self.remembered.get(&peer).copied();
@@ -52,10 +64,12 @@ impl AddressPool {
             .filter(|(key, _)| key.dev == peer.dev && **key != peer)
             .map(|(_, addr)| *addr)
             .collect();
+        let free = |addr: &Ipv4Addr| !of_others.contains(addr);
         let addr = had
             .into_iter()
-            .chain(candidates().filter(|addr| !of_others.contains(addr) && leads_there(*addr)))
-            .chain(candidates().filter(|addr| !of_others.contains(addr)))
+            .chain(candidates().filter(|addr| free(addr) && leads(*addr) == Leads::There))
+            .chain(candidates().filter(|addr| free(addr) && leads(*addr) == Leads::Nowhere))
+            .chain(candidates().filter(free))
             .chain(candidates())
             .find(|&addr| !self.used.contains_key(&(peer.dev, addr)) && !avoid(addr))?;
         self.used.insert((peer.dev, addr), peer.addr);
@@ -113,16 +127,16 @@ mod tests {
     fn the_first_peer_gets_the_address_of_zebra_and_others_their_own() {
         let mut pool = AddressPool::default();
         assert_eq!(
-            pool.allocate(peer(1), |_| false, |_| false),
+            pool.allocate(peer(1), |_| Leads::Nowhere, |_| false),
             Some(ZEBRA_ADDR)
         );
         assert_eq!(
-            pool.allocate(peer(2), |_| false, |_| false),
+            pool.allocate(peer(2), |_| Leads::Nowhere, |_| false),
             Some(Ipv4Addr::new(169, 254, 0, 2))
         );
         let mut pool = AddressPool::default();
         assert_eq!(
-            pool.allocate(peer(1), |_| false, |a| a == ZEBRA_ADDR),
+            pool.allocate(peer(1), |_| Leads::Nowhere, |a| a == ZEBRA_ADDR),
             Some(Ipv4Addr::new(169, 254, 0, 2))
         );
     }
@@ -130,15 +144,20 @@ mod tests {
     #[test]
     fn a_returning_peer_gets_its_address_again() {
         let mut pool = AddressPool::default();
-        pool.allocate(peer(1), |_| false, |_| false);
-        let second = pool.allocate(peer(2), |_| false, |_| false).unwrap();
+        pool.allocate(peer(1), |_| Leads::Nowhere, |_| false);
+        let second = pool
+            .allocate(peer(2), |_| Leads::Nowhere, |_| false)
+            .unwrap();
         pool.release(peer(1).dev, ZEBRA_ADDR);
         pool.release(peer(2).dev, second);
         assert_eq!(
-            pool.allocate(peer(3), |_| false, |_| false),
+            pool.allocate(peer(3), |_| Leads::Nowhere, |_| false),
             Some(Ipv4Addr::new(169, 254, 0, 3))
         );
-        assert_eq!(pool.allocate(peer(2), |_| false, |_| false), Some(second));
+        assert_eq!(
+            pool.allocate(peer(2), |_| Leads::Nowhere, |_| false),
+            Some(second)
+        );
     }
 
     #[test]
@@ -146,8 +165,36 @@ mod tests {
         let mut pool = AddressPool::default();
         let kept = Ipv4Addr::new(169, 254, 255, 7);
         assert_eq!(
-            pool.allocate(peer(1), |addr| addr == kept, |_| false),
+            pool.allocate(
+                peer(1),
+                |addr| if addr == kept {
+                    Leads::There
+                } else {
+                    Leads::Nowhere
+                },
+                |_| false
+            ),
             Some(kept)
+        );
+    }
+
+    #[test]
+    fn an_address_that_leads_elsewhere_is_taken_last() {
+        let mut pool = AddressPool::default();
+        let elsewhere = |addr: Ipv4Addr| {
+            if addr.octets()[2] == 0 {
+                Leads::Elsewhere
+            } else {
+                Leads::Nowhere
+            }
+        };
+        for n in 1..=256 {
+            let addr = pool.allocate(peer(n), elsewhere, |_| false).unwrap();
+            assert_eq!(addr.octets()[2], 255);
+        }
+        assert_eq!(
+            pool.allocate(peer(257), elsewhere, |_| false),
+            Some(ZEBRA_ADDR)
         );
     }
 
@@ -155,9 +202,14 @@ mod tests {
     fn the_pool_ends_after_511_peers() {
         let mut pool = AddressPool::default();
         for n in 1..=511 {
-            let addr = pool.allocate(peer(n), |_| false, |_| false).unwrap();
+            let addr = pool
+                .allocate(peer(n), |_| Leads::Nowhere, |_| false)
+                .unwrap();
             assert!(matches!(addr.octets(), [169, 254, 0 | 255, _]));
         }
-        assert_eq!(pool.allocate(peer(999), |_| false, |_| false), None);
+        assert_eq!(
+            pool.allocate(peer(999), |_| Leads::Nowhere, |_| false),
+            None
+        );
     }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{IfIndex, KernelNhId, Link, NeighbourKey};
+use crate::model::{KernelNhId, Link, NeighbourKey};
 use crate::resolve::AddressPool;
 
 /// Versions the file; another version is as good as none.
@@ -53,25 +53,13 @@ pub struct PoolEntry {
 
 impl Snapshot {
     /// What is worth saving now; zebra and metrics are for the caller to add.
-    pub fn new(
-        next_nexthop_id: u32,
-        pool: &AddressPool,
-        name: impl Fn(IfIndex) -> Box<str>,
-    ) -> Self {
-        let mut entries: Vec<_> = pool
-            .remembered()
-            .map(|(peer, addr)| PoolEntry {
-                link: name(peer.dev).into(),
-                peer: peer.addr,
-                addr,
-            })
-            .collect();
-        entries.sort_unstable();
+    pub fn new(next_nexthop_id: u32, mut pool: Vec<PoolEntry>) -> Self {
+        pool.sort_unstable();
         Self {
             format: FORMAT,
             boot_id: boot_id(),
             next_nexthop_id,
-            pool: entries,
+            pool,
             zebra: None,
             metrics: Vec::new(),
         }
@@ -135,13 +123,12 @@ mod tests {
     fn a_snapshot_reads_back_and_damage_is_no_error() {
         let path =
             std::env::temp_dir().join(format!("frr-offload-state-{}.json", std::process::id()));
-        let mut pool = AddressPool::default();
-        let peer = NeighbourKey {
-            dev: IfIndex::new(3).unwrap(),
-            addr: "fe80::1".parse().unwrap(),
+        let entry = PoolEntry {
+            link: "eth3".into(),
+            peer: "fe80::1".parse().unwrap(),
+            addr: "169.254.0.7".parse().unwrap(),
         };
-        pool.remember(peer, "169.254.0.7".parse().unwrap());
-        let mut saved = Snapshot::new(0xB800_1000, &pool, |dev| format!("eth{dev}").into());
+        let mut saved = Snapshot::new(0xB800_1000, vec![entry]);
         saved.zebra = Some(0x8000_0001);
         saved.metrics = vec![10, 99];
         saved.save(&path).unwrap();

@@ -63,7 +63,7 @@ fail() {
     printf '  %sFAIL%s  %s\n' "$RED" "$PLAIN" "$*"
     lab_dump
     # Again at the end, because the dump is long.
-    printf '\n%sFAIL%s  %s\n' "$RED" "$PLAIN" "$*"
+    printf '\n%s\n%sFAIL%s  %s\n' "${LAB_WHY:-}" "$RED" "$PLAIN" "$*"
     exit 1
 }
 
@@ -245,8 +245,8 @@ wait_until() {
     until "$@" >/dev/null 2>&1; do
         now=${EPOCHREALTIME/./}
         if ((now - begin > seconds * 1000000)); then
-            printf '  ....  last try of: %s\n' "$*"
-            "$@" 2>&1 | sed 's/^/          /' || true
+            LAB_WHY=$(printf '  ....  last try of: %s\n' "$*"; "$@" 2>&1 | sed 's/^/          /' | tail -n 40) || true
+            printf '%s\n' "$LAB_WHY"
             fail "not within $seconds s: $what"
         fi
         sleep 0.1
@@ -262,7 +262,8 @@ check() {
     if output=$("$@" 2>&1); then
         ok "$what"
     else
-        printf '  ....  %s\n%s\n' "$*" "$output"
+        LAB_WHY=$(printf '  ....  %s\n%s' "$*" "$output" | tail -n 40)
+        printf '%s\n' "$LAB_WHY"
         fail "$what"
     fi
 }

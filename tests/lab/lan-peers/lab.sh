@@ -195,10 +195,12 @@ check 'and each prefix still goes to its own peer' all_right
 ipr r1 rule add to 198.51.0.0/16 lookup 1000 pref 100
 check "$packets pings to a prefix behind each, and a tenth for the other two: none lost, none misdelivered" everything_exact
 
-section 'Our daemon is killed and started again'
+section 'Our daemon is killed and started again, twice, as the first time it has nothing to write yet'
 vias=$(stand_ins)
 kill_hard r1/frr-offload
 check 'without it all goes on' exact 100 10.1.1.1 10.2.1.1 10.3.1.1
+offload_revive r1
+kill_hard r1/frr-offload
 offload_revive r1
 wait_until 20 'it is in step again' synced r1
 wait_until 20 'nothing is pending or failed' all_installed r1
