@@ -5,7 +5,7 @@
 //!
 //! Two oracles, both the kernel: what it does with the very same frames when the switch hands it all (`bypass`), and what
 //! its tables answer to `RTM_GETROUTE`, which knows all members. While a change is under way, each packet has the treatment
-//! that was right before or the one that is right after it.
+//! that was right before or the one that is right after it, or between its parts.
 //!
 //! Only in the VM. `DIFFERENCE_PACKETS` and `DIFFERENCE_STEPS` say how much, `DIFFERENCE_SEED` which; the same seed makes the
 //! same tables, packets and changes.
@@ -159,6 +159,7 @@ fn step(world: &mut World, at: u64, counts: &mut Counts) {
     let packets = world.packets(STEP_BATCH);
     let mut oracles = vec![Oracle::ask(world, &packets)];
     let what = world.change(&packets);
+    oracles.append(&mut world.between);
     let begin = Instant::now();
     let mut rounds = Vec::new();
     loop {

@@ -91,12 +91,15 @@ pub fn run(config: Config, dry_run: bool) -> anyhow::Result<()> {
 }
 
 fn read(dump: &mut DumpSocket, config: &Config) -> anyhow::Result<Ours> {
-    let mut ours = Ours::default();
-    ours.links = dump
+    let links = dump
         .links()
         .map_err(|errno| anyhow::anyhow!("can't list the links: {errno}"))?;
     let snapshot = Snapshot::load(&path_beside(&config.admin.socket));
-    ours.memory = super::memory(snapshot.as_ref(), &ours.links);
+    let mut ours = Ours {
+        memory: super::memory(snapshot.as_ref(), &links),
+        links,
+        ..Ours::default()
+    };
     dump.routes(Protocol::REDIRECT, |routes| {
         ours.routes.extend(routes.into_iter().filter(|route| {
             route.metric == config.kernel.metric || ours.memory.metrics.contains(&route.metric)

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use frr_offload::model::{Family, MacAddr, Prefix, RouteKey};
 
 use super::PATIENCE;
+use super::compare::Oracle;
 use super::daemon::Daemon;
 use super::kernel::Kernel;
 use super::netns::ip;
@@ -61,6 +62,8 @@ pub struct World {
     touched: Vec<RouteKey>,
     changes: u8,
     steps: usize,
+    /// What was right between the parts of a change.
+    pub between: Vec<Oracle>,
 }
 
 impl World {
@@ -81,6 +84,7 @@ impl World {
             touched: Vec::new(),
             changes: 0,
             steps: 0,
+            between: Vec::new(),
         };
         world.announce(routes);
         // What is started from here on stays there too; the daemon is not.
@@ -248,7 +252,7 @@ impl World {
         knob("insert_delay_us", delay);
         self.steps += 1;
         let said = match self.random.below(24) {
-            _ if self.steps.is_multiple_of(MOVES) => self.change_vrf(),
+            _ if self.steps.is_multiple_of(MOVES) => self.change_vrf(packets),
             0..7 => self.change_routes(),
             7..10 => self.change_group(),
             10..13 => self.change_neighbour(port),
@@ -322,10 +326,12 @@ impl World {
         format!("{addr} at {} is {mac}", PORTS[port].0)
     }
 
-    /// A port leaves its VRF, or comes back to it; one that was down comes up before.
-    fn change_vrf(&mut self) -> String {
+    /// A port leaves its VRF, or comes back to it; one that was down comes up before. From one VRF to another it goes by way of
+    /// the default one, as the kernel moves it.
+    fn change_vrf(&mut self, packets: &[Packet]) -> String {
         if self.down.is_some() {
             self.change_link();
+            self.is_between(packets);
         }
         let (port, home) = (self.next_down, HOMES[self.next_down]);
         let to = if self.switch.vrfs[port] == home {
@@ -333,9 +339,22 @@ impl World {
         } else {
             home
         };
-        self.switch.enslave(port, to);
-        TestSwitch::and_uppers(port).for_each(TestSwitch::neighbours);
+        if to != 0 && self.switch.vrfs[port] != 0 {
+            self.enslave(port, 0);
+            self.is_between(packets);
+        }
+        self.enslave(port, to);
         format!("{} is in {}", PORTS[port].0, VRFS[to].0)
+    }
+
+    fn enslave(&mut self, port: usize, vrf: usize) {
+        self.switch.enslave(port, vrf);
+        TestSwitch::and_uppers(port).for_each(TestSwitch::neighbours);
+    }
+
+    fn is_between(&mut self, packets: &[Packet]) {
+        let oracle = Oracle::ask(self, packets);
+        self.between.push(oracle);
     }
 
     fn up_or_first(&self, port: usize) -> usize {
