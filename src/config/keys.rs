@@ -56,6 +56,12 @@ const KEYS: &[(&str, Release)] = &[
     ("acl", This),
 ];
 
+/// The keys that this release has, in the order of the documentation.
+pub fn keys() -> impl Iterator<Item = &'static str> {
+    let here = KEYS.iter().filter(|(_, release)| *release == This);
+    here.map(|&(key, _)| key)
+}
+
 /// Longer names than this are no typing errors.
 const LONGEST_GUESS: usize = 48;
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 pub use changes::Changes;
 pub use fault::{Fault, FaultKind, Faults};
+pub use keys::keys;
 pub use raw::ConfigText;
 pub use validate::{check_filter, parse, parse_lenient};
 

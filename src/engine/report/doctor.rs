@@ -23,7 +23,7 @@ macro_rules! pitfalls {
         pub enum Pitfall { $($variant,)+ }
 
         impl Pitfall {
-            /// All of them, in the order of the README.
+            /// All of them, in the order of docs/troubleshooting.md.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// The stable word.
@@ -36,7 +36,7 @@ macro_rules! pitfalls {
                 match self { $(Self::$variant => Severity::$severity,)+ }
             }
 
-            /// What it is, for the README.
+            /// What it is, for docs/troubleshooting.md.
             pub const fn about(self) -> &'static str {
                 match self { $(Self::$variant => $about,)+ }
             }
