@@ -255,3 +255,19 @@ fn own_addresses_follow_the_ports() {
     assert_eq!(world.sends(1, "10.9.1.2"), None);
     assert_eq!(world.sends(1, "10.9.1.3"), to(2));
 }
+
+#[test]
+fn a_port_that_was_moved_meanwhile_does_not_look_up_the_old_table_after_a_restart() {
+    for layout in ["chained", "flat"] {
+        let mut world = World::new(&format!("offload.layout = \"{layout}\""));
+        world.zebra(&[("10.9.0.0/16", Some(("10.0.2.2", 2)))]);
+        assert_eq!(world.sends(1, "10.9.0.1"), to(2));
+        assert_eq!(world.sends(3, "10.9.0.1"), to(2));
+        // While no daemon ran.
+        let port = world.kernel.links.get_mut(&dev(1)).unwrap();
+        port.master = Some(dev(9));
+        world.restart(Vec::new());
+        assert_eq!(world.sends(1, "10.9.0.1"), None, "{layout}");
+        assert!(world.engine.events(0).iter().any(|e| e.kind == "old-rules"));
+    }
+}

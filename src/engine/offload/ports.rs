@@ -108,23 +108,28 @@ impl Engine {
         self.shut_out(offload);
     }
 
-    /// What an earlier run has let in, and must not come in any more (a firewall has come), goes before zebra has spoken.
+    /// What an earlier run has let in, and must not come in any more (a firewall has come, or the port looks up another table), goes
+    /// before zebra has spoken.
     fn shut_out(&mut self, offload: &mut Offload) {
         if !offload.devlink_listed {
             return;
         }
         for one in offload.switches.values_mut() {
             let (ports, sharing) = (&one.ports.ports, &one.sharing);
-            let taken = one.rules.take_admission(|block, matches, family| {
+            let taken = one.rules.take_admission(|block, matches, family, table| {
                 let indev = matches.indev.as_ref();
                 let vlan = matches.vlan.and_then(|vlan| vlan.id);
                 let ports = ports.iter().filter(|port| {
                     sharing.listed_block_of(port) == block
                         && indev.is_none_or(|name| name == port.ingress())
+                        && matches.dst_mac.is_none_or(|mac| Some(mac) == port.mac)
                         && port.vlan.as_ref().map(|of| of.id) == vlan
                 });
                 // One that is there no more lets nothing in.
-                let mut admits = ports.map(|port| sharing.admits(port)[family as usize]);
+                let mut admits = ports.map(|port| {
+                    sharing.admits(port)[family as usize]
+                        && table.is_none_or(|table| table == port.table)
+                });
                 admits.next() == Some(true) && admits.all(|admits| admits)
             });
             if !taken.is_empty() {

@@ -27,7 +27,7 @@ use super::{Audited, BlockState, Switch, rule_key};
 
 use crate::model::{
     Block, Chain, EtherProto, Family, FlowerRule, Framing, ObservedRule, Prio, RouteKey,
-    RuleAction, RuleMatch, RulePlace, Runs,
+    RuleAction, RuleMatch, RulePlace, Runs, TableId,
 };
 use crate::plan::{
     AclKey, ChainUse, Chains, Env, GroupKey, HopId, HopRule, Layout, LayoutContext, Marked,
@@ -88,26 +88,39 @@ impl Switch {
     }
 
     /// Takes out of what was found, before the start, the rules by which packets of a family come in at a port where that must
-    /// not be: whoever has them removed need not wait until all is known. `lets` is asked with the match, which may name the port and the VLAN.
+    /// not be: whoever has them removed need not wait until all is known. `lets` is asked with the match, which may name the port and
+    /// the VLAN, and with the table that is looked up behind it, if anything stands there.
     pub fn take_admission(
         &mut self,
-        lets: impl Fn(Block, &RuleMatch, Family) -> bool,
+        lets: impl Fn(Block, &RuleMatch, Family, Option<TableId>) -> bool,
     ) -> Vec<(RulePlace, EtherProto)> {
         let mut taken = Vec::new();
         for (block, found) in &mut self.found {
+            let table_of = |observed: &ObservedRule| match read_mark(observed.cookie?)? {
+                Marked::Route(table, _) | Marked::Except(table, _) => {
+                    Some((observed.place.chain, table))
+                }
+                _ => None,
+            };
+            let behind: FxHashMap<Chain, TableId> = found.iter().filter_map(table_of).collect();
             found.retain(|observed| {
                 let (Some(marked), Some(rule)) =
                     (observed.cookie.and_then(read_mark), &observed.rule)
                 else {
                     return true;
                 };
-                let family = match marked {
-                    Marked::Admit(family) => family,
+                let (family, table) = match marked {
+                    Marked::Admit(family) => {
+                        let chain = meaning::goto(rule);
+                        (family, chain.and_then(|chain| behind.get(&chain).copied()))
+                    }
                     // In the flat layout packets come in by these.
-                    Marked::Route(_, family) if observed.place.chain == Chain::ENTRY => family,
+                    Marked::Route(table, family) if observed.place.chain == Chain::ENTRY => {
+                        (family, Some(table))
+                    }
                     _ => return true,
                 };
-                let stays = lets(*block, &rule.matches, family);
+                let stays = lets(*block, &rule.matches, family, table);
                 if !stays {
                     taken.push((observed.place, rule.protocol));
                 }

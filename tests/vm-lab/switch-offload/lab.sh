@@ -2,6 +2,7 @@
 # BGP unnumbered over representors, and the switch forwards: what hosts send each other never meets the CPU,
 # but what a router must see itself, and every packet goes where the kernel would send it.
 . "$(dirname "$0")/../lib.sh"
+. "$LAB_SOURCE/documented.sh"
 
 lab_init switch-offload
 switch_steady
@@ -125,6 +126,9 @@ alias_of on_link 10.1.2.202
 check 'it goes there' hops_to h0 on_link
 wait_until 10 'its host has a rule' has_rule pf0vf0 10.1.2.202
 by_hardware 'it goes there in hardware' hops_to h0 on_link
+
+section 'What is documented'
+all_documented sw all_in_hw
 
 section 'A firewall'
 wait_until 10 'without one: in hardware' shows sw 10.1.1.0/24 '.offload == "hardware"'
