@@ -11,7 +11,7 @@
 //! | a guard, an exception, a hop | nothing |
 //! | removal of a filter rule | all filter rules that are wished, those behind it that go too, and whatever else of chain 0 or admission goes |
 //! | removal of a prefix | the next shorter prefix that has a rule, which must be as it is wished, and what is wished inside of it |
-//! | removal of a hop, bucket or stray | that no rule leads there; a bucket set of a group that lives, that the new set is complete |
+//! | removal of a hop, bucket or stray | that no rule leads there (but see `room`); a bucket set of a group that lives, that the new set is complete |
 //! | removal of an exception | the other exceptions that are wished; of a table that goes, its prefixes |
 //!
 //! In the flat layout, where a prefix has a rule for each bucket, its rules are a set: it is there when all of them are, and when it
@@ -195,8 +195,8 @@ pub struct RuleTable {
     missing_exceptions: FxHashMap<TableKey, usize>,
     /// Of each group: wished buckets, and those of them that are not there yet.
     buckets: FxHashMap<(Framing, GroupKey), (usize, usize)>,
-    /// In chain 0.
-    strays: BTreeSet<(Prio, Handle)>,
+    /// Of each chain, from first to last.
+    strays: BTreeMap<Chain, BTreeSet<(Prio, Handle)>>,
     filters: Filters,
 }
 
@@ -223,7 +223,7 @@ impl RuleTable {
             missing_routes: FxHashMap::default(),
             missing_exceptions: FxHashMap::default(),
             buckets: FxHashMap::default(),
-            strays: BTreeSet::new(),
+            strays: BTreeMap::new(),
             filters: Filters::default(),
         }
     }

@@ -227,6 +227,27 @@ fn without_room_for_two_lists_the_kernel_has_the_packets_meanwhile() {
 }
 
 #[test]
+fn a_full_table_of_an_earlier_run_is_left_from_its_end() {
+    for (works, capacity) in (0..4).flat_map(|works| (34..40).map(move |room| (works, room))) {
+        let mut run = Run::new(How::Chained, None);
+        let group = Target::Group(group(0));
+        run.step(&Step::Route(main("0.0.0.0/0"), Wish::Forward(group)));
+        run.quiet();
+        let acl = ["permit 22", "drop 10.1.0.0/16 22-24", "drop 10.0.0.0/16"];
+        run.step(&Step::Acl(list(&acl)));
+        run.step(&Step::Local("0.0.0.0/0".parse().unwrap(), true));
+        run.step(&Step::Work(1));
+        // The permit leads to a chain in which nothing has a meaning any more, and there is no room to write it anew.
+        run.step(&Step::Relayout);
+        run.step(&Step::Work(works));
+        run.step(&Step::Restart);
+        run.step(&Step::Capacity(Some(capacity)));
+        run.step(&Step::Fail(vec![Some(95)]));
+        run.quiet();
+    }
+}
+
+#[test]
 fn a_restart_with_another_list_leaves_no_gap() {
     for how in [How::Shared, How::Flat] {
         let mut run = routed(how, &["permit 22", "drop 22-24", "drop udp"]);

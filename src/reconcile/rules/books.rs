@@ -145,11 +145,15 @@ impl RuleTable {
         }
         let filter = FilterBook::of(item, entry);
         match item {
-            Item::Stray(Chain::ENTRY, prio, handle) => {
+            Item::Stray(chain, prio, handle) => {
+                let strays = self.strays.entry(chain).or_default();
                 if empty || !enter {
-                    self.strays.remove(&(prio, handle));
+                    strays.remove(&(prio, handle));
                 } else {
-                    self.strays.insert((prio, handle));
+                    strays.insert((prio, handle));
+                }
+                if strays.is_empty() {
+                    self.strays.remove(&chain);
                 }
             }
             Item::Rule(RuleKey::Except(framing, table, family, _)) if missing => {
@@ -172,7 +176,7 @@ impl RuleTable {
                     }
                 }
             }
-            _ => {}
+            Item::Rule(_) => {}
         }
         self.filters.book(filter, enter);
     }

@@ -7,7 +7,7 @@
 
 use super::books::{table_of, whole};
 use super::{Item, RuleEntry, RuleTable};
-use crate::model::{Chain, Framing, Prefix, RouteKey, RuleAction};
+use crate::model::{Chain, Framing, Handle, Prefix, Prio, RouteKey, RuleAction};
 use crate::plan::{ChainUse, Chains, Except, PlannedRule, RuleKey, last_inside};
 
 impl RuleTable {
@@ -39,11 +39,14 @@ impl RuleTable {
         };
         match item {
             Item::Stray(Chain::ENTRY, prio, _) => {
-                self.strays.last().is_none_or(|(last, _)| *last <= prio)
+                let last = self.last_stray(Chain::ENTRY);
+                last.is_none_or(|(last, _)| last <= prio)
             }
             // In a chain that is in use again it only doubles what stands there.
             Item::Stray(chain, ..) => leads_nowhere(item) || self.is_ready(chain, chains),
-            Item::Rule(RuleKey::Acl(key)) => self.strays.is_empty() && self.filters.may_delete(key),
+            Item::Rule(RuleKey::Acl(key)) => {
+                self.last_stray(Chain::ENTRY).is_none() && self.filters.may_delete(key)
+            }
             Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)) => true,
             Item::Rule(RuleKey::Hop(..)) => leads_nowhere(item),
             Item::Rule(RuleKey::Bucket(framing, group, ..)) => {
@@ -68,6 +71,11 @@ impl RuleTable {
             Item::Rule(RuleKey::Route(framing, route)) => self.may_part(item, framing, route),
             Item::Rule(RuleKey::Share(route, ..)) => self.may_part(item, Framing::Untagged, route),
         }
+    }
+
+    /// The one that packets meet last in a chain.
+    pub(super) fn last_stray(&self, chain: Chain) -> Option<(Prio, Handle)> {
+        self.strays.get(&chain)?.last().copied()
     }
 
     /// Whether everything that is wished in a chain stands there.

@@ -1,10 +1,10 @@
 //! A table that is full in the middle of a change: a replacement needs a free slot, a new bucket set stands beside the old one.
 //!
 //! It is relieved by taking out the shortest prefix, whose packets go to the kernel then. That prefix is held back until nothing else
-//! lacks room.
+//! lacks room. Where no prefix is in, admission goes, and then what an earlier run has left, from its end.
 
 use super::{Item, RuleTable, RuleWrite, order};
-use crate::model::Timestamp;
+use crate::model::{Chain, Timestamp};
 use crate::plan::RuleKey;
 use crate::reconcile::{Failure, OpClass, Remedy, remedy};
 
@@ -55,15 +55,22 @@ impl RuleTable {
             // No prefix is in. Whom admission leaves out, the kernel has.
             let admits =
                 |item: &&Item| matches!(item, Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)));
-            let at = *self
-                .failing
-                .iter()
-                .find(admits)
-                .and_then(|item| self.index.get(item))?;
+            let admission = self.failing.iter().find(admits).copied();
+            let item = admission.or_else(|| self.hindmost_stray())?;
+            let at = *self.index.get(&item)?;
             return applied(&at).then(|| self.send(at, None)).flatten();
         };
         let (item, _) = self.entries[at as usize].as_ref()?;
         self.held_back.insert(*item);
         self.send(at, None)
+    }
+
+    /// Of the first chain behind chain 0 that has any, the one that packets meet last: what it did not take the kernel has. A filter
+    /// rule may lead there that has no room to lead elsewhere.
+    fn hindmost_stray(&self) -> Option<Item> {
+        let mut chains = self.strays.keys();
+        let chain = *chains.find(|chain| **chain != Chain::ENTRY)?;
+        let (prio, handle) = self.last_stray(chain)?;
+        Some(Item::Stray(chain, prio, handle))
     }
 }
