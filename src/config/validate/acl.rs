@@ -293,7 +293,23 @@ impl Reader<'_> {
                 }
             }
         }
-        PortFilter::new(globs).ok()
+        let filter = PortFilter::new(globs).ok()?;
+        for item in items {
+            let Value::Text(text) = &item.value else {
+                continue;
+            };
+            // Its rule would meet what comes in there with any tag.
+            let lower = text
+                .strip_prefix('!')
+                .and_then(|name| name.rsplit_once('.'));
+            if let Some((lower, _)) = lower.filter(|(lower, _)| filter.wants(lower)) {
+                let allowed = format!(
+                    "{lower} alone, which stands for its VLANs too; a rule before this one may permit one of them"
+                );
+                self.wrong_value(&path, item, text.clone(), allowed);
+            }
+        }
+        Some(filter)
     }
 
     fn vrf(&mut self, keys: &Keys<'_>) -> Option<Box<str>> {

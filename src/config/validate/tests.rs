@@ -502,6 +502,9 @@ fn faults_of_filter_rules_say_which_rule_and_what_is_allowed() {
         twice,
         ["c.toml:5: acl[1].name: another rule has this name (allowed: a name for each)"]
     );
+    let tagged = faults(&format!("[[acl]]\n{rule}match.in = ['p*', '!p3.100']\n"));
+    let told = "c.toml:5: acl[0].match.in: \"!p3.100\" is not allowed (allowed: p3 alone, which stands for its VLANs too; a rule before this one may permit one of them)";
+    assert_eq!(tagged, [told]);
     assert!(faults("[acl]")[0].contains("acl: a table can't stand here"));
 }
 
