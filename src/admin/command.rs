@@ -85,7 +85,9 @@ impl CommandError {
     /// How the program ends after it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Client(ClientError::Unreachable { .. } | ClientError::Lost(_))
+            Self::Client(
+                ClientError::Unreachable { .. } | ClientError::Closed { .. } | ClientError::Lost(_),
+            )
             | Self::Replay(ReplayError::Connect { .. }) => Exit::Unreachable,
             Self::Client(ClientError::Refused(_))
             | Self::Decode(DecodeError::Open { .. } | DecodeError::Read { .. })
@@ -93,7 +95,9 @@ impl CommandError {
             | Self::UnknownLink(_)
             | Self::Replay(ReplayError::File { .. }) => Exit::Usage,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Fine,
-            Self::Client(ClientError::NotFound(_) | ClientError::Unanswered(_))
+            Self::Client(
+                ClientError::NotFound(_) | ClientError::Denied(_) | ClientError::Unanswered(_),
+            )
             | Self::Decode(DecodeError::Write(_))
             | Self::Replay(ReplayError::Stream { .. } | ReplayError::Send { .. })
             | Self::Output(_) => Exit::BadNews,
