@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use frr_offload::admin::BindError;
 use frr_offload::admin::args::{Args, Command};
 use frr_offload::admin::command::{self, CommandError, Exit};
 use frr_offload::admin::decode::DecodeOptions;
@@ -94,7 +95,7 @@ fn run(path: Option<PathBuf>, socket: Option<PathBuf>) -> anyhow::Result<Exit> {
         Ok(config) => match daemon::run(config, &again) {
             Ok(()) => Ok(Exit::Fine),
             // Trying again helps as little as with a file that is wrong.
-            Err(error) if error.is::<MetricsBindError>() => {
+            Err(error) if is_lasting(&error) => {
                 eprintln!("frr-offload: {error}");
                 Ok(Exit::Usage)
             }
@@ -105,6 +106,12 @@ fn run(path: Option<PathBuf>, socket: Option<PathBuf>) -> anyhow::Result<Exit> {
             Ok(Exit::Usage)
         }
     }
+}
+
+/// Whether an address, a path or a group of the configuration can't be used here.
+fn is_lasting(error: &anyhow::Error) -> bool {
+    let socket = error.downcast_ref::<BindError>();
+    error.is::<MetricsBindError>() || socket.is_some_and(BindError::is_lasting)
 }
 
 fn check(files: ConfigFiles, json: bool) -> Result<Exit, CommandError> {

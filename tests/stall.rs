@@ -21,6 +21,7 @@ use frr_offload::admin::metrics::Pulse;
 use frr_offload::config::Config;
 use frr_offload::daemon::engine_loop::{BATCH, EngineLoop};
 use frr_offload::daemon::saver::Saver;
+use frr_offload::daemon::service::Heartbeat;
 use frr_offload::daemon::{EVENT_QUEUE, OP_QUEUE};
 use frr_offload::engine::report::StatusReport;
 use frr_offload::engine::{Engine, Memory};
@@ -161,6 +162,7 @@ fn a_stalled_writer_neither_stops_the_reading_nor_fills_the_memory() {
         replies: listener.replies(),
         saver: Saver::new(state.clone(), Vec::new()),
         pulse: Arc::new(Pulse::new(EVENT_QUEUE, OP_QUEUE)),
+        heartbeat: Heartbeat::new(Arc::default()),
         started: Instant::now(),
     };
     let engine = thread::spawn(move || engine_loop.run());

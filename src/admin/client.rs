@@ -36,6 +36,9 @@ pub enum ClientError {
     /// The question is fine and the answer is that there is no such thing.
     #[error("{0}")]
     NotFound(String),
+    /// The caller may not do that.
+    #[error("{0}")]
+    Denied(String),
     /// The daemon is there, but whom it has to ask does not answer.
     #[error("{0}")]
     Unanswered(String),
@@ -47,6 +50,7 @@ impl From<Status> for ClientError {
         match status.code() {
             Code::InvalidArgument => Self::Refused(text),
             Code::NotFound => Self::NotFound(text),
+            Code::PermissionDenied => Self::Denied(text),
             Code::Aborted => Self::Unanswered(text),
             Code::Unimplemented => Self::Refused(
                 "the running daemon is of another version and can't do this".to_owned(),

@@ -93,7 +93,9 @@ impl CommandError {
             | Self::UnknownLink(_)
             | Self::Replay(ReplayError::File { .. }) => Exit::Usage,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Fine,
-            Self::Client(ClientError::NotFound(_) | ClientError::Unanswered(_))
+            Self::Client(
+                ClientError::NotFound(_) | ClientError::Denied(_) | ClientError::Unanswered(_),
+            )
             | Self::Decode(DecodeError::Write(_))
             | Self::Replay(ReplayError::Stream { .. } | ReplayError::Send { .. })
             | Self::Output(_) => Exit::BadNews,

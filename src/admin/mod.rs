@@ -4,7 +4,7 @@
 //! engine thread <--EngineHandle-- server --messages--> (unix socket, gRPC) --> client -> render or JSON -> terminal
 //! ```
 //!
-//! The daemon's side is `socket`, `server`, `counters` (what has to be read from drivers) and `messages` (reports of
+//! The daemon's side is `socket`, `caller` (who may change anything), `server`, `counters` (what has to be read from drivers) and `messages` (reports of
 //! the engine -> protobuf); the command's side is `args`, `client`, `command` and `render`. The protobuf messages carry
 //! exactly the keys of the JSON output, so the JSON *is* the message. `decode` and `replay` work without a daemon's
 //! admin API. Sees the engine's queries and reports only, never its stores, and changes nothing but the log filter.
@@ -17,6 +17,7 @@ pub mod manual;
 pub mod metrics;
 pub mod replay;
 
+mod caller;
 mod client;
 mod counters;
 mod engine_handle;

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use super::VERSION;
+use super::caller::{Caller, must_change};
 use super::counters::Counters;
 use super::engine_handle::{EngineGone, EngineHandle};
 use super::filter::{DEFAULT_VRF, Wanted, WantedRules};
@@ -116,7 +118,9 @@ impl AdminSocket {
             host_facts,
             ended: ended.clone(),
         };
-        let incoming = UnixListenerStream::new(self.listener()?);
+        let changers = self.changers;
+        let incoming = UnixListenerStream::new(self.listener()?)
+            .map(move |stream| stream.map(|stream| Caller::new(stream, changers)));
         let serving = Server::builder().serve_with_incoming_shutdown(
             AdminServer::new(api),
             incoming,
@@ -436,7 +440,8 @@ impl AdminApi for Api {
         }))
     }
 
-    async fn resync(&self, _: Request<ResyncRequest>) -> Result<Response<Resynced>, Status> {
+    async fn resync(&self, request: Request<ResyncRequest>) -> Result<Response<Resynced>, Status> {
+        must_change(&request)?;
         let started = Instant::now();
         let resync = self.engine.ask(|engine, _| engine.resync()).await?;
         loop {
@@ -465,6 +470,7 @@ impl AdminApi for Api {
         &self,
         request: Request<LogFilter>,
     ) -> Result<Response<LogFilter>, Status> {
+        must_change(&request)?;
         let LogFilter { filter } = request.into_inner();
         (self.set_log_filter)(&filter).map_err(Status::invalid_argument)?;
         tracing::info!(filter, "log filter changed");

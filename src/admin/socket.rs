@@ -1,13 +1,18 @@
 //! [`AdminSocket`]: the unix socket file. Made with its directory, taken over from a daemon that died, never from one
-//! that lives, and removed at the end if it is still ours. Knows nothing of what is spoken on it.
+//! that lives, and removed at the end if it is still ours. Who may speak is the file's group, and for what changes
+//! anything [`caller`](super::caller). Knows nothing of what is spoken on it.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Gid, Group};
 use thiserror::Error;
+
+use super::caller::Changers;
+use crate::config::{AdminConfig, LONGEST_SOCKET_PATH};
 
 /// Everybody may see that there is a daemon.
 const DIRECTORY_MODE: u32 = 0o755;
@@ -23,14 +28,42 @@ pub enum BindError {
     /// Something else has this name.
     #[error("{0} is there and is not a socket")]
     NotASocket(PathBuf),
+    /// A given path that no socket can have.
+    #[error("can't listen on {0}: a socket's path has at most {LONGEST_SOCKET_PATH} bytes")]
+    TooLong(PathBuf),
+    /// There is no such group.
+    #[error("{key}: there is no group {name}")]
+    NoGroup {
+        /// The key.
+        key: &'static str,
+        /// What it says.
+        name: String,
+    },
+    /// The socket can't be given to that group.
+    #[error("admin.group: can't give {path} to the group {name}, of which the daemon is no member")]
+    Group {
+        /// The socket.
+        path: PathBuf,
+        /// The group.
+        name: String,
+        /// The system's words.
+        source: io::Error,
+    },
     /// A call failed.
-    #[error("can't listen on {path}")]
+    #[error("can't listen on {path}: {source}")]
     Io {
         /// The socket.
         path: PathBuf,
         /// The system's words.
         source: io::Error,
     },
+}
+
+impl BindError {
+    /// Whether it is wrong usage or configuration: trying again would not help.
+    pub const fn is_lasting(&self) -> bool {
+        !matches!(self, Self::Taken(_))
+    }
 }
 
 /// A bound admin socket; the file goes when this is dropped.
@@ -40,11 +73,23 @@ pub struct AdminSocket {
     /// Device and inode, so that a successor's file is left alone.
     identity: (u64, u64),
     listener: UnixListener,
+    pub(super) changers: Changers,
 }
 
 impl AdminSocket {
     /// Binds. Connections wait in the kernel until the socket is served.
-    pub fn bind(path: &Path) -> Result<Self, BindError> {
+    pub fn bind(config: &AdminConfig) -> Result<Self, BindError> {
+        let AdminConfig {
+            socket: path,
+            group,
+            write_group,
+            metrics: _,
+        } = config;
+        if path.as_os_str().len() > LONGEST_SOCKET_PATH {
+            return Err(BindError::TooLong(path.clone()));
+        }
+        let group_id = group_of("admin.group", group)?;
+        let changers = Changers::new(group_of("admin.write_group", write_group)?);
         let io_error = |source| BindError::Io {
             path: path.to_owned(),
             source,
@@ -57,13 +102,23 @@ impl AdminSocket {
         remove_stale(path)?;
         let listener = UnixListener::bind(path).map_err(io_error)?;
         listener.set_nonblocking(true).map_err(io_error)?;
-        fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(io_error)?;
         let identity = identity(path).map_err(io_error)?;
-        Ok(Self {
+        let bound = Self {
             path: path.to_owned(),
             identity,
             listener,
-        })
+            changers,
+        };
+        // Before the group may write: until then the file is for its owner, or whom the umask lets in.
+        if let Some(gid) = group_id {
+            chown(path, None, Some(gid.as_raw())).map_err(|source| BindError::Group {
+                path: path.to_owned(),
+                name: group.clone(),
+                source,
+            })?;
+        }
+        fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(io_error)?;
+        Ok(bound)
     }
 
     /// A listener for tokio; the file stays owned by `self`.
@@ -78,6 +133,23 @@ impl Drop for AdminSocket {
             // A file that can't be removed is taken over by the next daemon.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// The group that a key names, by name or number; none when it names none.
+fn group_of(key: &'static str, name: &str) -> Result<Option<Gid>, BindError> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    if let Ok(number) = name.parse() {
+        return Ok(Some(Gid::from_raw(number)));
+    }
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(Some(group.gid)),
+        Ok(None) | Err(_) => Err(BindError::NoGroup {
+            key,
+            name: name.to_owned(),
+        }),
     }
 }
 
@@ -113,37 +185,57 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
 mod tests {
     use super::*;
 
+    fn at(path: &Path) -> AdminConfig {
+        AdminConfig {
+            socket: path.to_owned(),
+            ..AdminConfig::default()
+        }
+    }
+
     #[test]
     fn a_dead_daemons_socket_is_taken_over_a_living_ones_is_not() {
         let dir = std::env::temp_dir().join(format!("frr-offload-socket-{}", std::process::id()));
         let path = dir.join("deep/admin.sock");
 
-        let first = AdminSocket::bind(&path).unwrap();
+        let config = at(&path);
+        let first = AdminSocket::bind(&config).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, SOCKET_MODE);
-        assert!(matches!(AdminSocket::bind(&path), Err(BindError::Taken(_))));
+        assert!(matches!(
+            AdminSocket::bind(&config),
+            Err(BindError::Taken(_))
+        ));
         drop(first);
         assert!(!path.exists());
 
         drop(UnixListener::bind(&path).unwrap());
-        let second = AdminSocket::bind(&path).unwrap();
+        let second = AdminSocket::bind(&config).unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "").unwrap();
         drop(second);
         assert!(path.exists(), "a file that is not ours any more stays");
         assert!(matches!(
-            AdminSocket::bind(&path),
+            AdminSocket::bind(&config),
             Err(BindError::NotASocket(_))
         ));
         fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
-    fn a_path_over_the_limit_is_a_clear_error() {
+    fn what_no_socket_can_have_is_a_clear_error() {
         let path = std::env::temp_dir().join("x".repeat(120));
-        let Err(BindError::Io { source, .. }) = AdminSocket::bind(&path) else {
-            unreachable!("such a path can't be bound")
-        };
-        assert!(source.to_string().contains("SUN_LEN"), "{source}");
+        let error = AdminSocket::bind(&at(&path)).unwrap_err();
+        assert!(matches!(error, BindError::TooLong(_)) && error.is_lasting());
+        assert!(error.to_string().ends_with("at most 107 bytes"), "{error}");
+
+        let name = format!("frr-offload-group-{}.sock", std::process::id());
+        let mut config = at(&std::env::temp_dir().join(name));
+        config.group = "no-such-group".to_owned();
+        let error = AdminSocket::bind(&config).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "admin.group: there is no group no-such-group"
+        );
+        assert!(!config.socket.exists());
     }
 }

@@ -104,8 +104,15 @@ impl Changes {
         let fits = new.feedback.fits(offload);
         changes.live("feedback.mode", fits && *mode != new.feedback.mode);
         changes.restart("feedback.mode", !fits && *mode != new.feedback.mode);
-        let AdminConfig { socket, metrics } = admin;
+        let AdminConfig {
+            socket,
+            group,
+            write_group,
+            metrics,
+        } = admin;
         changes.restart("admin.socket", *socket != new.admin.socket);
+        changes.restart("admin.group", *group != new.admin.group);
+        changes.restart("admin.write_group", *write_group != new.admin.write_group);
         changes.restart("admin.metrics", *metrics != new.admin.metrics);
         let LogConfig { filter, format } = log;
         changes.live("log.filter", *filter != new.log.filter);

@@ -50,6 +50,8 @@ const KEYS: &[(&str, Release)] = &[
     ("xdp.mode", Later),
     ("feedback.mode", This),
     ("admin.socket", This),
+    ("admin.group", This),
+    ("admin.write_group", This),
     ("admin.metrics", This),
     ("log.filter", This),
     ("log.format", This),

@@ -26,6 +26,9 @@ use crate::model::{AclRule, PortFilter, Prefix, Prio, Protocol, Reason, TableId}
 /// Where the main file is when nobody says otherwise. `config.d/*.toml` beside it comes after it.
 pub const DEFAULT_PATH: &str = "/etc/frr-offload/config.toml";
 
+/// `sizeof(sun_path)` less the closing zero (`unix(7)`).
+pub const LONGEST_SOCKET_PATH: usize = 107;
+
 /// An enum whose values are written as words in the configuration.
 macro_rules! words {
     ($(#[$doc:meta])+ $name:ident { $($(#[$vdoc:meta])+ $variant:ident = $word:literal,)+ }) => {
@@ -273,6 +276,10 @@ impl FeedbackConfig {
 pub struct AdminConfig {
     /// The unix socket; absolute, and short enough for `sun_path`.
     pub socket: PathBuf,
+    /// The group of the socket, which may look; empty: the daemon's own.
+    pub group: String,
+    /// The group that may change things, too; empty: none.
+    pub write_group: String,
     /// Where metrics can be scraped; empty: nowhere.
     pub metrics: Vec<SocketAddr>,
 }
@@ -366,6 +373,9 @@ impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             socket: PathBuf::from("/run/frr-offload/admin.sock"),
+            group: String::new(),
+            // Root and the daemon's own user.
+            write_group: String::new(),
             // Who is on the host may look; nothing secret is told, and nobody is asked who he is.
             metrics: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9620))],
         }

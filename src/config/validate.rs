@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -17,8 +16,6 @@ use super::raw::{ConfigText, Entry, Raw, Value, join};
 use super::{Config, FpmConfig, LayoutMode, OffloadConfig, OffloadMode, keys};
 use crate::model::{PortFilter, Prefix, Prio, Protocol, Reason, TableId};
 
-/// `sizeof(sun_path)` less the closing zero (`unix(7)`).
-const LONGEST_SOCKET_PATH: usize = 107;
 /// `RT_TABLE_LOCAL`: the kernel's own addresses; a route of ours there would break the host.
 const RT_TABLE_LOCAL: u32 = 255;
 const DAY: Duration = Duration::from_secs(86400);
@@ -146,8 +143,7 @@ impl<'a> Reader<'a> {
             super::FeedbackMode::WORDS,
         );
 
-        self.socket(&mut config.admin.socket);
-        self.metrics(&mut config.admin.metrics);
+        self.admin(&mut config.admin);
 
         self.filter(&mut config.log.filter);
         self.choice(
@@ -261,15 +257,6 @@ impl<'a> Reader<'a> {
             },
             Value::Whole(number) => self.wrong_value(key, entry, number.to_string(), allowed),
             other => self.wrong_type(key, entry, other, allowed),
-        }
-    }
-
-    /// No address at all switches it off.
-    fn metrics(&mut self, into: &mut Vec<SocketAddr>) {
-        let key = "admin.metrics";
-        match self.raw.get(key).map(|entry| &entry.value) {
-            Some(Value::List(items)) if items.is_empty() => into.clear(),
-            _ => self.listen_at(key, into),
         }
     }
 
@@ -487,22 +474,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn socket(&mut self, into: &mut PathBuf) {
-        let key = "admin.socket";
-        let allowed = format!("an absolute path of at most {LONGEST_SOCKET_PATH} bytes");
-        if let Some((entry, text)) = self.text(key, &allowed) {
-            if text.starts_with('/')
-                && !text.ends_with('/')
-                && !text.contains('\0')
-                && text.len() <= LONGEST_SOCKET_PATH
-            {
-                *into = PathBuf::from(text);
-            } else {
-                self.wrong_value(key, entry, text.to_owned(), allowed);
-            }
-        }
-    }
-
     fn filter(&mut self, into: &mut String) {
         let key = "log.filter";
         if let Some((entry, text)) = self.text(key, LOG_FILTER) {
@@ -605,6 +576,7 @@ fn is_devlink_handle(text: &str) -> bool {
 }
 
 mod acl;
+mod admin;
 
 #[cfg(test)]
 mod tests;

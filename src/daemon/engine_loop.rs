@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use crossbeam_channel::{Receiver, RecvError, Sender, never, select};
+use crossbeam_channel::{Receiver, RecvError, Sender, at, never, select};
 use tracing::{error, info, warn};
 
 use crate::admin::Question;
 use crate::admin::metrics::Pulse;
 use crate::daemon::offload::OffloadThreads;
 use crate::daemon::saver::Saver;
+use crate::daemon::service::Heartbeat;
 use crate::engine::Engine;
 use crate::engine::report::Severity;
 use crate::model::{Event, Op, RuleOp, Timestamp};
@@ -60,6 +61,8 @@ pub struct EngineLoop {
     pub saver: Saver,
     /// What metrics read.
     pub pulse: Arc<Pulse>,
+    /// What the service manager hears.
+    pub heartbeat: Heartbeat,
     /// Time 0 of the engine.
     pub started: Instant,
 }
@@ -86,6 +89,7 @@ impl EngineLoop {
             logged = self.log(logged);
             self.saver.save_lazily(&self.engine);
             self.pulse.turn(turn.elapsed());
+            self.heartbeat.turn(&self.engine, self.now());
             let Some(woken) = self.take_in(more, soon)? else {
                 break;
             };
@@ -175,12 +179,14 @@ impl EngineLoop {
             Some(due) => crossbeam_channel::after(due.since(self.now())),
             None => never(),
         };
+        let heartbeat = self.heartbeat.due().map_or_else(never, at);
         let first = select! {
             recv(self.events) -> event => First::Event(event),
             recv(self.questions) -> question => First::Question(question),
             recv(self.replies.room()) -> _ => First::Nothing,
             recv(self.stopped) -> _ => return Ok(None),
             recv(timeout) -> _ => First::Nothing,
+            recv(heartbeat) -> _ => First::Nothing,
         };
         let woken = Instant::now();
         let rules = self.rules.as_ref().map_or(0, |rules| rules.ops.len());

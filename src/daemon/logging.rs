@@ -1,4 +1,4 @@
-//! The log: text or JSON lines on stderr, with a filter that can be changed while the daemon runs.
+//! The log: text or JSON lines on stderr, or fields for journald, with a filter that can be changed while the daemon runs.
 
 use std::io::IsTerminal;
 
@@ -8,6 +8,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Registry, reload};
 
+use super::journal::Journal;
 use crate::config::{LogConfig, LogFormat};
 
 /// Changes the filter of the running daemon.
@@ -27,8 +28,9 @@ pub fn start(config: &LogConfig) -> anyhow::Result<LogHandle> {
     let filter = EnvFilter::try_new(&config.filter).context("log.filter")?;
     let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
-    // journald has its own time stamps.
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let journal = Journal::of_this_service();
+    // Whoever reads standard error there has its own time stamps.
+    let stamped = std::env::var_os("JOURNAL_STREAM").is_some();
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let text = fmt::layer()
         .with_writer(std::io::stderr)
@@ -43,7 +45,8 @@ pub fn start(config: &LogConfig) -> anyhow::Result<LogHandle> {
                     .flatten_event(true),
             )
             .try_init(),
-        LogFormat::Auto if journal => registry.with(text.without_time()).try_init(),
+        LogFormat::Auto if journal.is_some() => registry.with(journal).try_init(),
+        LogFormat::Auto if stamped => registry.with(text.without_time()).try_init(),
         LogFormat::Auto | LogFormat::Text => registry.with(text).try_init(),
     };
     started.context("can't start logging")?;

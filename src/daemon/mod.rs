@@ -15,10 +15,13 @@ pub mod config_file;
 pub mod engine_loop;
 pub mod flush;
 mod flush_rules;
+mod journal;
 mod lock;
 mod logging;
 mod offload;
+mod privileges;
 pub mod saver;
+pub mod service;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -40,6 +43,7 @@ use crate::wire::kernel_route::RouteMark;
 use engine_loop::{EngineLoop, Rules};
 use offload::OffloadThreads;
 use saver::Saver;
+use service::{Heartbeat, ServiceManager};
 
 /// Events that wait for the engine.
 pub const EVENT_QUEUE: usize = 64;
@@ -53,18 +57,6 @@ const DRAIN: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How often it is looked whether all is said.
 const FAREWELL_PAUSE: Duration = Duration::from_millis(20);
-
-/// Whether the process has `CAP_NET_ADMIN`. When that can't be told, the kernel will.
-fn may_write_routes() -> bool {
-    const CAP_NET_ADMIN: u32 = 12;
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
-        return true;
-    };
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .is_none_or(|bits| bits & (1 << CAP_NET_ADMIN) != 0)
-}
 
 /// What an earlier run of this boot has left to know.
 fn memory(snapshot: Option<&Snapshot>, links: &[Link]) -> Memory {
@@ -108,7 +100,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("can't start the runtime")?;
-    if config.setup != SetUp::Observe && !may_write_routes() {
+    if config.setup != SetUp::Observe && !privileges::may_write_routes() {
         bail!(
             "CAP_NET_ADMIN is missing: routes can't be written (set-up observe would do without)"
         );
@@ -116,7 +108,10 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
     let _lock = lock::NamespaceLock::take()?;
     // Before anything is started or written.
     let metrics = MetricsListener::bind(&config.admin.metrics)?;
-    let socket = AdminSocket::bind(&config.admin.socket)?;
+    let socket = AdminSocket::bind(&config.admin)?;
+    // Before any thread is started.
+    privileges::give_up().context("can't give up privileges")?;
+    let manager = Arc::new(ServiceManager::from_environment());
 
     if config.offload.mode == OffloadMode::Off
         && let Err(error) = remove_rules()
@@ -188,6 +183,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         replies: listener.replies(),
         saver: Saver::new(state_file, earlier),
         pulse: Arc::clone(&pulse),
+        heartbeat: Heartbeat::new(Arc::clone(&manager)),
         started,
     };
     let engine = std::thread::Builder::new()
@@ -244,15 +240,18 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
                 () = ended.notified() => break End::Engine,
                 signal = signals.next() => match signal {
                     Signal::End(name) => {
+                        manager.stopping();
                         say_farewell(&asked).await;
                         break End::Signal(name);
                     }
                     Signal::Reload => {
+                        manager.reloading();
                         if let Some(config) = reload(&running, read_config, &log) {
                             running = config.clone();
                             // An engine that has ended is noticed above.
                             let _ = asked.ask(move |engine, _| engine.reconfigure(config)).await;
                         }
+                        manager.reloaded();
                     }
                 },
             }

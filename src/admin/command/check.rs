@@ -140,7 +140,12 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
     )?;
     summarise_offload(out, offload)?;
     writeln!(out, "  feedback {}", feedback.mode.name())?;
-    let AdminConfig { socket, metrics } = admin;
+    let AdminConfig {
+        socket,
+        group,
+        write_group,
+        metrics,
+    } = admin;
     let metrics: Vec<String> = metrics.iter().map(ToString::to_string).collect();
     let metrics = Some(metrics.join(", ")).filter(|metrics| !metrics.is_empty());
     writeln!(
@@ -149,6 +154,15 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
         socket.display(),
         metrics.as_deref().unwrap_or("off")
     )?;
+    if !(group.is_empty() && write_group.is_empty()) {
+        let or = |none, group: &str| if group.is_empty() { none } else { group }.to_owned();
+        writeln!(
+            out,
+            "           the group {} may look, {} may change things",
+            or("of the daemon", group),
+            or("none", write_group)
+        )?;
+    }
     writeln!(out, "  log      {}", log.filter)?;
     for (n, rule) in acl.iter().enumerate() {
         let head = if n == 0 { "acl" } else { "" };
