@@ -9,8 +9,8 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-/// What is kept of what there is. Routes, tc, devlink, ethtool and sysctls are `NET_ADMIN`; the others are
-/// [`source::zebra_process`](crate::source), which looks into zebra's process, and are missed nowhere else.
+/// What is kept of what there is. Routes, tc, devlink, ethtool and sysctls are `NET_ADMIN`; `source::zebra_process` needs the
+/// others: `/proc/PID/fd` and `map_files` of another user, and root's where the daemon is not root.
 const KEPT: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::SYS_PTRACE)
     .union(CapabilitySet::CHECKPOINT_RESTORE)
