@@ -65,6 +65,12 @@ impl Lab {
         self.dir.join("run/admin.sock")
     }
 
+    /// Gives the socket's directory away.
+    fn own_run(&self, user: &str) {
+        let id = user.parse().ok();
+        std::os::unix::fs::chown(self.dir.join("run"), id, id).unwrap();
+    }
+
     fn configure(&self, config: &str) {
         let socket = self.socket();
         let text = format!("admin.socket = '{}'\n{config}", socket.display());
@@ -308,6 +314,13 @@ fn every_thread_has_given_up_what_it_does_not_need() {
         assert!(lab.of_threads("NoNewPrivs").iter().all(|set| set == "1"));
         assert_eq!(lab.end(), Some(0));
         assert!(!lab.socket().exists());
+
+        // In the directory of the service root would be like anybody else.
+        lab.own_run(SERVICE);
+        lab.start(&[]);
+        assert_eq!(lab.end(), Some(0));
+        assert!(!lab.log().contains("can't be saved"), "{}", lab.log());
+        assert!(!lab.socket().exists());
     });
 }
 
@@ -324,8 +337,7 @@ fn a_user_with_net_admin_alone_writes_routes_rules_and_sysctls() {
         let config =
             "kernel.multipath_hash = 'l4'\noffload = { mode = 'skip_hw', ports = ['eth0'] }";
         let mut lab = Lab::new("user", config);
-        let own = SERVICE.parse().ok();
-        std::os::unix::fs::chown(lab.dir.join("run"), own, own).unwrap();
+        lab.own_run(SERVICE);
 
         // Without it, nothing is begun.
         let output = lab.run(&as_user(SERVICE, "0"), "run");
@@ -401,7 +413,10 @@ fn the_group_may_look_and_only_the_other_one_may_change_things() {
             assert_eq!(code(&writer, args), Some(0), "{args}");
             assert_eq!(code(&[], args), Some(0), "root, {args}");
         }
-        assert_eq!(code(&as_user("64110", ""), "show status"), Some(3));
+        let stranger = lab.run(&as_user("64110", ""), "show status");
+        assert_eq!(stranger.status.code(), Some(3));
+        let said = String::from_utf8(stranger.stderr).unwrap();
+        assert!(said.contains("only root and the group 64102 may"), "{said}");
         let writer_only = as_user("64110", WRITER);
         assert_eq!(code(&writer_only, "resync"), Some(3), "who may not look");
     });
@@ -426,6 +441,12 @@ fn where_the_socket_or_the_configuration_cant_be_used_nothing_is_begun() {
         let net_admin = as_service("", &ONLY_NET_ADMIN);
 
         refused(&net_admin, "run/admin.sock: Permission denied");
+        lab.own_run(SERVICE);
+        lab.configure(&format!("admin.group = '{READER}'"));
+        refused(
+            &net_admin,
+            "to the group 64102, of which the daemon is no member",
+        );
         fs::write(&main, "admin.socket = '/proc/none/admin.sock'").unwrap();
         refused(&[], "can't listen on /proc/none/admin.sock: ");
         fs::write(&main, format!("admin.socket = '/{}'", "x".repeat(107))).unwrap();

@@ -1,11 +1,14 @@
 //! The command's side of the admin API: finds the daemon and speaks to it. Knows nothing of output.
 
 use std::error::Error;
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use nix::unistd::Group;
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -26,6 +29,14 @@ pub enum ClientError {
         socket: PathBuf,
         /// The system's words.
         source: io::Error,
+    },
+    /// The socket is not for this caller.
+    #[error("no daemon can be reached on {socket}: only root and the group {group} may ask it")]
+    Closed {
+        /// The admin socket.
+        socket: PathBuf,
+        /// Its group.
+        group: String,
     },
     /// The connection broke, or the daemon is ending.
     #[error("the daemon does not answer: {0}")]
@@ -71,11 +82,19 @@ pub(super) async fn connect(socket: &Path) -> Result<AdminClient<Channel>, Clien
     });
     match endpoint.connect_with_connector(connector).await {
         Ok(channel) => Ok(AdminClient::new(channel)),
-        Err(error) => Err(ClientError::Unreachable {
-            socket: socket.to_owned(),
-            source: io_cause(&error),
-        }),
+        Err(error) => Err(unreachable(socket.to_owned(), io_cause(&error))),
     }
+}
+
+fn unreachable(socket: PathBuf, source: io::Error) -> ClientError {
+    let denied = source.kind() == io::ErrorKind::PermissionDenied;
+    let found = denied.then(|| fs::metadata(&socket).ok()).flatten();
+    let Some(found) = found else {
+        return ClientError::Unreachable { socket, source };
+    };
+    let group = Group::from_gid(found.gid().into()).ok().flatten();
+    let group = group.map_or_else(|| found.gid().to_string(), |group| group.name);
+    ClientError::Closed { socket, group }
 }
 
 /// The system's own error below tonic's.

@@ -85,7 +85,9 @@ impl CommandError {
     /// How the program ends after it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Client(ClientError::Unreachable { .. } | ClientError::Lost(_))
+            Self::Client(
+                ClientError::Unreachable { .. } | ClientError::Closed { .. } | ClientError::Lost(_),
+            )
             | Self::Replay(ReplayError::Connect { .. }) => Exit::Unreachable,
             Self::Client(ClientError::Refused(_))
             | Self::Decode(DecodeError::Open { .. } | DecodeError::Read { .. })

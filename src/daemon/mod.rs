@@ -110,7 +110,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
     let metrics = MetricsListener::bind(&config.admin.metrics)?;
     let socket = AdminSocket::bind(&config.admin)?;
     // Before any thread is started.
-    privileges::give_up().context("can't give up privileges")?;
+    privileges::give_up(config.admin.socket.parent()).context("can't give up privileges")?;
     let manager = Arc::new(ServiceManager::from_environment());
 
     if config.offload.mode == OffloadMode::Off
