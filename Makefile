@@ -1,25 +1,32 @@
 # What people type. Everything that needs namespaces needs root: sudo make demo, sudo make test.
 # Cargo then still runs as the one who called sudo. What is missing is installed by apt.
 
-.PHONY: help build demo demo-offload test labs test-vm test-full bench lint clean-host
+.PHONY: help build deb demo demo-offload test labs test-vm test-package test-full bench lint clean-host
 
 help:
 	@echo 'make build           release build'
+	@echo 'make deb             Debian package of the release build, in target/deb'
 	@echo 'sudo make demo       three routers with real FRR, our daemon on one; KEEP=1 leaves them up'
 	@echo 'sudo make demo-offload  the same story with a switch that forwards in hardware, simulated in a VM'
-	@echo 'sudo make test       all tests and labs (without sudo: those that need no root)'
+	@echo 'sudo make test       all tests and labs, and the package (without sudo: those that need no root)'
 	@echo 'sudo make labs       only the labs: all with FRR 10.3, some with 8.4 and the newest;'
 	@echo '                     LABS="[SUITE/]NAME ..." for some, JOBS=1 to watch'
 	@echo 'sudo make test-vm    what needs another kernel, in one VM: VRF, a simulated switch; VM="NAME ..." for some'
+	@echo 'sudo make test-package  the package of the debug build: lintian; installed, upgraded, removed and purged in'
+	@echo '                     clean Debian 12 and 13 that boot (part of test)'
 	@echo 'sudo make test-full  tests, all labs with all three FRR and the restarts as often as before'
 	@echo '                     a release, benches and fuzz targets built'
 	@echo 'sudo make bench      routes into the kernel beside the raw limit, ip, BIRD and zebra; ROUTES=N, RUNS=N;'
 	@echo '                     quicker with ONLY=ceiling,daemon,idle,answers,ip,bird,zebra (some of them)'
-	@echo 'make lint            format, clippy, docs, shell scripts, licences of dependencies'
+	@echo 'make lint            format, clippy, docs, shell scripts, licences and sources of dependencies'
 	@echo 'sudo make clean-host remove what interrupted tests or KEEP=1 left behind'
 
 build:
 	@scripts/cargo build --release --locked
+
+deb:
+	@scripts/setup deb
+	@scripts/deb
 
 demo:
 	@scripts/demo
@@ -34,6 +41,7 @@ test:
 	@code=0; \
 		scripts/test-rust || code=1; \
 		$(MAKE) --no-print-directory labs || code=1; \
+		$(MAKE) --no-print-directory test-package || code=1; \
 		$(MAKE) --no-print-directory test-vm || code=1; \
 		exit $$code
 
@@ -49,6 +57,11 @@ test-vm:
 	@scripts/setup vm
 	@[ -n "$$FRR_OFFLOAD" ] || scripts/cargo build --locked
 	@tests/vm/run $(VM)
+
+test-package:
+	@scripts/setup deb
+	@[ -n "$$FRR_OFFLOAD" ] || scripts/cargo build --locked
+	@tests/package/run $(SUITES)
 
 test-full:
 	@scripts/setup

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser;
 use frr_offload::admin::BindError;
 use frr_offload::admin::args::{Args, Command};
 use frr_offload::admin::command::{self, CommandError, Exit};
 use frr_offload::admin::decode::DecodeOptions;
+use frr_offload::admin::manual;
 use frr_offload::admin::metrics::MetricsBindError;
 use frr_offload::config::{Config, Faults};
 use frr_offload::daemon::{self, config_file::ConfigFiles};
@@ -49,6 +51,12 @@ fn main() -> ExitCode {
         Command::Resync { json } => ask(command::resync(&socket_of(), json)),
         Command::Flush { dry_run } => flush(files(), dry_run),
         Command::Log { filter } => ask(command::log(&socket_of(), filter)),
+        Command::Completions { shell } => manual::completions(shell)
+            .map(|()| Exit::Fine)
+            .map_err(|error| CommandError::from(error).into()),
+        Command::Man { folder } => manual::write_pages(&folder)
+            .map(|()| Exit::Fine)
+            .with_context(|| folder.display().to_string()),
     };
     match result {
         Ok(exit) => exit.into(),

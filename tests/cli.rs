@@ -260,12 +260,24 @@ fn help_lists_what_works_and_nothing_else() {
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
     for word in [
-        "run", "check", "show", "explain", "doctor", "plan", "resync", "flush", "decode", "replay",
+        "run",
+        "check",
+        "show",
+        "explain",
+        "doctor",
+        "plan",
+        "resync",
+        "flush",
+        "decode",
+        "replay",
         "log",
+        "completions",
     ] {
         assert!(text.contains(&format!("\n  {word} ")), "{word} in {text}");
     }
-    assert!(!text.contains("\n  top "), "{text}");
+    for word in ["top", "man"] {
+        assert!(!text.contains(&format!("\n  {word} ")), "{word} in {text}");
+    }
     let show = stdout(&run(&["show", "--help"]));
     for word in ["offload", "ports", "acl", "counters"] {
         assert!(show.contains(&format!("\n  {word} ")), "{word} in {show}");
@@ -325,6 +337,39 @@ fn the_version_is_told() {
         text.starts_with(&format!("frr-offload {version}")),
         "{text}"
     );
+}
+
+#[test]
+fn completions_and_manual_pages_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = stdout(&output);
+        assert!(
+            text.contains("neighbours") && text.contains("nexthops"),
+            "{text}"
+        );
+    }
+    assert_eq!(run(&["completions", "csh"]).status.code(), Some(2));
+
+    let dir = Folder::new("manual");
+    let output = run(&["man", dir.0.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let page = |name: &str| fs::read_to_string(dir.0.join(name)).unwrap();
+    let main = page("frr-offload.8");
+    for words in [
+        "frr\\-offload\\-show(8)",
+        "SH FILES",
+        "can\\*(Aqt be reached",
+    ] {
+        assert!(main.contains(words), "{words} in {main}");
+    }
+    assert!(!main.contains("offload\\-man"), "{main}");
+    assert!(page("frr-offload-show-routes.8").contains("\\-\\-longer"));
+    assert!(!dir.0.join("frr-offload-man.8").exists());
+    let nowhere = run(&["man", "/nowhere/at/all"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(stderr(&nowhere).contains("/nowhere/at/all"));
 }
 
 #[test]

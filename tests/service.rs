@@ -476,9 +476,9 @@ fn where_the_socket_or_the_configuration_cant_be_used_nothing_is_begun() {
     });
 }
 
-/// The score that the README states; systemd's own opinion of the unit, the lower the better.
+/// The score that docs/operations.md states; systemd's own opinion of the unit, the lower the better.
 #[test]
-fn the_unit_is_as_closed_as_the_readme_says() {
+fn the_unit_is_as_closed_as_is_documented() {
     let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/frr-offload.service");
     let output = Command::new("systemd-analyze")
         .args(["security", "--offline=yes", "--no-pager", unit])
@@ -493,8 +493,7 @@ fn the_unit_is_as_closed_as_the_readme_says() {
         return;
     };
     let score: f64 = score.split_whitespace().next().unwrap().parse().unwrap();
-    let readme = include_str!("../README.md");
-    let stated = readme
+    let stated = include_str!("../docs/operations.md")
         .split_once("systemd-analyze security` says ")
         .unwrap()
         .1;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 
 use super::VERSION;
 use super::filter;
@@ -117,6 +118,17 @@ pub enum Command {
         /// A level, or TARGET=LEVEL with commas between
         #[arg(value_parser = log_filter)]
         filter: String,
+    },
+    /// Print the completions of a shell, for its folder of completions
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man {
+        /// The folder for them
+        folder: PathBuf,
     },
 }
 

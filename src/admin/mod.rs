@@ -8,11 +8,12 @@
 //! the engine -> protobuf); the command's side is `args`, `client`, `command` and `render`. The protobuf messages carry
 //! exactly the keys of the JSON output, so the JSON *is* the message. `decode` and `replay` work without a daemon's
 //! admin API. Sees the engine's queries and reports only, never its stores, and changes nothing but the log filter.
-//! `metrics` is the same for Prometheus, over HTTP.
+//! `metrics` is the same for Prometheus, over HTTP. `manual` makes manual pages and completions from `args`.
 
 pub mod args;
 pub mod command;
 pub mod decode;
+pub mod manual;
 pub mod metrics;
 pub mod replay;
 
