@@ -32,7 +32,7 @@ done < <(grep -ohE '\b(docs|frr-conf|tests)/[a-z./-]*[a-z]' "$RECIPE"/{README.md
 of_sidecar() { sed -n "/^  frr-offload:/,/^volumes:/s/^    $1: \[\(.*\)\]/\1/p" "$RECIPE/compose.yml" | tr -d '",'; }
 capabilities=$(of_sidecar cap_add)
 check 'the sidecar has one capability' test "$capabilities" = NET_ADMIN
-line=$(sed -n '/^    docker run/,/ frr-offload$/p' "$RECIPE/README.md")
+line=$(sed -n '/^docker run/,/ frr-offload$/p' "$RECIPE/README.md")
 for word in --network=container:frr "--cap-add=$capabilities" --cap-drop=ALL --security-opt=no-new-privileges --read-only; do
     check "so has the line for docker run: $word" grep -qF -- "$word" <<<"$line"
 done

@@ -77,6 +77,10 @@ in_vrf() {
 }
 wait_until 60 'BGP unnumbered is up, and its routes are ours' steady_leaf
 wait_until 20 'a host behind the leaf reaches the network behind the spine' reaches h1 10.20.1.1
+# What the page says to look at.
+check 'show status: in place' grep -q 'in place' <(offload leaf show status)
+check 'show routes: by 169.254.0.1 over both uplinks' test "$(offload leaf show routes 10.20.1.0/24 --json | jq -r '[.[0].nexthops[] | .dev + " " + .kernel_via] | sort | join(",")')" = 'swp1 169.254.0.1,swp2 169.254.0.1'
+check 'FRR has its neighbours' grep -q swp2 <(vtysh leaf 'show bgp summary')
 
 section 'ifreload takes nothing of ours'
 fib() { ipr leaf -N route show table all proto 1 && ipr leaf -N -6 route show table all proto 1 && ipr leaf -N nexthop show proto 1 && ipr leaf neigh show nud permanent; }
