@@ -54,6 +54,14 @@ all_right() {
     for router in "${ROUTERS[@]}"; do router_right "$router" || return 1; done
 }
 
+all_healthy() {
+    local service left=()
+    for service in "${!CONTAINER[@]}"; do
+        [[ $service != *-* || $(docker inspect -f '{{.State.Health.Status}}' "${CONTAINER[$service]}") == healthy ]] || left+=("$service")
+    done
+    [[ ${#left[@]} == 0 ]] || { echo "not healthy: ${left[*]}"; return 1; }
+}
+
 # No link between routers has an IPv4 address.
 no_ipv4_between() {
     local router addresses

@@ -5,7 +5,7 @@
 # and process namespaces of its own, with all its files in $ENGINE, so that the host's network stays as it
 # is and nothing remains of it: with its first process all of it ends, containers too.
 
-ENGINE=/var/tmp/frr-offload-docker.$(cksum <<<"$ROOT" | cut -d' ' -f1)
+ENGINE=/var/lib/frr-offload-docker.$(cksum <<<"$ROOT" | cut -d' ' -f1)
 
 # stop_with CODE WORDS: what is in the way, in one line.
 stop_with() {
@@ -28,7 +28,7 @@ engine_find() {
     command -v docker >/dev/null || stop_with 77 "no docker command: apt-get install docker.io docker-compose"
     if ours_runs; then
         export DOCKER_HOST=unix://$ENGINE/docker.sock
-    elif [[ -e $ENGINE ]]; then
+    elif [[ -e $ENGINE && $(id -u) == 0 ]]; then
         # What is left of one that was killed; its mounts went with its namespace.
         rm -rf "$ENGINE"
     fi
@@ -120,10 +120,11 @@ image_make() {
     # Symbols are most of a debug build.
     strip "$work/target/release/frr-offload" 2>/dev/null || true
     cp -r "$ROOT/docker/image" "$ROOT/docker/Dockerfile" "$work/docker/"
-    if ! ours_runs && image_build "$work" "debian:$FRR-slim" default; then
+    if ! ours_runs && say "building the image on debian:$FRR-slim" && image_build "$work" "debian:$FRR-slim" default; then
         ok "image: $(image_words), on debian:$FRR-slim"
         return
     fi
+    ours_runs || say "that failed ($(grep -v '^$' "$work/log" | tail -n 1 | cut -c 1-100)), so on a base made by debootstrap"
     tar=$("$ROOT/docker/base" "$FRR") || stop_with 77 "debian:$FRR-slim can't be had, nor made here (see above)"
     base=frr-offload-base:$FRR
     [[ $(docker image inspect -f '{{.Created}}' "$base" 2>/dev/null || true) > $(date -ur "$tar" +%FT%TZ) ]] ||
@@ -135,7 +136,7 @@ image_make() {
     ok "image: $(image_words), on a base made by debootstrap"
 }
 image_build() {
-    docker build --network "$3" --build-arg "FRR=$FRR" --build-arg "BASE=$2" --target lab \
+    timeout 900 docker build --network "$3" --build-arg "FRR=$FRR" --build-arg "BASE=$2" --target lab \
         -t "frr-offload-lab:$FRR" -f "$1/docker/Dockerfile" "$1" >"$1/log" 2>&1
 }
 image_words() {

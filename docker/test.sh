@@ -36,6 +36,7 @@ say "FRR $version, $(offload leaf1 --version), Docker $(docker version --format 
 check 'no link between routers has an IPv4 address' no_ipv4_between
 for router in "${ROUTERS[@]}"; do check "$router: what the kernel prefers is ours, over both links where there are two" routes_right "$router"; done
 wait_until 10 'every host and router reaches every other' all_pairs
+wait_until 30 'all health checks pass' all_healthy
 
 section 'A spine link is pulled'
 flow_start
