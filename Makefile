@@ -1,7 +1,7 @@
 # What people type. Everything that needs namespaces needs root: sudo make demo, sudo make test.
 # Cargo then still runs as the one who called sudo. What is missing is installed by apt.
 
-.PHONY: help build deb demo demo-offload test labs test-vm test-package test-full bench lint clean-host
+.PHONY: help build deb demo demo-offload test labs test-vm test-package test-docker test-full bench lint clean-host
 
 help:
 	@echo 'make build           release build'
@@ -14,6 +14,7 @@ help:
 	@echo 'sudo make test-vm    what needs another kernel, in one VM: VRF, a simulated switch; VM="NAME ..." for some'
 	@echo 'sudo make test-package  the package of the debug build: lintian; installed, upgraded, removed and purged in'
 	@echo '                     clean Debian 12 and 13 that boot (part of test)'
+	@echo 'sudo make test-docker  the compose lab of docker/, on an engine that runs or on one of its own'
 	@echo 'sudo make test-full  tests, all labs with all three FRR and the restarts as often as before'
 	@echo '                     a release, benches and fuzz targets built'
 	@echo 'sudo make bench      routes into the kernel beside the raw limit, ip, BIRD and zebra; ROUTES=N, RUNS=N;'
@@ -62,6 +63,13 @@ test-package:
 	@scripts/setup deb
 	@[ -n "$$FRR_OFFLOAD" ] || scripts/cargo build --locked
 	@tests/package/run $(SUITES)
+
+# Passed over, and said, where there is no engine and none can be started.
+test-docker:
+	@scripts/setup docker || true
+	@[ -n "$$FRR_OFFLOAD" ] || scripts/cargo build --locked
+	@FRR_OFFLOAD=$${FRR_OFFLOAD:-$${CARGO_TARGET_DIR:-target}/debug/frr-offload} docker/lab test || \
+		{ code=$$?; [ $$code = 77 ] && echo 'SKIP  docker           the compose lab: see above' || exit $$code; }
 
 test-full:
 	@scripts/setup

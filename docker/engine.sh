@@ -1,0 +1,145 @@
+# shellcheck shell=bash
+# The engine that the lab runs on, its compose, and the image. Sourced by docker/lab, which gives ROOT and FRR.
+#
+# An engine that answers is used as it is. Where none does, one of our own is started: in network, mount
+# and process namespaces of its own, with all its files in $ENGINE, so that the host's network stays as it
+# is and nothing remains of it: with its first process all of it ends, containers too.
+
+ENGINE=/var/lib/frr-offload-docker.$(cksum <<<"$ROOT" | cut -d' ' -f1)
+
+# stop_with CODE WORDS: what is in the way, in one line.
+stop_with() {
+    local code=$1
+    shift
+    printf 'docker/lab: %s\n' "$*" >&2
+    exit "$code"
+}
+
+start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+
+# Is the engine of ours up? OURS is the process that holds its namespaces.
+ours_runs() {
+    local start
+    { read -r OURS start <"$ENGINE/owner"; } 2>/dev/null && [[ -n $start && $(start_time "$OURS") == "$start" ]]
+}
+
+# engine_find: ours, or the one that `docker` finds. False if there is none.
+engine_find() {
+    command -v docker >/dev/null || stop_with 77 "no docker command: apt-get install docker.io docker-compose"
+    if ours_runs; then
+        export DOCKER_HOST=unix://$ENGINE/docker.sock
+    elif [[ -e $ENGINE && $(id -u) == 0 ]]; then
+        # What is left of one that was killed; its mounts went with its namespace.
+        rm -rf "$ENGINE"
+    fi
+    timeout 20 docker version >/dev/null 2>&1
+}
+
+engine_start() {
+    local pid tries
+    [[ $(id -u) == 0 ]] || stop_with 77 "no engine answers, and to start one needs root: sudo docker/lab ..."
+    PATH=$PATH:/usr/sbin:/sbin command -v dockerd >/dev/null || stop_with 77 "no engine answers, and there is no dockerd to start: apt-get install docker.io docker-compose"
+    [[ -z ${DOCKER_HOST:-} ]] || stop_with 77 "the engine at DOCKER_HOST=$DOCKER_HOST does not answer"
+    mkdir -p "$ENGINE"
+    # shellcheck disable=SC2016  # $0 is the directory, for the inner shell
+    setsid unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private bash -c '
+        PATH=$PATH:/usr/sbin:/sbin
+        ip link set lo up
+        dockerd --data-root "$0/data" --exec-root "$0/exec" --pidfile "$0/pid" --host "unix://$0/docker.sock" \
+            --bridge=none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false &
+        trap "kill $!" TERM
+        wait $!
+        wait $!' "$ENGINE" </dev/null >"$ENGINE/log" 2>&1 &
+    pid=$!
+    echo "$pid $(start_time "$pid")" >"$ENGINE/owner"
+    disown "$pid"
+    export DOCKER_HOST=unix://$ENGINE/docker.sock
+    for ((tries = 0; tries < 300; tries++)); do
+        ! timeout 20 docker version >/dev/null 2>&1 || break
+        ours_runs || break
+        sleep 0.1
+    done
+    if ! timeout 20 docker version >/dev/null 2>&1; then
+        tail -n 5 "$ENGINE/log" >&2
+        engine_end
+        stop_with 77 "dockerd does not run here"
+    fi
+    ok "no engine answered: one of our own is up, in namespaces of its own"
+}
+
+# Ends the engine, if it is ours, and removes all of it.
+engine_end() {
+    local tries child
+    if ours_runs; then
+        child=$(cut -d' ' -f1 "/proc/$OURS/task/$OURS/children" 2>/dev/null || true)
+        [[ -z $child ]] || kill "$child" 2>/dev/null || true
+        for ((tries = 0; tries < 100; tries++)); do
+            ours_runs || break
+            sleep 0.1
+        done
+        # Its --kill-child takes along what is left.
+        ! ours_runs || kill -KILL "$OURS"
+        while ours_runs; do sleep 0.1; done
+    fi
+    rm -rf "$ENGINE"
+}
+
+# compose ARGUMENTS...: version 2, or docker-compose 1.29.
+compose() {
+    local command=(docker compose)
+    docker compose version >/dev/null 2>&1 || command=(docker-compose)
+    FRR=$FRR "${command[@]}" --project-directory "$ROOT/docker" -f "$ROOT/docker/docker-compose.yml" --project-name "$PROJECT" "$@"
+}
+have_compose() {
+    docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null ||
+        stop_with 77 "no compose: apt-get install docker-compose (or the plug-in docker-compose-v2)"
+}
+
+# ---- the image -----------------------------------------------------------------------------------
+
+# The binary that goes into the image: FRR_OFFLOAD, else the newest build, else it is built now.
+binary() {
+    local target=${CARGO_TARGET_DIR:-$ROOT/target} newest
+    # shellcheck disable=SC2012  # two fixed names
+    newest=${FRR_OFFLOAD:-$(ls -t "$target"/{release,debug}/frr-offload 2>/dev/null | head -n 1 || true)}
+    if [[ -z $newest ]]; then
+        say "building frr-offload" >&2
+        "$ROOT/scripts/cargo" build --release --locked --quiet >&2 || stop_with 1 "frr-offload does not build"
+        newest=$target/release/frr-offload
+    fi
+    [[ -x $newest ]] || stop_with 1 "no binary at $newest"
+    echo "$newest"
+}
+
+# image_make: frr-offload-lab:$FRR, on debian:$FRR-slim, or where that can't be had, on one made by debootstrap.
+image_make() {
+    local work=$1 program tar
+    program=$(binary)
+    mkdir -p "$work/target/release" "$work/docker"
+    cp "$program" "$work/target/release/frr-offload"
+    # Symbols are most of a debug build.
+    strip "$work/target/release/frr-offload" 2>/dev/null || true
+    cp -r "$ROOT/docker/image" "$ROOT/docker/Dockerfile" "$work/docker/"
+    if ! ours_runs && say "building the image on debian:$FRR-slim" && image_build "$work" "debian:$FRR-slim" default; then
+        ok "image: $(image_words), on debian:$FRR-slim"
+        return
+    fi
+    ours_runs || say "that failed ($(grep -v '^$' "$work/log" | tail -n 1 | cut -c 1-100)), so on a base made by debootstrap"
+    tar=$("$ROOT/docker/base" "$FRR") || stop_with 77 "debian:$FRR-slim can't be had, nor made here (see above)"
+    base=frr-offload-base:$FRR
+    [[ $(docker image inspect -f '{{.Created}}' "$base" 2>/dev/null || true) > $(date -ur "$tar" +%FT%TZ) ]] ||
+        docker import "$tar" "$base" >/dev/null || stop_with 1 "the engine did not take $tar"
+    if ! image_build "$work" "$base" none; then
+        tail -n 20 "$work/log" >&2
+        stop_with 1 "the image could not be built"
+    fi
+    ok "image: $(image_words), on a base made by debootstrap"
+}
+image_build() {
+    timeout 900 docker build --network "$3" --build-arg "FRR=$FRR" --build-arg "BASE=$2" --target lab \
+        -t "frr-offload-lab:$FRR" -f "$1/docker/Dockerfile" "$1" >"$1/log" 2>&1
+}
+image_words() {
+    docker run --rm --network none "frr-offload-lab:$FRR" sh -c '/usr/lib/frr/zebra --version | sed -n "s/^zebra version/FRR/p"; frr-offload --version' |
+        paste -sd, | sed 's/,/, /'
+}
