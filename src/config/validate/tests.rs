@@ -66,6 +66,8 @@ fn every_key_has_the_documented_default() {
         ecmp = { buckets = "auto", field = "src-ip" }
         [admin]
         socket = "/run/frr-offload/admin.sock"
+        group = ""
+        write_group = ""
         metrics = ["127.0.0.1:9620"]
         [log]
         filter = "info"
@@ -117,6 +119,8 @@ fn every_key_is_read() {
         ecmp = { buckets = 16, field = "src-ip" }
         [admin]
         socket = "/run/blue.sock"
+        group = "netops"
+        write_group = "40"
         [log]
         filter = "warn,frr_offload::engine=trace"
         format = "json"
@@ -147,6 +151,8 @@ fn every_key_is_read() {
     assert!(!read.offload.hosts);
     assert_eq!(read.offload.bucket_bits, 4);
     assert_eq!(read.admin.socket, Path::new("/run/blue.sock"));
+    assert_eq!(read.admin.group, "netops");
+    assert_eq!(read.admin.write_group, "40");
     assert_eq!(read.log.format, LogFormat::Json);
 }
 
@@ -327,6 +333,8 @@ fn impossible_tables_sockets_and_filters_are_refused() {
         "fpm.stale_time = '99999999999999999y'",
         "fpm.replay_idle = '0s'",
         "kernel.metric = 99999999999999999999",
+        "admin.group = 'net ops'",
+        "admin.write_group = 40",
         "admin.socket = 'admin.sock'",
         "admin.socket = '/'",
         "log.filter = 'inof'",
