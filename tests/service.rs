@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use frr_offload::config::{self, Config, ConfigText};
 use netns::{eventually, in_netns, ip};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -512,5 +513,22 @@ fn the_unit_says_what_the_daemon_does() {
         "CapabilityBoundingSet=CAP_NET_ADMIN",
     ] {
         assert!(UNIT.lines().any(|have| have == line), "{line}");
+    }
+}
+
+#[test]
+fn the_configuration_to_begin_with_shows_the_defaults() {
+    let text = include_str!("../packaging/frr-offload.toml");
+    let shown = text.lines().filter_map(|line| line.strip_prefix("# "));
+    let shown: Vec<_> = shown
+        .filter(|line| line.starts_with('[') || line.contains(" = "))
+        .collect();
+    assert!(shown.len() > 5, "{shown:?}");
+    for text in [text.to_owned(), shown.join("\n")] {
+        let file = ConfigText {
+            file: Path::new("config.toml").into(),
+            text,
+        };
+        assert_eq!(config::parse(&[file]).unwrap(), Config::default());
     }
 }
