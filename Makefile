@@ -64,11 +64,12 @@ test-package:
 	@[ -n "$$FRR_OFFLOAD" ] || scripts/cargo build --locked
 	@tests/package/run $(SUITES)
 
-# Passed over, and said, where there is no engine and none can be started.
+# A fresh lab. Passed over, and said, where there is no engine and none can be started.
 test-docker:
 	@scripts/setup docker || true
 	@[ -n "$$FRR_OFFLOAD" ] || scripts/cargo build --locked
-	@FRR_OFFLOAD=$${FRR_OFFLOAD:-$${CARGO_TARGET_DIR:-target}/debug/frr-offload} docker/lab test || \
+	@export FRR_OFFLOAD=$${FRR_OFFLOAD:-$${CARGO_TARGET_DIR:-target}/debug/frr-offload}; \
+		docker/lab down && docker/lab test || \
 		{ code=$$?; [ $$code = 77 ] && echo 'SKIP  docker           the compose lab: see above' || exit $$code; }
 
 test-full:

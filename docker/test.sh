@@ -7,6 +7,7 @@ verdict() {
     local code=$?
     trap - EXIT
     set +e
+    rm -rf "$WORK"
     if [[ $code != 0 && $code != 77 ]]; then
         state_of_all
         [[ -n $was_up ]] || (down)
@@ -23,14 +24,12 @@ state_of_all() {
         section "$service: its last words"
         docker logs --tail 15 "${CONTAINER[$service]}" 2>&1
     done
-    (show "${ROUTERS[@]}") || true
+    [[ ${#CONTAINER[@]} == 0 ]] || (show "${ROUTERS[@]}")
 }
 trap verdict EXIT
-trap 'exit 130' INT TERM HUP
 
 section 'Up'
 up
-trap verdict EXIT
 version=$(frr leaf1 'show version' | sed -n 's/^FRRouting \([^ ]*\).*/\1/p')
 say "FRR $version, $(offload leaf1 --version), Docker $(docker version --format '{{.Server.Version}}')"
 check 'no link between routers has an IPv4 address' no_ipv4_between
@@ -76,5 +75,4 @@ if [[ -z $was_up ]]; then
     section 'Down'
     down
 fi
-trap - EXIT
 printf '\n%sPASS%s  docker lab, FRR %s, %d s\n' "$GREEN" "$PLAIN" "$version" $((SECONDS - begin))
