@@ -39,9 +39,18 @@ fn main() -> ExitCode {
         Command::Check { json } => check(files(), json).map_err(anyhow::Error::from),
         Command::Show { what, json } => ask(command::show(&socket_of(), what, json)),
         Command::Explain { question, json } => ask(command::explain(&socket_of(), question, json)),
-        Command::Decode { file, rib, json } => {
-            command::decode(&DecodeOptions { file, rib, json }).map_err(anyhow::Error::from)
-        }
+        Command::Decode {
+            file,
+            rib,
+            northbound,
+            json,
+        } => command::decode(&DecodeOptions {
+            file,
+            rib,
+            northbound,
+            json,
+        })
+        .map_err(anyhow::Error::from),
         Command::Replay { what, json } => {
             let listener = || files().parse_lenient().0.fpm.listen[0];
             command::replay(what, listener, json).map_err(anyhow::Error::from)

@@ -54,6 +54,7 @@ fn decode(stream: &[u8], rib: bool) -> (Answer, String) {
     let options = DecodeOptions {
         file: file.clone(),
         rib,
+        northbound: false,
         json: true,
     };
     let answer = run(&options, &mut out).unwrap();

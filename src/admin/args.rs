@@ -100,6 +100,9 @@ pub enum Command {
         /// The table that the stream leaves, instead of a line a message
         #[arg(long)]
         rib: bool,
+        /// The file is an answer of FRR's northbound gRPC: the JSON of a Get of type STATE
+        #[arg(long)]
+        northbound: bool,
         /// Print JSON: an object a line, with --rib one document
         #[arg(long)]
         json: bool,

@@ -1,10 +1,10 @@
-//! `frr-offload decode`: what an FPM byte stream says, without a daemon.
+//! `frr-offload decode`: what an FPM byte stream, or an answer of FRR's northbound gRPC, says, without a daemon.
 //!
 //! Either a line a netlink message, or (`--rib`) the table that is left at its end. Reads the stream once, in pieces;
 //! the line form keeps nothing, the table form keeps the table. Keys of the JSON forms are stable. Unlike the daemon it
 //! keys routes by the table as sent (FRR 10's `zebra_fpm` withdraws without one: that is counted and matches no
 //! route), applies no filter, and goes on after a damaged message, as the frame after it can be found. Here is the
-//! reading; what is shown of it is in `lines` and `rib`.
+//! reading; what is shown of it is in `lines` and `rib`, and `northbound` has the answers.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,12 +13,14 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use self::lines::decode_lines;
+use self::northbound::decode_northbound;
 use self::rib::decode_rib;
 use crate::model::Reason;
 use crate::wire::fpm::{FpmError, FpmMessage, Frame, FrameDecoder};
 use crate::wire::rtnl_route::Dialect;
 
 mod lines;
+mod northbound;
 mod rib;
 
 /// How much is read from the file at once.
@@ -30,6 +32,8 @@ pub struct DecodeOptions {
     pub file: PathBuf,
     /// The table at the end instead of a line a message.
     pub rib: bool,
+    /// The file is the JSON of a northbound answer.
+    pub northbound: bool,
     /// JSON instead of text.
     pub json: bool,
 }
@@ -88,7 +92,9 @@ pub fn run(options: &DecodeOptions, out: &mut dyn Write) -> Result<Answer, Decod
             source,
         })?)
     };
-    let result = if options.rib {
+    let result = if options.northbound {
+        decode_northbound(&mut input, options, out)
+    } else if options.rib {
         decode_rib(&mut input, options.json, out)
     } else {
         decode_lines(&mut input, options.json, out)

@@ -12,6 +12,7 @@ pub mod genl;
 pub mod kernel_nexthop;
 pub mod kernel_route;
 pub mod netlink;
+pub mod northbound;
 pub mod packet_filter;
 pub mod rtnl_conf;
 pub mod rtnl_link;
