@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const ADMIN_PROTO: &str = "proto/admin.proto";
+const NORTHBOUND_PROTO: &str = "proto/northbound.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     generate_admin_api()?;
+    generate_northbound()?;
     set_version();
     Ok(())
 }
@@ -24,6 +26,17 @@ fn generate_admin_api() -> Result<(), Box<dyn Error>> {
         .type_attribute(".", "#[derive(serde::Serialize)]")
         // Sorted keys, so that output is stable.
         .btree_map(".")
+        .compile_fds(files)?;
+    Ok(())
+}
+
+fn generate_northbound() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={NORTHBOUND_PROTO}");
+    let files = protox::compile([NORTHBOUND_PROTO], ["proto"])?;
+    tonic_prost_build::configure()
+        .emit_rerun_if_changed(false)
+        // A view of the message that was received, not a copy.
+        .bytes(".")
         .compile_fds(files)?;
     Ok(())
 }

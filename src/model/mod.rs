@@ -14,6 +14,7 @@ mod link;
 mod neighbour;
 mod nexthop;
 mod offload;
+mod polled;
 mod port_filter;
 mod prefix;
 mod route;
@@ -45,6 +46,7 @@ pub use offload::{
     PacketFilter, PolicyRule, PolicyScope, PortRole, RuleOp, RuleOpKind, RuleOutcome, SwitchId,
     TcOffloadFeature,
 };
+pub use polled::{PollOutcome, Polled, PolledTable};
 pub use port_filter::{PortFilter, PortFilterError};
 pub use prefix::{Family, Prefix, PrefixError, RouteKey, TableId};
 pub use route::{

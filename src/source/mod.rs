@@ -2,5 +2,6 @@
 //! knows neither what the engine makes of them nor the kernel.
 
 pub mod fpm;
+pub mod northbound;
 pub mod replies;
 mod zebra_process;

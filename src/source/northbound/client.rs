@@ -1,0 +1,143 @@
+//! One connection to zebra's gRPC server, and how it must be treated: a `Get` that its caller gives up (deadline, reset,
+//! message limit) ends the server inside zebra for good (docs/evidence.md, "Northbound"). So there is no deadline, no limit
+//! of size, and a request that was begun is read to its end. Knows paths and statuses, not what an answer means.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use prost::bytes::Bytes;
+use thiserror::Error;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::model::{Family, FrrVersion, PolledTable};
+
+use super::proto::get_request::DataType;
+use super::proto::northbound_client::NorthboundClient;
+use super::proto::{Encoding, GetCapabilitiesRequest, GetRequest};
+
+/// zebra of 8.4 crashes when it is asked for a RIB; 10.3 is the first that is known not to.
+const OLDEST_MAJOR: u16 = 10;
+/// Only of the TCP connection.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// A window of HTTP/2's default size would make a round trip of every 64 KiB.
+const WINDOW: u32 = 4 << 20;
+
+/// Why a source can't be used, or one of its answers.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error(
+        "can't be reached; zebra was not started with -M grpc:PORT, or its gRPC server has ended, which only a restart of zebra mends"
+    )]
+    Unreachable(#[source] tonic::transport::Error),
+    /// It broke while something was asked.
+    #[error("the connection was lost: {0}")]
+    Cut(Box<Status>),
+    /// zebra said no.
+    #[error("zebra answers {:?}: {}", .0.code(), .0.message())]
+    Refused(Box<Status>),
+    /// zebra could not put its own data into words.
+    #[error("zebra can't answer ({}): most often a prefix has two entries of one protocol, as a floating static route makes", .0.message())]
+    Undumpable(Box<Status>),
+    /// A version that would crash.
+    #[error("FRR {0} is too old: asked for its routes it may crash; 10 or later is needed")]
+    TooOld(FrrVersion),
+    /// Not a version.
+    #[error("it says no version of FRR that can be read")]
+    NoVersion,
+    /// Another daemon of FRR, perhaps.
+    #[error("the daemon there has no routes: it is not zebra")]
+    NotZebra,
+    /// An answer without data, or with more than was asked for.
+    #[error("the answer has {0} messages, not one")]
+    Messages(usize),
+}
+
+impl ClientError {
+    /// Whether the connection is of no use any more.
+    pub(super) const fn ends_connection(&self) -> bool {
+        !matches!(
+            self,
+            Self::Refused(_) | Self::Undumpable(_) | Self::Messages(_)
+        )
+    }
+
+    fn of_status(status: Status) -> Self {
+        // What zebra itself answered has no source; what tonic made of a broken connection has.
+        if status.source().is_some() || status.code() == Code::Unavailable {
+            return Self::Cut(Box::new(status));
+        }
+        match status.code() {
+            Code::Internal => Self::Undumpable(Box::new(status)),
+            _ => Self::Refused(Box::new(status)),
+        }
+    }
+}
+
+/// A connection to a zebra that may be asked.
+#[derive(Debug)]
+pub(super) struct Client {
+    grpc: NorthboundClient<Channel>,
+    pub version: FrrVersion,
+}
+
+impl Client {
+    /// Connects, and asks who is there. Nothing is lost when this is given up.
+    pub(super) async fn connect(endpoint: Endpoint) -> Result<Self, ClientError> {
+        let channel = endpoint
+            .connect_timeout(CONNECT_PATIENCE)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .connect()
+            .await
+            .map_err(ClientError::Unreachable)?;
+        let mut grpc = NorthboundClient::new(channel).max_decoding_message_size(usize::MAX);
+        let answer = grpc.get_capabilities(GetCapabilitiesRequest {}).await;
+        let capabilities = answer.map_err(ClientError::of_status)?.into_inner();
+        let version = FrrVersion::parse(&capabilities.frr_version).ok_or(ClientError::NoVersion)?;
+        if version.major < OLDEST_MAJOR {
+            return Err(ClientError::TooOld(version));
+        }
+        let mut modules = capabilities.supported_modules.iter();
+        if !modules.any(|module| module.name == "frr-zebra") {
+            return Err(ClientError::NotZebra);
+        }
+        Ok(Self { grpc, version })
+    }
+
+    /// Asks for one table. To be awaited to its end.
+    pub(super) async fn get(&mut self, table: &PolledTable) -> Result<Bytes, ClientError> {
+        let request = GetRequest {
+            r#type: DataType::State.into(),
+            encoding: Encoding::Json.into(),
+            with_defaults: false,
+            path: vec![path_of(table)],
+        };
+        let answer = self.grpc.get(request).await;
+        let mut messages = answer.map_err(ClientError::of_status)?.into_inner();
+        let mut count = 0;
+        let mut data = None;
+        // An error has a message before it, too: what the trailers say decides.
+        while let Some(message) = messages.message().await.map_err(ClientError::of_status)? {
+            count += 1;
+            data = message.data;
+        }
+        match data {
+            Some(tree) if count == 1 => Ok(tree.data),
+            Some(_) | None => Err(ClientError::Messages(count)),
+        }
+    }
+}
+
+fn path_of(table: &PolledTable) -> String {
+    let PolledTable { vrf, table, family } = table;
+    let family = match family {
+        Family::V4 => "ipv4-unicast",
+        Family::V6 => "ipv6-unicast",
+    };
+    format!(
+        "/frr-vrf:lib/vrf[name='{vrf}']/frr-zebra:zebra/ribs\
+         /rib[afi-safi-name='frr-routing:{family}'][table-id='{table}']"
+    )
+}

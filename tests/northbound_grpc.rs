@@ -1,0 +1,625 @@
+//! The northbound poller against a gRPC server of the test's own, which answers what zebra was recorded to answer, fails as
+//! zebra does, takes its time, and notices when it is treated as zebra must not be.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::{HashMap, VecDeque};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use frr_offload::model::{Family, IfIndex, Link, PollOutcome, Polled, SourceUpdate, TableId};
+use frr_offload::source::northbound::proto::northbound_server::{Northbound, NorthboundServer};
+use frr_offload::source::northbound::proto::{
+    DataTree, GetCapabilitiesRequest, GetCapabilitiesResponse, GetRequest, GetResponse, ModuleData,
+};
+use frr_offload::source::northbound::{NorthboundPoller, NorthboundPollerConfig};
+use tokio::time::Sleep;
+use tokio_stream::Stream;
+use tonic::{Code, Request, Response, Status};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const V4: &str = "ipv4-unicast";
+const V6: &str = "ipv6-unicast";
+
+/// One answer of the server.
+#[derive(Debug, Clone, Default)]
+struct Reply {
+    data: Vec<Vec<u8>>,
+    error: Option<(Code, &'static str)>,
+    after: Duration,
+}
+
+impl Reply {
+    fn text(text: impl Into<Vec<u8>>) -> Self {
+        Self {
+            data: vec![text.into()],
+            ..Self::default()
+        }
+    }
+
+    fn recorded(name: &str) -> Self {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("tests/golden/northbound/{name}.data.json"));
+        Self::text(fs::read(file).unwrap())
+    }
+
+    /// As zebra does it: a message without data, then the error.
+    fn error(code: Code, text: &'static str) -> Self {
+        Self {
+            data: vec![Vec::new()],
+            error: Some((code, text)),
+            ..Self::default()
+        }
+    }
+
+    fn after(self, after: Duration) -> Self {
+        Self { after, ..self }
+    }
+}
+
+/// What the server was asked and how it was treated.
+#[derive(Debug, Default)]
+struct Book {
+    /// Answers by a word of the path; the last one stays.
+    replies: Mutex<HashMap<&'static str, VecDeque<Reply>>>,
+    asked: Mutex<Vec<GetRequest>>,
+    greeted: AtomicUsize,
+    running: AtomicUsize,
+    most_running: AtomicUsize,
+    given_up: AtomicUsize,
+}
+
+impl Book {
+    fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+struct Zebra {
+    book: Arc<Book>,
+    version: &'static str,
+    module: &'static str,
+}
+
+/// A stream that knows whether it was read to its end.
+struct Answer {
+    book: Arc<Book>,
+    wait: Pin<Box<Sleep>>,
+    items: VecDeque<Result<GetResponse, Status>>,
+    over: bool,
+}
+
+impl Stream for Answer {
+    type Item = Result<GetResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !self.wait.is_elapsed() && self.wait.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let item = self.items.pop_front();
+        self.over |= !matches!(item, Some(Ok(_)));
+        Poll::Ready(item)
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.book.running.fetch_sub(1, Ordering::SeqCst);
+        if !self.over {
+            self.book.given_up.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Northbound for Zebra {
+    type GetStream = Answer;
+
+    async fn get_capabilities(
+        &self,
+        _: Request<GetCapabilitiesRequest>,
+    ) -> Result<Response<GetCapabilitiesResponse>, Status> {
+        self.book.greeted.fetch_add(1, Ordering::SeqCst);
+        let module = ModuleData {
+            name: self.module.into(),
+            ..ModuleData::default()
+        };
+        Ok(Response::new(GetCapabilitiesResponse {
+            frr_version: self.version.into(),
+            supported_modules: vec![module],
+            ..GetCapabilitiesResponse::default()
+        }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<Answer>, Status> {
+        let request = request.into_inner();
+        let reply = {
+            let mut replies = self.book.replies.lock().unwrap();
+            let mut fitting = replies.iter_mut();
+            let queue = fitting.find(|(word, _)| request.path[0].contains(*word));
+            let (_, queue) = queue
+                .ok_or_else(|| Status::invalid_argument("Failed to fetch operational data"))?;
+            if queue.len() > 1 {
+                queue.pop_front().unwrap()
+            } else {
+                queue[0].clone()
+            }
+        };
+        self.book.asked.lock().unwrap().push(request);
+        let running = self.book.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.book.most_running.fetch_max(running, Ordering::SeqCst);
+        let messages = reply.data.into_iter().map(|data| {
+            let tree = (!data.is_empty()).then(|| DataTree {
+                encoding: 0,
+                data: data.into(),
+            });
+            Ok(GetResponse {
+                timestamp: 1_800_000_000,
+                data: tree,
+            })
+        });
+        let error = reply.error.map(|(code, text)| Err(Status::new(code, text)));
+        Ok(Response::new(Answer {
+            book: Arc::clone(&self.book),
+            wait: Box::pin(tokio::time::sleep(reply.after)),
+            items: messages.chain(error).collect(),
+            over: false,
+        }))
+    }
+}
+
+/// A running server; it ends with the test's process.
+struct Server {
+    addr: SocketAddr,
+    book: Arc<Book>,
+}
+
+impl Server {
+    fn start(replies: &[(&'static str, &[Reply])]) -> Self {
+        Self::start_as("10.3", "frr-zebra", replies)
+    }
+
+    fn start_as(
+        version: &'static str,
+        module: &'static str,
+        replies: &[(&'static str, &[Reply])],
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listen(listener, version, module, replies)
+    }
+
+    fn listen(
+        listener: TcpListener,
+        version: &'static str,
+        module: &'static str,
+        replies: &[(&'static str, &[Reply])],
+    ) -> Self {
+        let book = Arc::new(Book::default());
+        let queues = replies
+            .iter()
+            .map(|(word, queue)| (*word, queue.iter().cloned().collect()));
+        *book.replies.lock().unwrap() = queues.collect();
+        let addr = listener.local_addr().unwrap();
+        let zebra = Zebra {
+            book: Arc::clone(&book),
+            version,
+            module,
+        };
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                listener.set_nonblocking(true).unwrap();
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                tonic::transport::Server::builder()
+                    .serve_with_incoming(
+                        NorthboundServer::new(zebra),
+                        tokio_stream::wrappers::TcpListenerStream::new(listener),
+                    )
+                    .await
+                    .unwrap();
+            });
+        });
+        Self { addr, book }
+    }
+
+    /// What must hold after every test.
+    fn assert_well_treated(&self) {
+        assert_eq!(
+            self.book.given_up.load(Ordering::SeqCst),
+            0,
+            "an answer was given up"
+        );
+        assert!(
+            self.book.most_running.load(Ordering::SeqCst) <= 1,
+            "two requests at once"
+        );
+        for request in &*self.book.asked.lock().unwrap() {
+            assert_eq!(
+                (request.r#type, request.encoding, request.with_defaults),
+                (2, 0, false)
+            );
+            assert!(request.path.len() == 1 && !request.path[0].is_empty());
+        }
+    }
+}
+
+fn link(index: u32, name: &str, vrf_table: Option<u32>) -> Link {
+    Link {
+        index: IfIndex::new(index).unwrap(),
+        name: name.into(),
+        admin_up: true,
+        carrier: true,
+        one_neighbour: false,
+        mac: None,
+        mtu: 1500,
+        master: None,
+        vrf_table: vrf_table.map(TableId),
+        kind: None,
+        vlan: None,
+        switch: None,
+        port_name: None,
+    }
+}
+
+fn config(to: SocketAddr) -> NorthboundPollerConfig {
+    NorthboundPollerConfig {
+        endpoint: format!("http://{to}").into(),
+        interval: Duration::from_millis(50),
+        max_routes: 100_000,
+        vrfs: vec!["default".into()],
+        default_tables: vec![TableId::MAIN],
+    }
+}
+
+fn start(config: NorthboundPollerConfig) -> (NorthboundPoller, Receiver<Polled>) {
+    let (sender, receiver) = unbounded();
+    let links = [
+        ("e0", 2),
+        ("e1", 3),
+        ("e2", 5),
+        ("e3", 6),
+        ("l0", 4),
+        ("vr", 7),
+    ];
+    let mut links: Vec<_> = links.iter().map(|(name, i)| link(*i, name, None)).collect();
+    links.push(link(9, "red", Some(1001)));
+    let poller = NorthboundPoller::start(
+        Some(config),
+        Box::new(move |polled| sender.send(polled).is_ok()),
+        Box::new(move || Ok(links.clone())),
+    );
+    (poller.unwrap(), receiver)
+}
+
+fn next(polls: &Receiver<Polled>) -> PollOutcome {
+    polls.recv_timeout(PATIENCE).unwrap().outcome
+}
+
+fn table(polls: &Receiver<Polled>) -> (String, Vec<SourceUpdate>) {
+    match next(polls) {
+        PollOutcome::Table { of, updates, .. } => (
+            format!("{} {} {}", of.vrf, of.table, of.family.name()),
+            updates,
+        ),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn missed(polls: &Receiver<Polled>) -> String {
+    match next(polls) {
+        PollOutcome::Missed { why, .. } => why.into(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn lost(polls: &Receiver<Polled>) -> String {
+    match next(polls) {
+        PollOutcome::Lost { why } => why.into(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn end(poller: NorthboundPoller) {
+    assert!(poller.join(Instant::now() + PATIENCE));
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn lab() -> Vec<(&'static str, Vec<Reply>)> {
+    vec![
+        (V4, vec![Reply::recorded("frr-10.3-rib-ipv4")]),
+        (V6, vec![Reply::recorded("frr-10.3-rib-ipv6")]),
+    ]
+}
+
+fn lab_server() -> Server {
+    let lab = lab();
+    let replies: Vec<_> = lab
+        .iter()
+        .map(|(word, queue)| (*word, &queue[..]))
+        .collect();
+    Server::start(&replies)
+}
+
+#[test]
+fn tables_are_asked_for_one_by_one_and_again_and_again() {
+    let server = lab_server();
+    let (poller, polls) = start(config(server.addr));
+    let (first, updates) = table(&polls);
+    assert_eq!((first.as_str(), updates.len()), ("default 254 ipv4", 13));
+    let (second, updates6) = table(&polls);
+    assert_eq!(second, "default 254 ipv6");
+    assert!(
+        updates6
+            .iter()
+            .all(|u| matches!(u, SourceUpdate::Route(r) if r.key.prefix.family() == Family::V6))
+    );
+    assert_eq!(table(&polls), (first, updates));
+    end(poller);
+    server.assert_well_treated();
+    assert_eq!(
+        server.book.asked.lock().unwrap()[0].path,
+        [
+            "/frr-vrf:lib/vrf[name='default']/frr-zebra:zebra/ribs/rib[afi-safi-name='frr-routing:ipv4-unicast'][table-id='254']"
+        ]
+    );
+    assert_eq!(
+        server.book.greeted.load(Ordering::SeqCst),
+        1,
+        "one connection"
+    );
+}
+
+#[test]
+fn a_vrf_is_asked_for_by_the_table_that_the_kernel_gives_it() {
+    let recorded =
+        String::from_utf8(Reply::recorded("frr-10.3-netns-vrf-rib-ipv4-vrf-red").data[0].clone())
+            .unwrap();
+    let server = Server::start(&[
+        (
+            "table-id='1001'",
+            &[Reply::text(
+                recorded.replace("\"table-id\": 254", "\"table-id\": 1001"),
+            )],
+        ),
+        ("table-id='254'", &[Reply::text(recorded)]),
+    ]);
+    let mut config = config(server.addr);
+    config.vrfs = vec!["red".into(), "blue".into()];
+    let (poller, polls) = start(config);
+    let (name, _) = table(&polls);
+    assert_eq!(name, "red 1001 ipv4");
+    // The script has no other answer for IPv6: what comes is about IPv4.
+    assert_eq!(missed(&polls), "the answer is about another table");
+    assert_eq!(missed(&polls), "there is no VRF of this name here");
+    end(poller);
+    server.assert_well_treated();
+}
+
+#[test]
+fn an_answer_that_zebra_fails_at_leaves_the_others_and_the_connection() {
+    let broken = [
+        Reply::error(Code::Internal, "Failed to dump data"),
+        Reply::error(Code::InvalidArgument, "Failed to fetch operational data"),
+        Reply::default(),
+        Reply {
+            data: vec![b"{}".to_vec(), b"{}".to_vec()],
+            ..Reply::default()
+        },
+        Reply::text("{\"frr-vrf:lib\": {\"vrf\": 5}}"),
+        Reply::text("{\"frr-vrf:lib\": {"),
+        Reply::recorded("frr-10.3-rib-ipv4"),
+    ];
+    let server = Server::start(&[(V4, &broken), (V6, &[Reply::recorded("frr-10.3-rib-ipv6")])]);
+    let (poller, polls) = start(config(server.addr));
+    for why in [
+        "zebra can't answer (Failed to dump data)",
+        "zebra answers InvalidArgument: Failed to fetch operational data",
+        "the answer has 0 messages",
+        "the answer has 2 messages",
+        "the answer is damaged: invalid type: integer `5`, expected a list of VRFs at line 1",
+        "the answer is damaged: EOF while parsing an object at line 1",
+    ] {
+        let said = missed(&polls);
+        assert!(said.starts_with(why), "{said}, not {why}");
+        assert_eq!(table(&polls).0, "default 254 ipv6");
+    }
+    assert_eq!(table(&polls).0, "default 254 ipv4");
+    end(poller);
+    server.assert_well_treated();
+    assert_eq!(server.book.greeted.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_slow_answer_is_awaited_also_by_a_reload_and_by_the_end() {
+    let slow = Reply::recorded("frr-10.3-rib-ipv4").after(Duration::from_millis(1500));
+    let server = Server::start(&[(V4, &[slow]), (V6, &[Reply::recorded("frr-10.3-rib-ipv6")])]);
+    let (poller, polls) = start(config(server.addr));
+    wait_until("a request", || server.book.asked() == 1);
+    let mut other = config(server.addr);
+    other.max_routes = 1;
+    poller.configure(Some(other));
+    assert_eq!(
+        table(&polls).1.len(),
+        13,
+        "with the configuration it was asked under"
+    );
+    table(&polls);
+    assert!(missed(&polls).ends_with("take FPM for it"));
+    poller.configure(None);
+    poller.configure(Some(config(server.addr)));
+    wait_until("a request", || {
+        server.book.running.load(Ordering::SeqCst) == 1
+    });
+    let begun = Instant::now();
+    poller.begin_end();
+    assert!(poller.is_busy());
+    end(poller);
+    assert!(begun.elapsed() > Duration::from_millis(500), "it waited");
+    server.assert_well_treated();
+}
+
+#[test]
+fn an_end_that_can_wait_no_longer_says_so() {
+    let server = Server::start(&[(V4, &[Reply::recorded("frr-10.3-rib-ipv4").after(PATIENCE)])]);
+    let (poller, _polls) = start(config(server.addr));
+    wait_until("a request", || server.book.asked() == 1);
+    assert!(!poller.join(Instant::now() + Duration::from_millis(50)));
+}
+
+#[test]
+fn an_answer_may_have_any_size_but_not_any_number_of_routes() {
+    let recorded =
+        String::from_utf8(Reply::recorded("frr-10.3-table-100").data[0].clone()).unwrap();
+    let recorded = recorded.replace("\"table-id\": 100", "\"table-id\": 254");
+    let start_at = recorded.find("{\n                    \"prefix\"").unwrap();
+    let end_at = recorded
+        .rfind("\n                ]\n              }\n            ]")
+        .unwrap();
+    let one = &recorded[start_at..end_at];
+    let many: Vec<_> = (0..6000)
+        .map(|i| one.replace("10.20.0.0/16", &format!("10.{}.{}.0/24", i >> 8, i & 255)))
+        .collect();
+    let text = format!(
+        "{}{}{}",
+        &recorded[..start_at],
+        many.join(","),
+        &recorded[end_at..]
+    );
+    assert!(
+        text.len() > 5 << 20,
+        "more than the 4 MiB that clients take by default"
+    );
+    let server = Server::start(&[
+        (V4, &[Reply::text(text)]),
+        (V6, &[Reply::recorded("frr-10.3-rib-ipv6")]),
+    ]);
+    let (poller, polls) = start(config(server.addr));
+    assert_eq!(table(&polls).1.len(), 6000);
+    let mut small = config(server.addr);
+    small.max_routes = 5999;
+    poller.configure(Some(small));
+    let said = loop {
+        match next(&polls) {
+            PollOutcome::Missed { why, .. } => break why,
+            PollOutcome::Table { .. } => {}
+            lost @ PollOutcome::Lost { .. } => panic!("{lost:?}"),
+        }
+    };
+    assert_eq!(
+        &*said,
+        "the table has 6000 routes, and northbound.max_routes is 5999: take FPM for it"
+    );
+    table(&polls);
+    assert!(
+        polls.recv_timeout(Duration::from_millis(300)).is_err(),
+        "zebra is left in peace"
+    );
+    end(poller);
+    server.assert_well_treated();
+}
+
+#[test]
+fn who_would_crash_or_is_no_zebra_is_not_asked_for_routes() {
+    for (version, module, why) in [
+        ("8.4.4", "frr-zebra", "FRR 8.4.4 is too old"),
+        ("unknown", "frr-zebra", "it says no version"),
+        ("10.3", "frr-staticd", "the daemon there has no routes"),
+    ] {
+        let server = Server::start_as(version, module, &[(V4, &[Reply::text("{}")])]);
+        let (poller, polls) = start(config(server.addr));
+        let said = lost(&polls);
+        assert!(said.starts_with(why), "{said}");
+        lost(&polls);
+        end(poller);
+        assert_eq!(server.book.asked(), 0);
+    }
+}
+
+#[test]
+fn a_server_that_comes_later_is_found() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    drop(listener);
+    let (poller, polls) = start(config(addr));
+    assert!(lost(&polls).contains("-M grpc:PORT"));
+    let lab = lab();
+    let replies: Vec<_> = lab
+        .iter()
+        .map(|(word, queue)| (*word, &queue[..]))
+        .collect();
+    let server = Server::listen(
+        TcpListener::bind(addr).unwrap(),
+        "10.7.1",
+        "frr-zebra",
+        &replies,
+    );
+    while let PollOutcome::Lost { .. } = next(&polls) {}
+    assert_eq!(table(&polls).0, "default 254 ipv6");
+    end(poller);
+    server.assert_well_treated();
+}
+
+#[test]
+fn a_connection_cut_within_an_answer_is_made_anew() {
+    let server = lab_server();
+    let proxy = cut_first_connection(server.addr, 20_000);
+    let (poller, polls) = start(config(proxy));
+    let said = lost(&polls);
+    assert!(said.starts_with("the connection was lost"), "{said}");
+    assert_eq!(table(&polls).0, "default 254 ipv4");
+    assert_eq!(table(&polls).0, "default 254 ipv6");
+    end(poller);
+    assert_eq!(server.book.greeted.load(Ordering::SeqCst), 2);
+}
+
+/// Passes connections on; the first one ends after so many bytes to the client.
+fn cut_first_connection(to: SocketAddr, after: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut room = after;
+        for client in listener.incoming() {
+            let client = client.unwrap();
+            let server = TcpStream::connect(to).unwrap();
+            let (from, into) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || pass(&from, &into, usize::MAX));
+            let room = std::mem::replace(&mut room, usize::MAX);
+            thread::spawn(move || pass(&server, &client, room));
+        }
+    });
+    addr
+}
+
+fn pass(mut from: &TcpStream, mut into: &TcpStream, mut room: usize) {
+    let mut buffer = vec![0; 4096];
+    while let Ok(len @ 1..) = from.read(&mut buffer) {
+        let len = len.min(room);
+        room -= len;
+        if into.write_all(&buffer[..len]).is_err() || room == 0 {
+            break;
+        }
+    }
+    for stream in [from, into] {
+        // It may be shut already.
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    }
+}
