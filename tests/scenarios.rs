@@ -40,6 +40,14 @@ fn config_of(toml: &str) -> Config {
     config::parse(&[ConfigText { file, text }]).unwrap()
 }
 
+fn polled_table() -> PolledTable {
+    PolledTable {
+        vrf: "default".into(),
+        table: TableId::MAIN,
+        family: Family::V4,
+    }
+}
+
 fn run(text: &str) -> String {
     let mut story = String::new();
     let mut toml = String::new();
@@ -167,6 +175,23 @@ impl Scenario {
                 self.engine
                     .handle(Timestamp(self.now), Event::Source(event));
             }
+            ["poll", "lost"] => self.polled(PollOutcome::Lost { why: "gone".into() }),
+            ["poll", "missed"] => self.polled(PollOutcome::Missed {
+                of: polled_table(),
+                why: "a prefix has two entries".into(),
+            }),
+            // The whole table, a semicolon behind each route.
+            ["poll", routes @ ..] => {
+                let routes = routes.split(|word| *word == ";").filter(|r| !r.is_empty());
+                let updates = routes.flat_map(|route| self.route(route[0], &route[1..]));
+                let updates = updates.collect();
+                self.polled(PollOutcome::Table {
+                    of: polled_table(),
+                    updates,
+                    took: std::time::Duration::ZERO,
+                });
+            }
+            ["sources"] => self.sources(),
             ["nexthop", id, rest @ ..] => {
                 let update = NextHopUpdate {
                     id: SourceNhId(id.parse().unwrap()),
@@ -236,6 +261,34 @@ impl Scenario {
             ["plan"] => self.plan(false),
             ["plan", "--full"] => self.plan(true),
             _ => panic!("unknown command: {command}"),
+        }
+    }
+
+    fn polled(&mut self, outcome: PollOutcome) {
+        let polled = Polled {
+            peer: "http://zebra".into(),
+            outcome,
+        };
+        let event = Event::Source(SourceEvent::Polled(polled));
+        self.engine.handle(Timestamp(self.now), event);
+    }
+
+    fn sources(&mut self) {
+        let status = self.engine.status(Timestamp(self.now));
+        for source in status.sources {
+            let (name, state) = (source.name, source.state.name());
+            let (routes, stale) = (source.routes, source.stale);
+            write!(self.out, "  {name} {state} routes {routes} stale {stale}").unwrap();
+            match source.differences {
+                Some(n) => writeln!(self.out, " differences {n}").unwrap(),
+                None => writeln!(self.out).unwrap(),
+            }
+        }
+        let findings = self.engine.findings(&HostFacts::default(), None);
+        let of_northbound =
+            |finding: &&frr_offload::engine::report::Finding| finding.id.starts_with("northbound");
+        for finding in findings.iter().filter(of_northbound) {
+            writeln!(self.out, "  finding {}: {}", finding.id, finding.finding).unwrap();
         }
     }
 

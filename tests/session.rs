@@ -219,7 +219,9 @@ fn a_new_connection_displaces_when_it_speaks() {
                 assert_eq!(Some(session), opened);
                 updates.extend(batch);
             }
-            SourceEvent::Rejected { .. } | SourceEvent::Recognised { .. } => panic!(),
+            SourceEvent::Rejected { .. }
+            | SourceEvent::Recognised { .. }
+            | SourceEvent::Polled(_) => panic!(),
         }
     }
     assert_eq!(opened, Some(old + 1));

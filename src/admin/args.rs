@@ -191,7 +191,7 @@ pub struct RoutesArgs {
     /// Only this protocol: FRR's name or a number
     #[arg(long, value_name = "NAME", value_parser = filter::protocol)]
     protocol: Option<Protocol>,
-    /// Only from this source: fpm
+    /// Only from this source: fpm or northbound
     #[arg(long, value_name = "NAME", value_parser = filter::source)]
     source: Option<SourceId>,
     /// Only with a next hop on this interface

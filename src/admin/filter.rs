@@ -45,8 +45,9 @@ pub(super) fn reason(word: &str) -> Result<Reason, FilterError> {
 
 /// A source by its name.
 pub(super) fn source(word: &str) -> Result<SourceId, FilterError> {
-    (word == SourceId::Fpm.name())
-        .then_some(SourceId::Fpm)
+    SourceId::ALL
+        .into_iter()
+        .find(|source| source.name() == word)
         .ok_or(FilterError::Source)
 }
 

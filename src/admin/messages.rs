@@ -138,6 +138,7 @@ fn source(report: SourceReport) -> proto::Source {
         frames,
         skipped,
         resyncs,
+        differences,
     } = report;
     proto::Source {
         name: name.to_owned(),
@@ -148,6 +149,7 @@ fn source(report: SourceReport) -> proto::Source {
         frames,
         resyncs,
         skipped,
+        differences,
     }
 }
 

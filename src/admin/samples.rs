@@ -36,6 +36,7 @@ pub(super) fn status() -> proto::Status {
             frames: 345,
             skipped: 0,
             resyncs: 1,
+            differences: None,
         }],
         kernel: KernelCounts {
             wanted: 1000,

@@ -3,7 +3,8 @@
 //! Compares every field without `..`, so that a new key makes the compiler ask which of the two it is.
 
 use super::{
-    AdminConfig, Config, FeedbackConfig, FpmConfig, KernelConfig, LogConfig, OffloadConfig,
+    AdminConfig, Config, FeedbackConfig, FpmConfig, KernelConfig, LogConfig, NorthboundConfig,
+    OffloadConfig,
 };
 
 /// Keys whose values differ, as key paths.
@@ -22,6 +23,7 @@ impl Changes {
         let Config {
             setup,
             fpm,
+            northbound,
             kernel,
             offload,
             feedback,
@@ -43,6 +45,17 @@ impl Changes {
         changes.restart("fpm.table_map", *table_map != new.fpm.table_map);
         changes.live("fpm.replay_idle", *replay_idle != new.fpm.replay_idle);
         changes.live("fpm.stale_time", *stale_time != new.fpm.stale_time);
+        let NorthboundConfig {
+            endpoint,
+            interval,
+            max_routes,
+            vrfs,
+        } = northbound;
+        let polls = &new.northbound;
+        changes.live("northbound.endpoint", *endpoint != polls.endpoint);
+        changes.live("northbound.interval", *interval != polls.interval);
+        changes.live("northbound.max_routes", *max_routes != polls.max_routes);
+        changes.live("northbound.vrfs", *vrfs != polls.vrfs);
         let KernelConfig {
             ipv4_via_ipv6,
             nexthop_objects,

@@ -184,6 +184,8 @@ pub struct Config {
     pub setup: SetUp,
     /// `[fpm]`.
     pub fpm: FpmConfig,
+    /// `[northbound]`.
+    pub northbound: NorthboundConfig,
     /// `[kernel]`.
     pub kernel: KernelConfig,
     /// `[offload]`.
@@ -211,6 +213,19 @@ pub struct FpmConfig {
     pub replay_idle: Duration,
     /// How long routes are kept that a lost or restarted zebra has not repeated.
     pub stale_time: Duration,
+}
+
+/// `[northbound]`: which zebra is polled over gRPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NorthboundConfig {
+    /// Its URL; `None` asks nobody.
+    pub endpoint: Option<Box<str>>,
+    /// From one round to the next, at least.
+    pub interval: Duration,
+    /// A table with more routes is not taken.
+    pub max_routes: u32,
+    /// VRFs by name; never empty.
+    pub vrfs: Vec<Box<str>>,
 }
 
 /// `[kernel]`: how routes are written.
@@ -302,6 +317,7 @@ impl Default for Config {
         Self {
             setup,
             fpm: FpmConfig::for_setup(setup),
+            northbound: NorthboundConfig::default(),
             kernel: KernelConfig::default(),
             offload: OffloadConfig::default(),
             feedback: FeedbackConfig {
@@ -332,6 +348,19 @@ impl FpmConfig {
             replay_idle: Duration::from_secs(2),
             // BGP takes tens of seconds to come back; RFC 4724 speaks of 180 s.
             stale_time: Duration::from_secs(180),
+        }
+    }
+}
+
+impl Default for NorthboundConfig {
+    fn default() -> Self {
+        Self {
+            // FPM is better in all but what needs no FPM module.
+            endpoint: None,
+            interval: Duration::from_secs(30),
+            // zebra stands still for a second for so many.
+            max_routes: 10_000,
+            vrfs: vec!["default".into()],
         }
     }
 }

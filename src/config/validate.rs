@@ -105,6 +105,8 @@ impl<'a> Reader<'a> {
         );
         self.duration("fpm.stale_time", &mut fpm.stale_time, Duration::ZERO..=DAY);
 
+        self.northbound(&mut config.northbound);
+
         let kernel = &mut config.kernel;
         self.choice(
             "kernel.ipv4_via_ipv6",
@@ -577,6 +579,7 @@ fn is_devlink_handle(text: &str) -> bool {
 
 mod acl;
 mod admin;
+mod northbound;
 
 #[cfg(test)]
 mod tests;

@@ -31,12 +31,13 @@ use tracing::{error, info, warn};
 
 use crate::admin::metrics::{MetricsListener, Pulse, Scraper};
 use crate::admin::{Admin, AdminSocket, Counters, EngineHandle, VERSION};
-use crate::config::{Changes, Config, Faults, OffloadMode, SetUp};
+use crate::config::{Changes, Config, Faults, NorthboundConfig, OffloadMode, SetUp};
 use crate::engine::{Engine, Memory};
 use crate::kernel::monitor::RECEIVE_BUFFER;
 use crate::kernel::{self, DumpSocket, FibWriter, Monitor, RouteWatch, WriterConfig};
-use crate::model::{Link, PortReadings, Timestamp};
+use crate::model::{Errno, Event, Link, PortReadings, SourceEvent, TableId, Timestamp};
 use crate::source::fpm::{FpmListener, FpmListenerConfig};
+use crate::source::northbound::{NorthboundPoller, NorthboundPollerConfig};
 use crate::state::{self, Snapshot};
 use crate::wire::kernel_route::RouteMark;
 
@@ -53,6 +54,9 @@ pub const OP_QUEUE: usize = 2;
 const FAULTS_TOLD: usize = 20;
 /// How long the end may take.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long an answer of zebra's gRPC server may take yet when the daemon ends: given up, that server ends, too. The unit's
+/// `TimeoutStopSec` is longer.
+const LAST_ANSWER: Duration = Duration::from_secs(25);
 /// How long zebra may take to hear that our routes go.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How often it is looked whether all is said.
@@ -83,6 +87,27 @@ fn remove_rules() -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// What the poller is to do by this configuration.
+fn northbound_config(config: &Config) -> Option<NorthboundPollerConfig> {
+    let NorthboundConfig {
+        endpoint,
+        interval,
+        max_routes,
+        vrfs,
+    } = config.northbound.clone();
+    // As over FPM: a table that another one is mapped to is not taken itself.
+    let map = &config.fpm.table_map;
+    let main = Some(TableId::MAIN).filter(|main| !map.values().any(|to| to == main));
+    let others = map.keys().copied().filter(|from| Some(*from) != main);
+    Some(NorthboundPollerConfig {
+        endpoint: endpoint?,
+        interval,
+        max_routes: max_routes as usize,
+        vrfs,
+        default_tables: main.into_iter().chain(others).collect(),
+    })
 }
 
 /// Reads the configuration again, for SIGHUP.
@@ -154,6 +179,19 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         },
         events_in.clone(),
     )?;
+    let polled = events_in.clone();
+    let poller = NorthboundPoller::start(
+        northbound_config(&config),
+        Box::new(move |came| {
+            let event = Event::Source(SourceEvent::Polled(came));
+            polled.send(event).is_ok()
+        }),
+        Box::new(|| {
+            let errno = |error: std::io::Error| Errno(error.raw_os_error().unwrap_or_default());
+            DumpSocket::open().map_err(errno)?.links()
+        }),
+    )
+    .context("can't start the northbound poller")?;
     let rules = if config.offload.mode == OffloadMode::Off {
         None
     } else {
@@ -248,6 +286,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
                         manager.reloading();
                         if let Some(config) = reload(&running, read_config, &log) {
                             running = config.clone();
+                            poller.configure(northbound_config(&running));
                             // An engine that has ended is noticed above.
                             let _ = asked.ask(move |engine, _| engine.reconfigure(config)).await;
                         }
@@ -266,6 +305,8 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         info!(signal = name, "ending");
     }
 
+    poller.begin_end();
+    let last_answer = Instant::now() + LAST_ANSWER;
     listener.shutdown();
     // The engine may have ended by itself.
     let _ = stop.send(());
@@ -300,6 +341,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
     writer
         .join()
         .map_err(|_| anyhow::anyhow!("the kernel writer panicked"))?;
+    poller.join(last_answer);
     match (result, why) {
         (Err(error), _) => {
             error!(%error, "the engine failed");

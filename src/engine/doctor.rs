@@ -76,6 +76,7 @@ impl Engine {
     /// All findings, the worst first.
     pub fn findings(&self, host: &HostFacts, frr: Option<&FrrAnswer>) -> Vec<Finding> {
         let mut findings = self.zebra_findings(host, frr);
+        findings.extend(self.polled_findings());
         findings.extend(self.route_findings());
         let mut ports = Vec::new();
         if self.config.offload.mode != OffloadMode::Off {

@@ -20,8 +20,8 @@ use super::hearing::Hearing;
 use super::report::{ExplainStep, FeedbackCounts, OffloadState};
 use crate::config::FeedbackMode;
 use crate::model::{
-    KernelHop, KernelTarget, NeighbourKey, Reason, Reply, RouteKey, TableId, Timestamp, Told,
-    ZebraProcess,
+    KernelHop, KernelTarget, NeighbourKey, Reason, Reply, RouteKey, SourceId, TableId, Timestamp,
+    Told, ZebraProcess,
 };
 use crate::plan::ObjectSpec;
 use crate::reconcile::{Failure, OpClass, Remedy, remedy};
@@ -77,7 +77,7 @@ enum Footing {
 impl Engine {
     /// The session that is owed replies; they can be polled.
     pub fn replies_to(&self) -> Option<u32> {
-        let connection = self.session.connection.as_ref()?;
+        let connection = self.session.connection_of(SourceId::Fpm)?;
         (!self.feedback.owed.is_empty() && !self.is_behind()).then_some(connection.session)
     }
 
@@ -123,10 +123,15 @@ impl Engine {
 
     /// The daemon ends: whether routes go with it, of which the source is to hear first.
     pub fn begin_farewell(&mut self) -> bool {
-        let heard = self.session.connection.is_some();
+        let heard = self.hears();
         self.feedback.ending = heard && self.flushes_on_exit();
         self.owe_all();
         self.feedback.ending
+    }
+
+    /// Whether there is somebody to tell: northbound takes no answers.
+    fn hears(&self) -> bool {
+        self.session.connection_of(SourceId::Fpm).is_some()
     }
 
     /// A connection begins: it knows nothing.
@@ -407,7 +412,7 @@ impl Engine {
             zebra: None,
             hearing: None,
         };
-        if self.session.connection.is_none() {
+        if !self.hears() {
             return counts;
         }
         let zebra = self.feedback.zebra.as_ref();
@@ -434,7 +439,7 @@ impl Engine {
     pub(super) fn explain_feedback(&self, key: RouteKey) -> Option<ExplainStep> {
         let slot_id = self.slots.find(key)?;
         let slot = self.slots.get(slot_id);
-        if self.config.feedback.mode == FeedbackMode::Off || self.session.connection.is_none() {
+        if self.config.feedback.mode == FeedbackMode::Off || !self.hears() {
             return None;
         }
         let here = slot.generation == self.session.generation;

@@ -28,6 +28,7 @@ mod offload_query;
 mod old_routes;
 mod outcomes;
 mod plan_query;
+mod polled;
 pub mod probe;
 mod query;
 pub mod report;
@@ -170,6 +171,7 @@ pub struct Engine {
     paths: Paths,
     groups: Groups,
     session: Session,
+    polled: polled::PolledSource,
     tables_seen: FxHashSet<TableId>,
     // What the kernel says.
     view: KernelView,
@@ -229,6 +231,7 @@ impl Engine {
             paths: Paths::default(),
             groups: Groups::default(),
             session: Session::new(config.fpm.replay_idle, config.fpm.stale_time, memory.zebra),
+            polled: polled::PolledSource::default(),
             tables_seen: FxHashSet::default(),
             view: KernelView::default(),
             known: Known::default(),
@@ -362,6 +365,10 @@ impl Engine {
     pub fn reconfigure(&mut self, config: Config) {
         self.session
             .configure(config.fpm.replay_idle, config.fpm.stale_time);
+        let asked = &self.config.northbound.endpoint;
+        if asked.is_some() && *asked != config.northbound.endpoint {
+            self.forget_polled();
+        }
         let old = std::mem::replace(&mut self.config, config);
         self.reconfigure_offload(&old.offload);
         if old.feedback != self.config.feedback {

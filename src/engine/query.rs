@@ -50,7 +50,15 @@ impl Engine {
         stale: u64,
         kernel: KernelCounts,
     ) -> StatusReport {
-        let connection = self.session.connection.as_ref();
+        let connection = self.session.connection_of(SourceId::Fpm);
+        // Outside of a replay and a hold, what is not repeated is as good as what is.
+        let replays = self.session.connection.as_ref().is_some_and(|c| !c.synced);
+        let counts = replays || self.session.holding();
+        let all = (routes, if counts { stale } else { 0 });
+        let (routes, stale) = match self.session.source {
+            SourceId::Fpm => all,
+            SourceId::Northbound => (0, 0),
+        };
         let state = match connection {
             None if routes == 0 => SourceState::Down,
             None => SourceState::Stale,
@@ -64,23 +72,26 @@ impl Engine {
             .map(|(&r, &n)| (r, n))
             .collect();
         rejected.sort_unstable();
+        let fpm = SourceReport {
+            name: SourceId::Fpm.name(),
+            state,
+            peer: connection.map(|c| c.peer.clone()),
+            routes,
+            stale,
+            frames: self.counters.frames,
+            skipped: self.counters.skipped,
+            resyncs: self.session.resyncs,
+            differences: None,
+        };
+        let polled = match self.session.source {
+            SourceId::Fpm => self.polled_report(0, 0),
+            SourceId::Northbound => self.polled_report(all.0, all.1),
+        };
+        let sources = [Some(fpm), polled].into_iter().flatten();
         StatusReport {
             setup: self.config.setup.name(),
             now,
-            sources: vec![SourceReport {
-                name: SourceId::Fpm.name(),
-                state,
-                peer: connection.map(|c| c.peer.clone()),
-                routes,
-                stale: if connection.is_some_and(|c| !c.synced) || self.session.holding() {
-                    stale
-                } else {
-                    0
-                },
-                frames: self.counters.frames,
-                skipped: self.counters.skipped,
-                resyncs: self.session.resyncs,
-            }],
+            sources: sources.collect(),
             kernel,
             offload: self.offload_counts(),
             feedback: self.feedback_counts(),
@@ -397,6 +408,7 @@ impl Engine {
     pub(super) fn is_stale(&self, slot: &Slot) -> bool {
         slot.generation != self.session.generation && self.session.holding()
             || self.session.connection.is_none()
+            || self.is_missed(slot.key())
     }
 
     fn kernel_state(&self, id: SlotId) -> KernelState {

@@ -71,6 +71,8 @@ pub struct SourceReport {
     pub skipped: u64,
     /// Complete replays seen.
     pub resyncs: u64,
+    /// Routes that differ from those of the source that speaks; of a source that only audits.
+    pub differences: Option<u64>,
 }
 
 /// Where a source is.

@@ -66,7 +66,7 @@ impl Engine {
                 self.withdraw_offer();
             }
             SourceEvent::Recognised {
-                source: SourceId::Fpm,
+                source: SourceId::Fpm | SourceId::Northbound,
                 session,
                 zebra,
             } => {
@@ -95,6 +95,7 @@ impl Engine {
                     ),
                 );
             }
+            SourceEvent::Polled(polled) => self.apply_polled(polled),
             SourceEvent::Rejected { source, peer, why } => {
                 self.notables.push(
                     self.now,
@@ -108,8 +109,7 @@ impl Engine {
 
     fn speaks(&self, session: u32) -> bool {
         self.session
-            .connection
-            .as_ref()
+            .connection_of(SourceId::Fpm)
             .is_some_and(|c| c.session == session)
     }
 
@@ -117,7 +117,7 @@ impl Engine {
     ///
     /// A table that another one is mapped to is not taken itself: with `zebra -R 5000` raw table 254 holds echoes of
     /// what we write (docs/evidence.md, "The set-ups").
-    fn kernel_table(&self, raw: TableId) -> Option<TableId> {
+    pub(super) fn kernel_table(&self, raw: TableId) -> Option<TableId> {
         // RT_TABLE_UNSPEC is the main table to the kernel. A route in the local table would decide what is delivered here.
         let raw = match raw {
             TableId(0) => TableId::MAIN,
@@ -221,15 +221,30 @@ impl Engine {
         }
     }
 
-    fn reject(&mut self, source: SourceId, route: Option<(RouteKey, Protocol)>, reason: Reason) {
+    pub(super) fn reject(
+        &mut self,
+        source: SourceId,
+        route: Option<(RouteKey, Protocol)>,
+        reason: Reason,
+    ) {
         let name = match route {
             Some((key, _)) => format!("route {}", self.view.route_text(key)),
             None => "a message".to_owned(),
         };
         self.note_rejected(&name, reason);
-        let Some((key, protocol)) = route else {
-            return;
-        };
+        if let Some((key, protocol)) = route {
+            self.announce_bad(source, key, protocol, reason);
+        }
+    }
+
+    /// Keeps a route that can't be used, so that it is shown and answered.
+    pub(super) fn announce_bad(
+        &mut self,
+        source: SourceId,
+        key: RouteKey,
+        protocol: Protocol,
+        reason: Reason,
+    ) {
         let Some(table) = self.kernel_table(key.table) else {
             return;
         };
@@ -252,7 +267,7 @@ impl Engine {
         self.announce_path(key, path);
     }
 
-    fn note_rejected(&mut self, what: &str, reason: Reason) {
+    pub(super) fn note_rejected(&mut self, what: &str, reason: Reason) {
         let count = self.counters.rejected.entry(reason).or_default();
         *count += 1;
         if *count == 1 {
@@ -268,7 +283,7 @@ impl Engine {
         }
     }
 
-    fn announce(&mut self, source: SourceId, key: RouteKey, path: &RoutePath) {
+    pub(super) fn announce(&mut self, source: SourceId, key: RouteKey, path: &RoutePath) {
         let target = match &path.hops {
             PathHops::None => PathTarget::None,
             PathHops::Id(id) => PathTarget::Id(NhRef {

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::{
     Errno, IfIndex, KernelHop, KernelNhId, KernelRoute, Link, MacAddr, Neighbour, NeighbourKey,
-    NextHopUpdate, OffloadEvent, Protocol, Reason, RouteKey, RouteOp, RouteUpdate, SourceId,
-    ZebraProcess,
+    NextHopUpdate, OffloadEvent, Polled, Protocol, Reason, RouteKey, RouteOp, RouteUpdate,
+    SourceId, ZebraProcess,
 };
 
 /// Something that the engine is told.
@@ -70,6 +70,8 @@ pub enum SourceEvent {
         /// Why, in words, with the offset for a bad frame.
         why: Box<str>,
     },
+    /// What a poll of northbound brought.
+    Polled(Polled),
     /// A connection that never spoke for the source was refused or ended; for `show events`.
     Rejected {
         /// The source.

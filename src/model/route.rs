@@ -12,13 +12,19 @@ use super::{IfIndex, KernelHop, KernelNhId, NextHop, Prefix, RouteKey, SourceNhI
 pub enum SourceId {
     /// zebra over the Forwarding Plane Manager.
     Fpm,
+    /// zebra over its northbound gRPC, polled.
+    Northbound,
 }
 
 impl SourceId {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Fpm, Self::Northbound];
+
     /// The word in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Fpm => "fpm",
+            Self::Northbound => "northbound",
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use crate::model::Timestamp;
+use crate::model::{SourceId, Timestamp};
 
 /// A zebra that never falls silent counts as through with its replay after this, or after `stale_time` if that is longer.
 const LONGEST_REPLAY: Duration = Duration::from_secs(180);
@@ -60,6 +60,8 @@ pub enum Zebra {
 pub struct Session {
     replay_idle: Duration,
     stale_time: Duration,
+    /// Who speaks, or spoke last.
+    pub source: SourceId,
     /// The connection that speaks for the source.
     pub connection: Option<Connection>,
     /// `nlmsg_pid` of the zebra that was last heard, perhaps by an earlier run of ours.
@@ -99,6 +101,7 @@ impl Session {
         Self {
             replay_idle,
             stale_time,
+            source: SourceId::Fpm,
             connection: None,
             zebra,
             sessions: 0,
@@ -138,6 +141,7 @@ impl Session {
             self.settled = false;
         }
         self.zebra = pid.or(self.zebra);
+        self.source = SourceId::Fpm;
         self.generation = self.generation.wrapping_add(1);
         self.epoch += 1;
         self.hold_until = Some(now + self.stale_time);
@@ -149,6 +153,17 @@ impl Session {
             synced: false,
         });
         zebra
+    }
+
+    /// A poller brings tables, and nobody is connected over FPM. Whether it is the same zebra can't be told.
+    pub fn open_polled(&mut self, now: Timestamp, peer: Box<str>) {
+        self.open(now, 0, peer, None);
+        self.source = SourceId::Northbound;
+    }
+
+    /// The connection, if it is one of this source.
+    pub fn connection_of(&self, source: SourceId) -> Option<&Connection> {
+        self.connection.as_ref().filter(|_| self.source == source)
     }
 
     /// `nlmsg_pid` of the zebra that was last heard.

@@ -95,6 +95,7 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
     let Config {
         setup,
         fpm,
+        northbound,
         kernel,
         offload,
         feedback,
@@ -123,6 +124,15 @@ fn summarise(out: &mut impl Write, config: &Config) -> io::Result<()> {
         "           replay over after {:?} of silence, stale routes kept {:?}",
         fpm.replay_idle, fpm.stale_time
     )?;
+    if let Some(endpoint) = &northbound.endpoint {
+        writeln!(
+            out,
+            "  northbound {endpoint} every {:?} at most, VRFs {}, not more than {} routes",
+            northbound.interval,
+            northbound.vrfs.join(", "),
+            northbound.max_routes
+        )?;
+    }
     writeln!(
         out,
         "  kernel   metric {}, IPv4 via IPv6 as {}, next-hop objects {}",

@@ -154,14 +154,25 @@ fn source_text(source: &Source) -> String {
     if source.stale > 0 {
         parts.push(format!("{} of them stale", source.stale));
     }
+    let piece = if source.name == "northbound" {
+        "answer"
+    } else {
+        "frame"
+    };
     for (count, word) in [
-        (source.frames, "frame"),
+        (source.frames, piece),
         (source.skipped, "unknown message"),
         (source.resyncs, "replay"),
     ] {
         if count > 0 {
             parts.push(plural(count, word));
         }
+    }
+    if let Some(differences) = source.differences {
+        parts.push(match differences {
+            0 => "as FPM says it".to_owned(),
+            n => format!("{n} differ from FPM"),
+        });
     }
     let peer = source.peer.as_ref().map(|peer| format!(" from {peer}"));
     let (name, peer) = (&source.name, peer.unwrap_or_default());

@@ -45,7 +45,12 @@ fn every_key_has_the_documented_default() {
         table_map = {}
         replay_idle = "2s"
         stale_time = "180s"
-        [kernel]
+        [northbound]
+endpoint = ""
+interval = "30s"
+max_routes = 10000
+vrfs = ["default"]
+[kernel]
         ipv4_via_ipv6 = "ipv4-ll"
         nexthop_objects = "auto"
         nexthop_compat_mode = "keep"
@@ -233,12 +238,7 @@ fn metrics_are_at_an_address_at_several_or_nowhere() {
 
 #[test]
 fn keys_of_later_releases_are_refused_not_ignored() {
-    for toml in [
-        "northbound.endpoint = ''",
-        "xdp = {}",
-        "northbound.vrfs = []",
-        "[offload.heat]",
-    ] {
+    for toml in ["xdp = {}", "xdp.mode = 'off'", "[offload.heat]"] {
         let found = faults(toml);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].ends_with(": not in this release"), "{found:?}");
@@ -570,5 +570,45 @@ proptest! {
             }
             Err(faults) => prop_assert!(!faults.0.is_empty() && !faults.to_string().is_empty()),
         }
+    }
+}
+
+#[test]
+fn northbound_is_off_until_it_has_an_endpoint() {
+    let off = config("[northbound]\ninterval = '1m'");
+    assert_eq!(off.northbound.endpoint, None);
+    let config = config(
+        "[northbound]\nendpoint = 'http://[::1]:50051'\nvrfs = ['default', 'red']\nmax_routes = 500",
+    );
+    let northbound = config.northbound;
+    assert_eq!(northbound.endpoint.as_deref(), Some("http://[::1]:50051"));
+    assert_eq!((northbound.max_routes, northbound.vrfs.len()), (500, 2));
+}
+
+#[test]
+fn what_northbound_can_not_be_is_refused() {
+    for toml in [
+        "endpoint = '127.0.0.1:50051'",
+        "endpoint = 'https://127.0.0.1:50051'",
+        "endpoint = 'http://127.0.0.1'",
+        "endpoint = 'http://127.0.0.1:0'",
+        "endpoint = 'http://127.0.0.1:50051/x'",
+        "endpoint = 'http://a b:50051'",
+        "endpoint = 'http://[10.0.0.1]:50051'",
+        "endpoint = 5",
+        "interval = '4s'",
+        "max_routes = 0",
+        "max_routes = '10'",
+        "max_routes = 99999999999999999999",
+        "vrfs = []",
+        "vrfs = ['']",
+        "vrfs = ['red', 'red']",
+        "vrfs = [\"r'ed\"]",
+        "vrfs = 5",
+    ] {
+        let found = faults(&format!("[northbound]\n{toml}"));
+        assert_eq!(found.len(), 1, "{toml}: {found:?}");
+        let key = toml.split(' ').next().unwrap();
+        assert!(found[0].contains(&format!("northbound.{key}")), "{found:?}");
     }
 }

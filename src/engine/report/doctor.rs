@@ -56,6 +56,8 @@ pitfalls! {
     OldFpmModule => "old-fpm-module", Warn, "zebra speaks FPM by its older module: no groups, no answers, IPv6 next hops lost";
     NexthopGroupsOff => "nexthop-groups-off", Warn, "routes arrive without next-hop groups; FRR before 10.7 loses IPv6 next hops then";
     SuppressAlone => "suppress-without-wait", Info, "`bgp suppress-fib-pending` without a zebra that waits for answers";
+    NorthboundMissed => "northbound-missed", Warn, "northbound gRPC is configured, and zebra gives no answer or none that can be used";
+    NorthboundDiffers => "northbound-differs", Warn, "northbound gRPC says other routes than FPM";
     FrrSilent => "frr-silent", Warn, "`vtysh` gives no answer";
     NextHopLost => "next-hop-lost", Error, "FRR sent 169.254.0.1 in place of a link-local next hop that nobody can know";
     ForeignRoute => "foreign-route", Error, "a route of somebody else has the prefix and metric of ours";

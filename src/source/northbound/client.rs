@@ -3,11 +3,18 @@
 //! of size, and a request that was begun is read to its end. Knows paths and statuses, not what an answer means.
 
 use std::error::Error as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use prost::bytes::Bytes;
+use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
-use tonic::transport::{Channel, Endpoint};
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 
 use crate::model::{Family, FrrVersion, PolledTable};
@@ -20,6 +27,11 @@ use super::proto::{Encoding, GetCapabilitiesRequest, GetRequest};
 const OLDEST_MAJOR: u16 = 10;
 /// Only of the TCP connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// FRR's, where the URL names none.
+const DEFAULT_PORT: u16 = 50051;
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(20))
+    .with_interval(Duration::from_secs(5));
 /// A window of HTTP/2's default size would make a round trip of every 64 KiB.
 const WINDOW: u32 = 4 << 20;
 
@@ -89,7 +101,7 @@ impl Client {
             .connect_timeout(CONNECT_PATIENCE)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
-            .connect()
+            .connect_with_connector(tower::service_fn(connect_once()))
             .await
             .map_err(ClientError::Unreachable)?;
         let mut grpc = NorthboundClient::new(channel).max_decoding_message_size(usize::MAX);
@@ -129,6 +141,30 @@ impl Client {
         }
     }
 }
+
+/// Connects the first time, and never again: tonic would make a lost connection anew without a word, but a zebra that was
+/// restarted meanwhile has other routes for a while, and the engine must know.
+fn connect_once() -> impl Fn(Uri) -> Connecting + Clone {
+    let used = Arc::new(AtomicBool::new(false));
+    move |to| {
+        let again = used.swap(true, Ordering::Relaxed);
+        Box::pin(async move {
+            if again {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            let host = to.host().unwrap_or_default();
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let port = to.port_u16().unwrap_or(DEFAULT_PORT);
+            let stream = TcpStream::connect((host, port)).await?;
+            // Without a deadline only this notices a host that is gone.
+            SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TokioIo<TcpStream>>> + Send>>;
 
 fn path_of(table: &PolledTable) -> String {
     let PolledTable { vrf, table, family } = table;

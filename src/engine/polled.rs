@@ -1,0 +1,389 @@
+//! Takes in the tables that the northbound poller brings.
+//!
+//! ```text
+//! nobody on FPM    a table: its routes are announced, what the last one had and this one has not is withdrawn
+//! FPM speaks       a table: compared with FPM's routes; what differs twice in a row is reported, nothing is written
+//! a table missed   what the last one said goes on, and is shown as stale
+//! zebra lost       as over FPM: all is kept for `fpm.stale_time`; then it counts as gone
+//! ```
+//!
+//! After a loss nothing is withdrawn by its absence from the next table: a restarted zebra learns BGP's routes again for tens
+//! of seconds. What it does not repeat goes when the hold is over (`rib::sessions`). Knows no gRPC.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use rustc_hash::FxHashSet;
+
+use super::Engine;
+use super::report::{Finding, Pitfall, Severity, SourceReport, SourceState};
+use crate::model::{
+    IfIndex, NextHop, PathHops, PollOutcome, Polled, PolledTable, Reason, RouteKey, RouteKind,
+    RoutePath, SourceId, SourceUpdate,
+};
+use crate::rib::{Meaning, PathTarget, SlotId};
+
+/// What northbound has brought.
+#[derive(Debug, Default)]
+pub(super) struct PolledSource {
+    peer: Option<Box<str>>,
+    /// Why nothing can be had now.
+    lost: Option<Box<str>>,
+    answers: u64,
+    tables: BTreeMap<PolledTable, PolledState>,
+}
+
+/// One table.
+#[derive(Debug, Default)]
+struct PolledState {
+    /// What the last answer had, by kernel table.
+    said: FxHashSet<RouteKey>,
+    /// What it had that can't be used; told when it changes.
+    rejected: BTreeMap<Reason, u64>,
+    /// Why the last answer could not be had or used.
+    missed: Option<Box<str>>,
+    /// What differed from FPM the last time.
+    differs: BTreeSet<RouteKey>,
+    /// What differed the time before, too: news on their way differ once.
+    stays: BTreeSet<RouteKey>,
+}
+
+impl PolledSource {
+    /// Tables that could not be had the last time, and why.
+    pub(super) fn missed(&self) -> impl Iterator<Item = (&PolledTable, &str)> {
+        let tables = self.tables.iter();
+        tables.filter_map(|(of, state)| Some((of, state.missed.as_deref()?)))
+    }
+
+    /// What differs from FPM for some time, in order.
+    pub(super) fn differences(&self) -> impl Iterator<Item = RouteKey> {
+        self.tables
+            .values()
+            .flat_map(|state| state.stays.iter().copied())
+    }
+
+    fn has_missed(&self, key: RouteKey) -> bool {
+        let missed = |state: &&PolledState| state.missed.is_some();
+        let mut tables = self.tables.values().filter(missed);
+        tables.any(|state| state.said.contains(&key))
+    }
+}
+
+impl Engine {
+    pub(super) fn apply_polled(&mut self, polled: Polled) {
+        // The last words of a poller that was switched off meanwhile.
+        if self.config.northbound.endpoint.is_none() {
+            return;
+        }
+        let Polled { peer, outcome } = polled;
+        self.polled.peer = Some(peer.clone());
+        match outcome {
+            PollOutcome::Table {
+                of,
+                updates,
+                took: _,
+            } => {
+                self.polled.answers += 1;
+                self.polled.lost = None;
+                let state = self.polled.tables.entry(of.clone()).or_default();
+                if state.missed.take().is_some() {
+                    self.note_polled(Severity::Info, "table-polled", &of, "it can be had again");
+                }
+                if self.session.connection_of(SourceId::Fpm).is_some() {
+                    self.compare(&of, &updates);
+                } else {
+                    self.install(&of, peer, updates);
+                }
+            }
+            PollOutcome::Missed { of, why } => {
+                let state = self.polled.tables.entry(of.clone()).or_default();
+                let again = state.missed.replace(why.clone()).is_some_and(|w| w == why);
+                if !again {
+                    let text = format!("{why}; what it said last is kept");
+                    self.note_polled(Severity::Warn, "table-not-polled", &of, &text);
+                }
+            }
+            PollOutcome::Lost { why } => self.lose_polled(why),
+        }
+    }
+
+    /// Whether the last answer about a route's table could not be had.
+    pub(super) fn is_missed(&self, key: RouteKey) -> bool {
+        self.session.source == SourceId::Northbound && self.polled.has_missed(key)
+    }
+
+    /// The configuration asks nobody any more.
+    pub(super) fn forget_polled(&mut self) {
+        self.lose_polled("switched off".into());
+        self.polled = PolledSource::default();
+    }
+
+    /// What northbound is, for `show status`.
+    pub(super) fn polled_report(&self, routes: u64, stale: u64) -> Option<SourceReport> {
+        let speaks = self.session.source == SourceId::Northbound;
+        if self.config.northbound.endpoint.is_none() && !(speaks && routes > 0) {
+            return None;
+        }
+        let polled = &self.polled;
+        let connection = self.session.connection_of(SourceId::Northbound);
+        let said: usize = polled.tables.values().map(|state| state.said.len()).sum();
+        let missed = polled.missed().next().is_some();
+        let state = if polled.answers == 0 && routes == 0 || (polled.lost.is_some() && said == 0) {
+            if speaks && routes > 0 {
+                SourceState::Stale
+            } else {
+                SourceState::Down
+            }
+        } else if missed || polled.lost.is_some() || (speaks && connection.is_none()) {
+            SourceState::Stale
+        } else if connection.is_some_and(|connection| !connection.synced) {
+            SourceState::Syncing
+        } else {
+            SourceState::Synced
+        };
+        let missed_routes = polled
+            .tables
+            .values()
+            .filter(|state| state.missed.is_some())
+            .map(|state| state.said.len() as u64)
+            .sum();
+        Some(SourceReport {
+            name: SourceId::Northbound.name(),
+            state,
+            peer: polled.peer.clone(),
+            routes: if speaks { routes } else { said as u64 },
+            stale: stale.max(missed_routes),
+            frames: polled.answers,
+            skipped: 0,
+            resyncs: 0,
+            differences: (!speaks).then(|| polled.differences().count() as u64),
+        })
+    }
+
+    /// What `doctor` says of it.
+    pub(super) fn polled_findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if let Some(why) = &self.polled.lost {
+            let text = format!("northbound: {why}");
+            let fix = "zebra with -M grpc:50051 in /etc/frr/daemons, then systemctl restart frr; or FPM alone: northbound.endpoint = \"\"";
+            findings.push(Pitfall::NorthboundMissed.found(text, fix.to_owned()));
+        }
+        for (of, why) in self.polled.missed() {
+            let text = format!(
+                "northbound: {} table {} of VRF {}: {why}",
+                of.family.name(),
+                of.table,
+                of.vrf
+            );
+            findings.push(Pitfall::NorthboundMissed.found(text, None));
+        }
+        let differences = self.polled.differences();
+        let count = differences.count();
+        if let Some(key) = self.polled.differences().next() {
+            let text = format!(
+                "{count} of the routes that northbound and FPM say differ, {} among them: FPM's are in place",
+                self.view.route_text(key)
+            );
+            let fix = format!("compare: vtysh -c 'show ip route {}'", key.prefix);
+            findings.push(Pitfall::NorthboundDiffers.found(text, fix));
+        }
+        findings
+    }
+
+    fn lose_polled(&mut self, why: Box<str>) {
+        let again = self.polled.lost.as_ref() == Some(&why);
+        for state in self.polled.tables.values_mut() {
+            state.said.clear();
+            state.differs.clear();
+            state.stays.clear();
+        }
+        let mut kept = String::new();
+        if self.session.connection_of(SourceId::Northbound).is_some() {
+            self.session.close(self.now);
+            kept = format!(
+                "; what it said is kept for {:?} (routes: {})",
+                self.config.fpm.stale_time,
+                self.slots.len()
+            );
+        }
+        if !again {
+            let text = format!("northbound: {why}{kept}");
+            self.notables
+                .push(self.now, Severity::Warn, "source-lost", text);
+        }
+        self.polled.lost = Some(why);
+    }
+
+    fn note_polled(
+        &mut self,
+        severity: Severity,
+        kind: &'static str,
+        of: &PolledTable,
+        text: &str,
+    ) {
+        let text = format!(
+            "northbound: {} table {} of VRF {}: {text}",
+            of.family.name(),
+            of.table,
+            of.vrf
+        );
+        self.notables.push(self.now, severity, kind, text);
+    }
+
+    fn install(&mut self, of: &PolledTable, peer: Box<str>, updates: Vec<SourceUpdate>) {
+        if self.session.connection_of(SourceId::Northbound).is_none() {
+            let text = format!("northbound: {peer} answers, and nobody is connected over FPM");
+            self.session.open_polled(self.now, peer);
+            self.tables_seen.clear();
+            self.evidence = super::doctor::Evidence::default();
+            self.reset_feedback();
+            self.notables
+                .push(self.now, Severity::Info, "source-connected", text);
+        }
+        self.session.heard(self.now);
+        let source = SourceId::Northbound;
+        let mut said = FxHashSet::default();
+        let mut rejected: BTreeMap<Reason, u64> = BTreeMap::new();
+        for update in updates {
+            if let SourceUpdate::Rejected { reason, .. } = &update {
+                *rejected.entry(*reason).or_default() += 1;
+            }
+            let Some(key) = self.polled_key(&update) else {
+                continue;
+            };
+            said.insert(key);
+            match update {
+                SourceUpdate::Route(route) => {
+                    if let Some(path) = route.path {
+                        self.announce(source, key, &path);
+                    }
+                }
+                SourceUpdate::Rejected {
+                    route: Some((key, protocol)),
+                    reason,
+                } => self.announce_bad(source, key, protocol, reason),
+                SourceUpdate::Rejected { route: None, .. } | SourceUpdate::NextHop(_) => {}
+            }
+        }
+        let state = self.polled.tables.entry(of.clone()).or_default();
+        state.differs.clear();
+        state.stays.clear();
+        let before = std::mem::replace(&mut state.said, said.clone());
+        let was_rejected = std::mem::replace(&mut state.rejected, rejected.clone());
+        for key in before.difference(&said) {
+            if let Some(id) = self.slots.find(*key)
+                && self.is_said_by(id, source)
+            {
+                self.withdraw(id);
+            }
+        }
+        for (reason, count) in rejected {
+            let more = count.saturating_sub(was_rejected.get(&reason).copied().unwrap_or(0));
+            for _ in 0..more {
+                self.note_rejected("a route of northbound", reason);
+            }
+        }
+    }
+
+    /// The kernel's key of an update, if its table is one that is taken.
+    fn polled_key(&self, update: &SourceUpdate) -> Option<RouteKey> {
+        let key = match update {
+            SourceUpdate::Route(route) => route.key,
+            SourceUpdate::Rejected { route, .. } => route.as_ref()?.0,
+            SourceUpdate::NextHop(_) => return None,
+        };
+        let table = self.kernel_table(key.table)?;
+        Some(RouteKey { table, ..key })
+    }
+
+    fn is_said_by(&self, id: SlotId, source: SourceId) -> bool {
+        let path = self.slots.get(id).path;
+        path.is_some_and(|path| self.paths.get(path).key.source == source)
+    }
+
+    /// FPM's routes and this table of northbound should be the same.
+    fn compare(&mut self, of: &PolledTable, updates: &[SourceUpdate]) {
+        let mut differs = BTreeSet::new();
+        let mut said = FxHashSet::default();
+        for update in updates {
+            let Some(key) = self.polled_key(update) else {
+                continue;
+            };
+            said.insert(key);
+            if let SourceUpdate::Route(route) = update
+                && let Some(path) = &route.path
+                && !self.agrees(key, path)
+            {
+                differs.insert(key);
+            }
+        }
+        let synced = self.session.connection.as_ref().is_some_and(|c| c.synced);
+        if let Some(table) = self.kernel_table(of.table) {
+            for (id, slot) in self.slots.iter() {
+                let key = slot.key();
+                if key.table == table
+                    && slot.family() == of.family
+                    && !said.contains(&key)
+                    && self.is_said_by(id, SourceId::Fpm)
+                {
+                    differs.insert(key);
+                }
+            }
+        }
+        let state = self.polled.tables.entry(of.clone()).or_default();
+        state.said = said;
+        if !synced {
+            // Its replay brings them yet.
+            differs.clear();
+        }
+        let had = state.stays.len();
+        state.stays = differs.intersection(&state.differs).copied().collect();
+        state.differs = differs;
+        let has = state.stays.len();
+        if has != had {
+            let severity = if has > had {
+                Severity::Warn
+            } else {
+                Severity::Info
+            };
+            let text = match state.stays.first() {
+                Some(key) => format!(
+                    "{has} of the routes differ from FPM's, {} among them",
+                    key.prefix
+                ),
+                None => "it agrees with FPM".to_owned(),
+            };
+            self.note_polled(severity, "northbound-differs", of, &text);
+        }
+    }
+
+    fn agrees(&self, key: RouteKey, polled: &RoutePath) -> bool {
+        let Some(path) = self.slots.find(key).and_then(|id| self.slots.get(id).path) else {
+            return false;
+        };
+        let path = &self.paths.get(path).key;
+        let (kind, hops) = match path.target {
+            // Not a difference but a reason of its own.
+            PathTarget::Bad(_) => return true,
+            PathTarget::None => (path.kind, &[][..]),
+            PathTarget::Group(group) => (path.kind, self.groups.hops(group).hops()),
+            PathTarget::Id(id) => match self.groups.meaning(id) {
+                Meaning::Group(group) => (path.kind, self.groups.hops(group).hops()),
+                Meaning::Blackhole => (RouteKind::Blackhole, &[][..]),
+                Meaning::Blocked(_) => return true,
+            },
+        };
+        let polled_hops = match &polled.hops {
+            PathHops::Inline(hops) => &hops[..],
+            PathHops::None | PathHops::Id(_) => &[],
+        };
+        kind == polled.kind
+            && path.protocol == polled.protocol
+            && where_to(hops) == where_to(polled_hops)
+    }
+}
+
+/// What hops must have in common. FPM's weights are those of FRR, scaled here or there.
+fn where_to(hops: &[NextHop]) -> BTreeSet<(Option<IpAddr>, Option<IfIndex>)> {
+    hops.iter().map(|hop| (hop.via, hop.dev)).collect()
+}

@@ -1,0 +1,171 @@
+//! The whole daemon on the real kernel with routes over northbound gRPC alone, in a private network namespace: what was
+//! recorded of zebra becomes kernel routes, and the daemon's end waits for the answer that is on its way.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may panic, and its helpers too"
+)]
+
+#[path = "common/grpc_zebra.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod grpc_zebra;
+#[path = "common/netns.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod netns;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+use std::time::Duration;
+
+use grpc_zebra::{Reply, Server};
+use netns::{eventually, in_netns, ip};
+use serde_json::Value;
+
+const V4: &str = "ipv4-unicast";
+const V6: &str = "ipv6-unicast";
+
+struct Daemon {
+    dir: PathBuf,
+    child: Child,
+}
+
+impl Daemon {
+    fn start(config: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("fo-test-{}-northbound", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let socket = dir.join("admin.sock");
+        let text = format!("[admin]\nsocket = \"{}\"\n{config}", socket.display());
+        fs::write(dir.join("config.toml"), text).unwrap();
+        let log = fs::File::create(dir.join("log")).unwrap();
+        let child = command(&dir, "run").stderr(log).spawn().unwrap();
+        Self { dir, child }
+    }
+
+    fn ask(&self, args: &str) -> Output {
+        command(&self.dir, args).output().unwrap()
+    }
+
+    fn json(&self, args: &str) -> Option<Value> {
+        serde_json::from_slice(&self.ask(args).stdout).ok()
+    }
+
+    fn source(&self) -> Option<Value> {
+        let status = self.json("show status --json")?;
+        let sources = status["sources"].as_array()?.clone();
+        sources.into_iter().find(|s| s["name"] == "northbound")
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // One that has ended already can't be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn command(dir: &Path, args: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_frr-offload"));
+    command.arg("--config").arg(dir.join("config.toml"));
+    command
+        .args(args.split_whitespace())
+        .env_remove("FRR_OFFLOAD_SOCKET");
+    command
+}
+
+/// The links of the lab that was recorded.
+fn lab_links() {
+    for (name, index, addr) in [
+        ("e0", 102, "10.0.0.1/30"),
+        ("e1", 103, "10.0.1.1/30"),
+        ("e2", 105, ""),
+        ("e3", 106, ""),
+    ] {
+        ip(&format!(
+            "link add {name} index {index} type veth peer name p{index}"
+        ));
+        ip(&format!("link set {name} up"));
+        ip(&format!("link set p{index} up"));
+        if !addr.is_empty() {
+            ip(&format!("addr add {addr} dev {name}"));
+        }
+    }
+    ip("addr add 2001:db8::1/64 dev e0");
+    ip("addr add 2001:db8:1::1/64 dev e1");
+}
+
+#[test]
+fn recorded_answers_become_kernel_routes() {
+    in_netns(|| {
+        lab_links();
+        let slow = Reply::recorded("frr-10.3-rib-ipv6").after(Duration::from_secs(3));
+        let server = Server::start(&[
+            (V4, &[Reply::recorded("frr-10.3-rib-ipv4")]),
+            (V6, &[Reply::recorded("frr-10.3-rib-ipv6"), slow]),
+        ]);
+        let mut daemon = Daemon::start(&format!(
+            "metrics = []\n[northbound]\nendpoint = \"http://{}\"\ninterval = \"5s\"\n",
+            server.addr
+        ));
+        eventually("a source that is synced", || {
+            (daemon.source()?["state"] == "synced").then_some(())
+        });
+        let route = |prefix: &str| {
+            let found = daemon.json(&format!("show routes {prefix} --source northbound --json"))?;
+            let route = found.as_array()?.first()?.clone();
+            (route["kernel"] == "installed").then_some(route)
+        };
+        let bgp = eventually("BGP's route", || route("172.20.1.0/24"));
+        assert_eq!(
+            (&bgp["source"], &bgp["protocol"]),
+            (&"northbound".into(), &"bgp".into())
+        );
+        assert_eq!(bgp["nexthops"].as_array().unwrap().len(), 2);
+        eventually("a blackhole", || route("10.13.0.0/16"));
+        let kernel = ip("route show proto redirect");
+        for line in [
+            "172.20.1.0/24",
+            "blackhole 10.13.0.0/16",
+            "unreachable 10.14.0.0/16",
+            "10.12.0.0/16",
+        ] {
+            assert!(kernel.contains(line), "{line} in {kernel}");
+        }
+        for not_ours in ["10.40.0.0/16", "10.0.0.0/30", "192.168.50.0/24"] {
+            assert!(!kernel.contains(not_ours), "{not_ours} in {kernel}");
+        }
+        eventually("IPv6 routes", || {
+            ip("-6 route show proto redirect")
+                .contains("2001:db8:10::/48")
+                .then_some(())
+        });
+
+        // The second IPv6 answer takes three seconds: the end waits for it.
+        eventually("a slow answer", || {
+            use std::sync::atomic::Ordering;
+            (server.book.asked() == 4 && server.book.running.load(Ordering::SeqCst) == 1)
+                .then_some(())
+        });
+        daemon.signal("-TERM");
+        assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+        server.assert_well_treated();
+        assert!(
+            ip("route show proto redirect").contains("172.20.1.0/24"),
+            "routes stay"
+        );
+    });
+}
