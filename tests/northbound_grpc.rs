@@ -233,8 +233,9 @@ fn a_slow_answer_is_awaited_also_by_a_reload_and_by_the_end() {
     assert!(missed(&polls).ends_with("take FPM for it"));
     poller.configure(None);
     poller.configure(Some(config(server.addr)));
+    // The third round's first.
     wait_until("a request", || {
-        server.book.running.load(Ordering::SeqCst) == 1
+        server.book.asked() == 5 && server.book.running.load(Ordering::SeqCst) == 1
     });
     let begun = Instant::now();
     poller.begin_end();
@@ -296,9 +297,12 @@ fn an_answer_may_have_any_size_but_not_any_number_of_routes() {
         "the table has 6000 routes, and northbound.max_routes is 5999: take FPM for it"
     );
     table(&polls);
+    let mut again = config(server.addr);
+    again.max_routes = 5999;
+    poller.configure(Some(again));
     assert!(
         polls.recv_timeout(Duration::from_millis(300)).is_err(),
-        "zebra is left in peace"
+        "zebra is left in peace, also by a reload that changes nothing"
     );
     end(poller);
     server.assert_well_treated();

@@ -369,6 +369,8 @@ impl Engine {
         if asked.is_some() && *asked != config.northbound.endpoint {
             self.forget_polled();
         }
+        let vrfs = config.northbound.vrfs.clone();
+        self.forget_tables(|of| vrfs.contains(&of.vrf));
         let old = std::mem::replace(&mut self.config, config);
         self.reconfigure_offload(&old.offload);
         if old.feedback != self.config.feedback {

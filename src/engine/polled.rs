@@ -23,6 +23,9 @@ use crate::model::{
 };
 use crate::rib::{Meaning, PathTarget, SlotId};
 
+/// The one VRF of which more tables than its own are asked for.
+const DEFAULT_VRF: &str = "default";
+
 /// What northbound has brought.
 #[derive(Debug, Default)]
 pub(super) struct PolledSource {
@@ -83,6 +86,13 @@ impl Engine {
                 updates,
                 took: _,
             } => {
+                // A VRF's device may come back with another table.
+                let other = |old: &PolledTable| {
+                    (&old.vrf, old.family) == (&of.vrf, of.family) && old.table != of.table
+                };
+                if *of.vrf != *DEFAULT_VRF {
+                    self.forget_tables(|old| !other(old));
+                }
                 self.polled.answers += 1;
                 self.polled.lost = None;
                 let state = self.polled.tables.entry(of.clone()).or_default();
@@ -96,6 +106,7 @@ impl Engine {
                 }
             }
             PollOutcome::Missed { of, why } => {
+                self.polled.lost = None;
                 let state = self.polled.tables.entry(of.clone()).or_default();
                 let again = state.missed.replace(why.clone()).is_some_and(|w| w == why);
                 if !again {
@@ -110,6 +121,16 @@ impl Engine {
     /// Whether the last answer about a route's table could not be had.
     pub(super) fn is_missed(&self, key: RouteKey) -> bool {
         self.session.source == SourceId::Northbound && self.polled.has_missed(key)
+    }
+
+    /// Tables that the configuration does not ask for any more, and what they said.
+    pub(super) fn forget_tables(&mut self, is_asked: impl Fn(&PolledTable) -> bool) {
+        let tables = self.polled.tables.keys();
+        let gone: Vec<_> = tables.filter(|of| !is_asked(of)).cloned().collect();
+        for of in gone {
+            let state = self.polled.tables.remove(&of).unwrap_or_default();
+            self.withdraw_said(state.said);
+        }
     }
 
     /// The configuration asks nobody any more.
@@ -270,17 +291,22 @@ impl Engine {
         state.stays.clear();
         let before = std::mem::replace(&mut state.said, said.clone());
         let was_rejected = std::mem::replace(&mut state.rejected, rejected.clone());
-        for key in before.difference(&said) {
-            if let Some(id) = self.slots.find(*key)
-                && self.is_said_by(id, source)
-            {
-                self.withdraw(id);
-            }
-        }
+        self.withdraw_said(before.difference(&said).copied().collect());
         for (reason, count) in rejected {
             let more = count.saturating_sub(was_rejected.get(&reason).copied().unwrap_or(0));
             for _ in 0..more {
                 self.note_rejected("a route of northbound", reason);
+            }
+        }
+    }
+
+    /// Only what northbound is still the one to say.
+    fn withdraw_said(&mut self, keys: FxHashSet<RouteKey>) {
+        for key in keys {
+            if let Some(id) = self.slots.find(key)
+                && self.is_said_by(id, SourceId::Northbound)
+            {
+                self.withdraw(id);
             }
         }
     }

@@ -98,9 +98,15 @@ impl NorthboundPoller {
         Ok(Self { control, thread })
     }
 
-    /// From the next round on. The answer that is awaited is awaited on.
+    /// From now on; the answer that is awaited is awaited on. The same again changes nothing, so that no reload asks zebra
+    /// before its pause is over.
     pub fn configure(&self, config: Option<NorthboundPollerConfig>) {
-        self.control.send_replace(Control::of(config));
+        let new = Control::of(config);
+        self.control.send_if_modified(|order| {
+            let differs = *order != new;
+            *order = new;
+            differs
+        });
     }
 
     /// Asks for nothing more. To be called some time before [`Self::join`].

@@ -1057,6 +1057,43 @@ fn a_glob_that_matches_no_port_is_told() {
 }
 
 #[test]
+fn what_northbound_lacks_or_says_otherwise_is_told() {
+    let mut world =
+        World::new("offload.mode = \"off\"\n[northbound]\nendpoint = \"http://127.0.0.1:50051\"\n");
+    let of = PolledTable {
+        vrf: "default".into(),
+        table: TableId::MAIN,
+        family: Family::V4,
+    };
+    let tell = |world: &mut World, outcome| {
+        world.source(SourceEvent::Polled(Polled {
+            peer: "zebra".into(),
+            outcome,
+        }));
+    };
+    let why = "no answer".into();
+    tell(&mut world, PollOutcome::Lost { why });
+    let missed = Pitfall::NorthboundMissed;
+    has(&world.findings(), missed, "no answer", Some("-M grpc:"));
+    let (table, why) = (of.clone(), "two entries".into());
+    tell(&mut world, PollOutcome::Missed { of: table, why });
+    has(&world.findings(), missed, "two entries", None);
+
+    world.zebra(&[("10.1.0.0/16", Some(("192.0.2.1", 2)))]);
+    let empty = || PollOutcome::Table {
+        of: of.clone(),
+        updates: Vec::new(),
+        took: std::time::Duration::ZERO,
+    };
+    tell(&mut world, empty());
+    lacks(&world.findings(), missed);
+    lacks(&world.findings(), Pitfall::NorthboundDiffers);
+    tell(&mut world, empty());
+    let differs = Pitfall::NorthboundDiffers;
+    has(&world.findings(), differs, "10.1.0.0/16", Some("vtysh"));
+}
+
+#[test]
 fn every_pitfall_is_documented_and_a_test_provokes_it() {
     let text = include_str!("../../docs/troubleshooting.md");
     let (_, table) = text.split_once("| id | at worst | |").unwrap();
