@@ -5,8 +5,10 @@
 #[path = "common/grpc_zebra.rs"]
 mod grpc_zebra;
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use frr_offload::model::{Family, IfIndex, Link, PollOutcome, Polled, SourceUpdate, TableId};
+use frr_offload::source::northbound::proto::{GetCapabilitiesResponse, GetResponse};
 use frr_offload::source::northbound::{NorthboundPoller, NorthboundPollerConfig};
 use grpc_zebra::{Reply, Server};
+use prost::Message;
 use tonic::Code;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -153,6 +157,38 @@ fn tables_are_asked_for_one_by_one_and_again_and_again() {
         1,
         "one connection"
     );
+}
+
+fn golden(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/northbound");
+    fs::read(folder.join(name)).unwrap()
+}
+
+/// The one message of a recorded response body.
+fn recorded_message<M: Message + Default>(name: &str) -> M {
+    let body = golden(name);
+    let length = u32::from_be_bytes(body[1..5].try_into().unwrap());
+    assert_eq!((body[0], length as usize), (0, body.len() - 5));
+    M::decode(&body[5..]).unwrap()
+}
+
+#[test]
+fn our_protobuf_is_that_of_zebra() {
+    let server = lab_server();
+    let (poller, polls) = start(config(server.addr));
+    table(&polls);
+    end(poller);
+    let asked = server.book.asked.lock().unwrap()[0].encode_to_vec();
+    assert_eq!(asked, golden("frr-10.3-rib-ipv4.req.pb"));
+    for version in ["10.3", "8.4.4"] {
+        let answer: GetCapabilitiesResponse =
+            recorded_message(&format!("frr-{version}-capabilities.resp.grpc"));
+        assert_eq!(answer.frr_version, version);
+        let mut modules = answer.supported_modules.iter();
+        assert!(modules.any(|module| module.name == "frr-zebra"));
+    }
+    let failed: GetResponse = recorded_message("frr-10.3-err-duplicate-route-entry.resp.grpc");
+    assert!(failed.timestamp > 0 && failed.data.is_none_or(|tree| tree.data.is_empty()));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Answer, DecodeOptions, Failure, READ_LEN};
+use super::{Answer, DecodeOptions, Failure, READ_LEN, is_damage};
 use crate::wire::northbound::{
     NorthboundHop, NorthboundRoute, NorthboundTable, Safi, decode_answer, error_text,
 };
@@ -122,7 +122,8 @@ pub(super) fn decode_northbound(
     out: &mut dyn Write,
 ) -> Result<Answer, Failure> {
     let (table, mut errors) = read_answer(input)?;
-    errors.extend(table.dropped.iter().map(|dropped| ErrorLine {
+    let damaged = table.dropped.iter().filter(|d| is_damage(d.reason));
+    errors.extend(damaged.map(|dropped| ErrorLine {
         offset: None,
         prefix: Some(dropped.prefix.clone()),
         reason: dropped.reason.code().into(),

@@ -139,8 +139,14 @@ mod tests {
     use crate::model::TableId;
     use crate::wire::northbound::decode_answer;
 
-    const ANSWER: &str =
-        include_str!("../../../tests/golden/northbound/frr-10.3-rib-ipv4.data.json");
+    fn recorded() -> NorthboundTable {
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/golden/northbound/frr-10.3-rib-ipv4.data.json"
+        );
+        let text = std::fs::read_to_string(file).unwrap();
+        decode_answer(&mut serde_json::Deserializer::from_str(&text)).unwrap()
+    }
 
     fn asked(vrf: &str, family: Family) -> PolledTable {
         PolledTable {
@@ -159,7 +165,7 @@ mod tests {
     }
 
     fn updates(links: &[(&str, u32)]) -> Vec<SourceUpdate> {
-        let answer = decode_answer(&mut serde_json::Deserializer::from_str(ANSWER)).unwrap();
+        let answer = recorded();
         updates_of(&asked("default", Family::V4), &answer, &names(links)).unwrap()
     }
 
@@ -206,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_answer_about_something_else_is_not_taken() {
-        let answer = decode_answer(&mut serde_json::Deserializer::from_str(ANSWER)).unwrap();
+        let answer = recorded();
         for other in [asked("red", Family::V4), asked("default", Family::V6)] {
             assert_eq!(updates_of(&other, &answer, &names(&[])), Err(OtherTable));
         }
