@@ -162,6 +162,7 @@ impl Engine {
         } else {
             SourceState::Synced
         };
+        let compares = !speaks && polled.answers > 0 && polled.lost.is_none();
         let missed_routes = polled
             .tables
             .values()
@@ -177,7 +178,7 @@ impl Engine {
             frames: polled.answers,
             skipped: 0,
             resyncs: 0,
-            differences: (!speaks).then(|| polled.differences().count() as u64),
+            differences: compares.then(|| polled.differences().count() as u64),
         })
     }
 
