@@ -69,8 +69,10 @@ impl Journal {
             self.wait_for_it(true);
         }
         if stuck.lost > 0 {
-            let mut fields = Fields::default();
-            fields.message = format!("lines that the journal did not take: {}", stuck.lost);
+            let fields = Fields {
+                message: format!("lines that the journal did not take: {}", stuck.lost),
+                ..Fields::default()
+            };
             if self
                 .socket
                 .send_to(&fields.entry(Level::WARN), &self.path)
