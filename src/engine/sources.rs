@@ -96,11 +96,15 @@ impl Engine {
                 );
             }
             SourceEvent::Rejected { source, peer, why } => {
-                self.notables.push(
+                let text = format!("{}: connection of {peer} ended: {why}", source.name());
+                // Each time from another port.
+                let host = peer.rsplit_once(':').map_or(&*peer, |(host, _)| host);
+                let what = format!("{host}: {why}");
+                self.notables.push_unless_told(
                     self.now,
                     Severity::Warn,
                     "connection-refused",
-                    format!("{}: connection of {peer} ended: {why}", source.name()),
+                    (&what, &text),
                 );
             }
         }
