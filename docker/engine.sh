@@ -16,7 +16,8 @@ stop_with() {
     exit "$code"
 }
 
-start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+# Of a process that lives: one that nobody has waited for yet holds nothing.
+start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'; }
 
 # Is the engine of ours up, or on its way? OURS is the process that holds its namespaces.
 ours_runs() {
