@@ -40,6 +40,7 @@ demo-offload:
 test:
 	@scripts/setup
 	@code=0; \
+		tests/setup/run || code=1; \
 		scripts/test-rust || code=1; \
 		$(MAKE) --no-print-directory labs || code=1; \
 		$(MAKE) --no-print-directory test-package || code=1; \

@@ -6,24 +6,26 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const ADMIN_PROTO: &str = "proto/admin.proto";
+const PROTOS: [&str; 2] = ["proto/admin.proto", "proto/fpm.proto"];
 const NORTHBOUND_PROTO: &str = "proto/northbound.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    generate_admin_api()?;
+    generate_protobuf()?;
     generate_northbound()?;
     set_version();
     Ok(())
 }
 
-fn generate_admin_api() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed={ADMIN_PROTO}");
-    let files = protox::compile([ADMIN_PROTO], ["proto"])?;
+fn generate_protobuf() -> Result<(), Box<dyn Error>> {
+    for proto in PROTOS {
+        println!("cargo::rerun-if-changed={proto}");
+    }
+    let files = protox::compile(PROTOS, ["proto"])?;
     tonic_prost_build::configure()
         .emit_rerun_if_changed(false)
         // The command line's JSON is the message itself.
-        .type_attribute(".", "#[derive(serde::Serialize)]")
+        .type_attribute(".frr_offload.admin", "#[derive(serde::Serialize)]")
         // Sorted keys, so that output is stable.
         .btree_map(".")
         .compile_fds(files)?;

@@ -5,7 +5,8 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use frr_offload::wire::fpm::{FpmConnection, FpmError, FrameDecoder};
+use frr_offload::wire::fpm::{FpmConnection, FpmError, FrameDecoder, HEADER_LEN};
+use frr_offload::wire::netlink::Messages;
 use netlink_packet_core::NetlinkMessage;
 use netlink_packet_route::RouteNetlinkMessage;
 
@@ -75,9 +76,9 @@ fn decode_with_crate(stream: &[u8]) -> u32 {
     let mut decoder = FrameDecoder::new();
     for read in stream.chunks(256 * 1024) {
         let result = decoder.push::<FpmError>(read, |frame| {
-            for message in frame.messages().flatten() {
+            for message in Messages::new(&frame.bytes[HEADER_LEN..]).flatten() {
                 // The crate wants the header, too.
-                let start = 4 + message.offset;
+                let start = HEADER_LEN + message.offset;
                 let bytes = &frame.bytes[start..start + 16 + message.payload.len()];
                 let decoded = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes);
                 messages += u32::from(black_box(decoded).is_ok());

@@ -18,6 +18,15 @@ check() {
     why=$("$@" 2>&1) || fail "$what"$'\n'"        ${why//$'\n'/$'\n'        }"
     ok "$what"
 }
+# engine_apart: an engine of ours asks neither the host's containerd nor its systemd.
+engine_apart() {
+    local child
+    child=$(cut -d' ' -f1 "/proc/$OURS/task/$OURS/children")
+    grep -q ' / /run .* - tmpfs ' "/proc/$child/mountinfo" && [[ ! -e /proc/$child/root/run/systemd ]] &&
+        [[ $(docker info --format '{{.CgroupDriver}}') == cgroupfs ]]
+}
+engine_gone() { [[ ! -e $ENGINE && -z $(find /sys/fs/cgroup -name "${ENGINE##*/}") ]]; }
+
 fail() {
     printf '  %sFAIL%s  %s\n' "$RED" "$PLAIN" "$*" >&2
     exit 1

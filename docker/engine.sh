@@ -3,7 +3,8 @@
 #
 # An engine that answers is used as it is. Where none does, one of our own is started: in network, mount
 # and process namespaces of its own, with all its files in $ENGINE, so that the host's network stays as it
-# is and nothing remains of it: with its first process all of it ends, containers too.
+# is and nothing remains of it: with its first process all of it ends, containers too. /run is its own as well,
+# or it would take the host's containerd, and ask the host's systemd for control groups of its containers.
 
 ENGINE=/var/lib/frr-offload-docker.$(cksum <<<"$ROOT" | cut -d' ' -f1)
 
@@ -15,53 +16,73 @@ stop_with() {
     exit "$code"
 }
 
-start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+# Of a process that lives: one that nobody has waited for yet holds nothing.
+start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'; }
 
-# Is the engine of ours up? OURS is the process that holds its namespaces.
+# Is the engine of ours up, or on its way? OURS is the process that holds its namespaces.
 ours_runs() {
     local start
     { read -r OURS start <"$ENGINE/owner"; } 2>/dev/null && [[ -n $start && $(start_time "$OURS") == "$start" ]]
 }
+answers() { timeout 20 docker version >/dev/null 2>&1; }
+
+# exclusively COMMAND...: no other call for this checkout starts or removes the engine meanwhile.
+exclusively() {
+    exec {LOCK}<"$ROOT/docker"
+    flock "$LOCK"
+    "$@"
+    exec {LOCK}<&-
+}
 
 # engine_find: ours, or the one that `docker` finds. False if there is none.
 engine_find() {
-    command -v docker >/dev/null || stop_with 77 "no docker command: apt-get install docker.io docker-compose"
-    if ours_runs; then
-        export DOCKER_HOST=unix://$ENGINE/docker.sock
-    elif [[ -e $ENGINE && $(id -u) == 0 ]]; then
-        # What is left of one that was killed; its mounts went with its namespace.
-        rm -rf "$ENGINE"
-    fi
-    timeout 20 docker version >/dev/null 2>&1
+    command -v docker >/dev/null || stop_with 77 "no docker command: scripts/setup docker, as root, installs it"
+    if ours_runs; then export DOCKER_HOST=unix://$ENGINE/docker.sock; fi
+    answers
 }
 
 engine_start() {
-    local pid tries
     [[ $(id -u) == 0 ]] || stop_with 77 "no engine answers, and to start one needs root: sudo docker/lab ..."
-    PATH=$PATH:/usr/sbin:/sbin command -v dockerd >/dev/null || stop_with 77 "no engine answers, and there is no dockerd to start: apt-get install docker.io docker-compose"
-    [[ -z ${DOCKER_HOST:-} ]] || stop_with 77 "the engine at DOCKER_HOST=$DOCKER_HOST does not answer"
-    mkdir -p "$ENGINE"
+    PATH=$PATH:/usr/sbin:/sbin command -v dockerd >/dev/null || stop_with 77 "no engine answers, and there is no dockerd to start: scripts/setup docker, as root, installs it"
+    exclusively start_ours
+}
+start_ours() {
+    local tries
+    if ours_runs; then
+        export DOCKER_HOST=unix://$ENGINE/docker.sock
+        ! answers || return 0
+        stop_with 1 "our engine does not answer (log: $ENGINE/log): docker/lab down"
+    fi
+    [[ -z ${DOCKER_HOST:-} || $DOCKER_HOST == *"$ENGINE"* ]] || stop_with 77 "the engine at DOCKER_HOST=$DOCKER_HOST does not answer"
+    remove_rest
+    mkdir "$ENGINE"
     # shellcheck disable=SC2016  # $0 is the directory, for the inner shell
-    setsid unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private bash -c '
+    local inside='
         PATH=$PATH:/usr/sbin:/sbin
         ip link set lo up
+        mount -t tmpfs -o mode=755 tmpfs /run
         dockerd --data-root "$0/data" --exec-root "$0/exec" --pidfile "$0/pid" --host "unix://$0/docker.sock" \
+            --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/${0##*/}" \
             --bridge=none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false &
         trap "kill $!" TERM
         wait $!
-        wait $!' "$ENGINE" </dev/null >"$ENGINE/log" 2>&1 &
-    pid=$!
-    echo "$pid $(start_time "$pid")" >"$ENGINE/owner"
-    disown "$pid"
+        wait $!'
+    # Its owner is known before anything of it is there. Only who starts it holds the lock, not what is started.
+    export -f start_time
+    # shellcheck disable=SC2016  # this too
+    setsid bash -c 'echo "$$ $(start_time "$$")" >"$0/owner"
+        exec unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private bash -c "$1" "$0"' \
+        "$ENGINE" "$inside" </dev/null >"$ENGINE/log" 2>&1 {LOCK}<&- &
+    disown $!
     export DOCKER_HOST=unix://$ENGINE/docker.sock
     for ((tries = 0; tries < 300; tries++)); do
-        ! timeout 20 docker version >/dev/null 2>&1 || break
-        ours_runs || break
+        ! answers || break
+        [[ $tries -lt 10 ]] || ours_runs || break
         sleep 0.1
     done
-    if ! timeout 20 docker version >/dev/null 2>&1; then
+    if ! answers; then
         tail -n 5 "$ENGINE/log" >&2
-        engine_end
+        end_ours
         stop_with 77 "dockerd does not run here"
     fi
     # shellcheck disable=SC2034  # for lab
@@ -70,7 +91,8 @@ engine_start() {
 }
 
 # Ends the engine, if it is ours, and removes all of it.
-engine_end() {
+engine_end() { [[ ! -e $ENGINE ]] || exclusively end_ours; }
+end_ours() {
     local tries child
     if ours_runs; then
         child=$(cut -d' ' -f1 "/proc/$OURS/task/$OURS/children" 2>/dev/null || true)
@@ -83,7 +105,12 @@ engine_end() {
         ! ours_runs || kill -KILL "$OURS"
         while ours_runs; do sleep 0.1; done
     fi
+    remove_rest
+}
+# The files and control groups of one that has ended; its mounts went with its namespace.
+remove_rest() {
     rm -rf "$ENGINE"
+    find /sys/fs/cgroup/{,*/}"${ENGINE##*/}" -depth -type d -exec rmdir {} + 2>/dev/null || true
 }
 
 # compose ARGUMENTS...: version 2, or docker-compose 1.29.
@@ -94,7 +121,7 @@ compose() {
 }
 have_compose() {
     docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null ||
-        stop_with 77 "no compose: apt-get install docker-compose (or the plug-in docker-compose-v2)"
+        stop_with 77 "no compose: scripts/setup docker, as root, installs it"
 }
 
 # ---- the image -----------------------------------------------------------------------------------

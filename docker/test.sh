@@ -32,6 +32,7 @@ section 'Up'
 up
 version=$(frr leaf1 'show version' | sed -n 's/^FRRouting \([^ ]*\).*/\1/p')
 say "FRR $version, $(offload leaf1 --version), Docker $(docker version --format '{{.Server.Version}}')"
+! ours_runs || check 'the engine keeps to itself' engine_apart
 check 'no link between routers has an IPv4 address' no_ipv4_between
 for router in "${ROUTERS[@]}"; do check "$router: what the kernel prefers is ours, over both links where there are two" routes_right "$router"; done
 wait_until 10 'every host and router reaches every other' all_pairs
@@ -74,5 +75,6 @@ check 'every host and router reaches every other' all_pairs
 if [[ -z $was_up ]]; then
     section 'Down'
     down
+    check 'nothing of an engine of ours is left' engine_gone
 fi
 printf '\n%sPASS%s  docker lab, FRR %s, %d s\n' "$GREEN" "$PLAIN" "$version" $((SECONDS - begin))

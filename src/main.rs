@@ -79,14 +79,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// A faulty file must not keep in the kernel what nobody else knows: its faults are told, and defaults stand for them.
 fn flush(files: ConfigFiles, dry_run: bool) -> anyhow::Result<Exit> {
-    match files.parse() {
-        Ok(config) => daemon::flush::run(config, dry_run).map(|()| Exit::Fine),
-        Err(faults) => {
-            command::report_faults(&faults.0)?;
-            Ok(Exit::Usage)
-        }
+    let (config, faults) = files.parse_lenient();
+    if !faults.is_empty() {
+        command::report_faults(&faults)?;
+        eprintln!("frr-offload: going on, with defaults in place of what is faulty");
     }
+    daemon::flush::run(config, dry_run).map(|()| Exit::Fine)
 }
 
 fn run(path: Option<PathBuf>, socket: Option<PathBuf>) -> anyhow::Result<Exit> {

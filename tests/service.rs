@@ -454,8 +454,10 @@ fn where_the_socket_or_the_configuration_cant_be_used_nothing_is_begun() {
         refused(&[], "admin.socket: ");
         lab.configure("admin.group = 'no-such-group'");
         refused(&[], "admin.group: there is no group no-such-group");
-        lab.configure("admin.metrics = '192.0.2.77:9620'");
-        refused(&[], "admin.metrics: can't listen on 192.0.2.77:9620");
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = taken.local_addr().unwrap();
+        lab.configure(&format!("admin.metrics = '{addr}'"));
+        refused(&[], &format!("admin.metrics: can't listen on {addr}"));
 
         fs::write(&main, b"setup = '\xff'").unwrap();
         refused(&[], "config.toml: not UTF-8 text (byte 9)");

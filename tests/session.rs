@@ -286,11 +286,12 @@ fn what_never_spoke_is_rejected_and_not_closed() {
     assert_ends(&mut browser);
 
     let mut protobuf = daemon.dial();
-    protobuf.write_all(&[1, 2]).unwrap();
+    protobuf.write_all(&[1, 2, 0, 6, 8, 1]).unwrap();
     let SourceEvent::Rejected { why, .. } = daemon.next() else {
         panic!();
     };
-    assert!(why.contains("protobuf"), "{why}");
+    assert!(why.contains("start zebra with -M dplane_fpm_nl"), "{why}");
+    assert_ends(&mut protobuf);
 
     let mut cut = daemon.dial();
     cut.write_all(&route(1)[..20]).unwrap();
@@ -343,8 +344,10 @@ fn the_biggest_frames_and_groups_are_taken() {
             panic!();
         };
         skipped += some;
-        if !updates.is_empty() {
-            break updates;
+        match &updates[..] {
+            [] => {}
+            [SourceUpdate::Unknown(kind)] => assert_eq!(kind.0, 4242),
+            _ => break updates,
         }
     };
     assert_eq!(skipped, 1);

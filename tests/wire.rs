@@ -496,13 +496,7 @@ fn frames(stream: &[u8]) -> Vec<Vec<u8>> {
 
 fn each_message(stream: &[u8], mut on_message: impl FnMut(Message<'_>)) {
     for frame in frames(stream) {
-        let frame = frr_offload::wire::fpm::Frame {
-            offset: 0,
-            bytes: &frame,
-        };
-        frame
-            .messages()
-            .for_each(|message| on_message(message.unwrap()));
+        Messages::new(&frame[4..]).for_each(|message| on_message(message.unwrap()));
     }
 }
 
@@ -639,7 +633,7 @@ fn heap_items(update: &SourceUpdate) -> usize {
             Some(SourceNextHop::Group(members)) => members.len(),
             Some(SourceNextHop::Hop(_) | SourceNextHop::Blackhole) | None => 0,
         },
-        SourceUpdate::Rejected { .. } => 0,
+        SourceUpdate::Rejected { .. } | SourceUpdate::Unknown(_) => 0,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::model::{Family, Prefix, PrefixError, Protocol, Reason, SourceId};
 const AFTER_HELP: &str = "\
 Exit code: 0 fine, 1 the answer is bad news, 2 wrong usage or configuration, 3 the daemon can't be reached.";
 
-/// FRR's routes into the Linux kernel: takes them from zebra over FPM and writes the FIB.
+/// FRR's routes into the Linux kernel and into NIC hardware: takes them from zebra over FPM, writes the FIB and tc flower rules.
 #[derive(Debug, Parser)]
 #[command(name = "frr-offload", version = VERSION, after_help = AFTER_HELP)]
 #[command(subcommand_required = true, arg_required_else_help = true)]

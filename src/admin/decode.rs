@@ -1,10 +1,11 @@
 //! `frr-offload decode`: what an FPM byte stream, or an answer of FRR's northbound gRPC, says, without a daemon.
 //!
-//! Either a line a netlink message, or (`--rib`) the table that is left at its end. Reads the stream once, in pieces;
+//! Either a line a message, or (`--rib`) the table that is left at its end. Reads the stream once, in pieces;
 //! the line form keeps nothing, the table form keeps the table. Keys of the JSON forms are stable. Unlike the daemon it
 //! keys routes by the table as sent (FRR 10's `zebra_fpm` withdraws without one: that is counted and matches no
-//! route), applies no filter, and goes on after a damaged message, as the frame after it can be found. Here is the
-//! reading; what is shown of it is in `lines` and `rib`, and `northbound` has the answers.
+//! route), applies no filter, and goes on after a damaged message, as the frame after it can be found. It also reads
+//! protobuf frames, which the daemon refuses. Here is the reading; what is shown of it is in `lines` and `rib`, and `northbound` has
+//! the answers of gRPC.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,8 +16,9 @@ use thiserror::Error;
 use self::lines::decode_lines;
 use self::northbound::decode_northbound;
 use self::rib::decode_rib;
-use crate::model::Reason;
-use crate::wire::fpm::{FpmError, FpmMessage, Frame, FrameDecoder};
+use crate::model::{MessageKind, Reason};
+use crate::wire::fpm::{FpmError, FpmMessage, Frame, FrameDecoder, Payload};
+use crate::wire::fpm_pb::{PbMessage, decode_protobuf};
 use crate::wire::rtnl_route::Dialect;
 
 mod lines;
@@ -132,11 +134,11 @@ impl From<FpmError> for Stop {
 /// What the reader of a stream meets, in order.
 type Item<'a> = Result<Met<'a>, FpmError>;
 
-/// A message, and who is known to speak by now.
-struct Met<'a> {
-    kind: u16,
-    message: FpmMessage<'a>,
-    dialect: Dialect,
+/// A message.
+enum Met<'a> {
+    /// With who is known to speak by now.
+    Netlink(MessageKind, FpmMessage<'a>, Dialect),
+    Protobuf(PbMessage),
 }
 
 /// Where it is met.
@@ -163,17 +165,26 @@ fn read_stream(
             offset: frame.offset,
             frame: frames,
         };
-        for message in frame.messages() {
-            let offset = frame.offset;
-            let item = match message {
-                Ok(message) => Ok(Met {
-                    kind: message.kind,
-                    message: FpmMessage::classify(&message, &mut dialect),
-                    dialect,
-                }),
+        let offset = frame.offset;
+        let mut on_item = |item: Item<'_>| {
+            on_item(place, item).map_err(|error| Stop::Failure(Failure::Write(error)))
+        };
+        let messages = match frame.payload() {
+            Payload::Netlink(messages) => messages,
+            Payload::Protobuf(payload) => {
+                let message = decode_protobuf(payload).map(Met::Protobuf);
+                return on_item(message.map_err(|error| FpmError::NotProtobuf { offset, error }));
+            }
+        };
+        for message in messages {
+            on_item(match message {
+                Ok(message) => {
+                    let kind = MessageKind(message.kind);
+                    let classified = FpmMessage::classify(&message, &mut dialect);
+                    Ok(Met::Netlink(kind, classified, dialect))
+                }
                 Err(error) => Err(FpmError::Message { offset, error }),
-            };
-            on_item(place, item).map_err(|error| Stop::Failure(Failure::Write(error)))?;
+            })?;
         }
         Ok(())
     };

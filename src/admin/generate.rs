@@ -308,6 +308,7 @@ mod tests {
                         },
                         SourceUpdate::NextHop(_) => hops += 1,
                         SourceUpdate::Rejected { reason, .. } => panic!("{reason}"),
+                        SourceUpdate::Unknown(kind) => panic!("{kind}"),
                     }
                 }
             })

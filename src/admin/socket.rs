@@ -39,6 +39,16 @@ pub enum BindError {
         /// What it says.
         name: String,
     },
+    /// Whether there is such a group is not known: who knows it is not there yet, perhaps.
+    #[error("{key}: can't look up the group {name}: {source}")]
+    GroupUnknown {
+        /// The key.
+        key: &'static str,
+        /// What it says.
+        name: String,
+        /// The system's words.
+        source: io::Error,
+    },
     /// The socket can't be given to that group.
     #[error("admin.group: can't give {path} to the group {name}, of which the daemon is no member")]
     Group {
@@ -62,7 +72,7 @@ pub enum BindError {
 impl BindError {
     /// Whether it is wrong usage or configuration: trying again would not help.
     pub const fn is_lasting(&self) -> bool {
-        !matches!(self, Self::Taken(_))
+        !matches!(self, Self::Taken(_) | Self::GroupUnknown { .. })
     }
 }
 
@@ -146,9 +156,14 @@ fn group_of(key: &'static str, name: &str) -> Result<Option<Gid>, BindError> {
     }
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(Some(group.gid)),
-        Ok(None) | Err(_) => Err(BindError::NoGroup {
+        Ok(None) => Err(BindError::NoGroup {
             key,
             name: name.to_owned(),
+        }),
+        Err(errno) => Err(BindError::GroupUnknown {
+            key,
+            name: name.to_owned(),
+            source: errno.into(),
         }),
     }
 }

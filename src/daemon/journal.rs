@@ -4,11 +4,13 @@
 //! The text has the fields too, as on a terminal: plain `journalctl` shows nothing else.
 
 use std::fmt::{Debug, Write as _};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -20,9 +22,24 @@ const SOCKET: &str = "/run/systemd/journal/socket";
 /// A journal that takes nothing loses lines; routes do not wait for it.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// How long nothing is waited for, after a line that was waited for in vain.
+const REST: Duration = Duration::from_secs(5);
+
 /// A log to journald.
 #[derive(Debug)]
-pub struct Journal(UnixDatagram);
+pub struct Journal {
+    socket: UnixDatagram,
+    /// By its name each time: journald may have been started anew.
+    path: PathBuf,
+    stuck: Mutex<Stuck>,
+}
+
+/// A journal that takes nothing.
+#[derive(Debug, Default)]
+struct Stuck {
+    until: Option<Instant>,
+    lost: u64,
+}
 
 impl Journal {
     /// If standard error goes to journald, as `JOURNAL_STREAM` then says (`systemd.exec(5)`): it may have been redirected.
@@ -36,8 +53,49 @@ impl Journal {
     fn at(path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        socket.connect(path)?;
-        Ok(Self(socket))
+        fs::metadata(path)?;
+        Ok(Self {
+            socket,
+            path: path.to_owned(),
+            stuck: Mutex::default(),
+        })
+    }
+
+    /// A line that can't be said is counted; the next that can says how many there were.
+    fn send(&self, entry: &[u8]) {
+        let mut stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        if stuck.until.is_some_and(|until| Instant::now() >= until) {
+            stuck.until = None;
+            self.wait_for_it(true);
+        }
+        if stuck.lost > 0 {
+            let fields = Fields {
+                message: format!("lines that the journal did not take: {}", stuck.lost),
+                ..Fields::default()
+            };
+            if self
+                .socket
+                .send_to(&fields.entry(Level::WARN), &self.path)
+                .is_ok()
+            {
+                stuck.lost = 0;
+            }
+        }
+        match self.socket.send_to(entry, &self.path) {
+            Ok(_) => {}
+            Err(error) => {
+                stuck.lost += 1;
+                if error.kind() == io::ErrorKind::WouldBlock && stuck.until.is_none() {
+                    stuck.until = Some(Instant::now() + REST);
+                    self.wait_for_it(false);
+                }
+            }
+        }
+    }
+
+    fn wait_for_it(&self, wait: bool) {
+        // A socket that can't be switched waits as before.
+        let _ = self.socket.set_nonblocking(!wait);
     }
 }
 
@@ -45,8 +103,7 @@ impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        // There is no other place to say that it can't be said.
-        let _ = self.0.send(&fields.entry(*event.metadata().level()));
+        self.send(&fields.entry(*event.metadata().level()));
     }
 }
 
@@ -146,5 +203,36 @@ mod tests {
         let second = heard();
         let text = b"FRR_OFFLOAD_TEXT\n\x03\0\0\0\0\0\0\0a\nb\n";
         assert!(second.ends_with(text), "{second:?}");
+    }
+
+    #[test]
+    fn a_journal_that_takes_nothing_is_waited_for_once_and_one_that_is_new_is_found() {
+        let name = format!("frr-offload-stuck-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let stuck = UnixDatagram::bind(&path).unwrap();
+        let journal = Journal::at(&path).unwrap();
+        let mut begin = Instant::now();
+        // The queue of a socket takes some.
+        while journal.stuck.lock().unwrap().lost == 0 {
+            begin = Instant::now();
+            journal.send(b"MESSAGE=x\n");
+        }
+        for _ in 0..50 {
+            journal.send(b"MESSAGE=x\n");
+        }
+        assert!(begin.elapsed() < 10 * PATIENCE, "{:?}", begin.elapsed());
+        assert_eq!(journal.stuck.lock().unwrap().lost, 51);
+        drop(stuck);
+        fs::remove_file(&path).unwrap();
+        let new = UnixDatagram::bind(&path).unwrap();
+        journal.send(b"MESSAGE=y\n");
+        let heard = || {
+            let mut bytes = [0; 512];
+            let length = new.recv(&mut bytes).unwrap();
+            String::from_utf8(bytes[..length].to_vec()).unwrap()
+        };
+        assert!(heard().contains("lines that the journal did not take: 51"));
+        assert_eq!(heard(), "MESSAGE=y\n");
+        fs::remove_file(&path).unwrap();
     }
 }

@@ -9,6 +9,8 @@ use crate::engine::Engine;
 use crate::model::KernelNhId;
 use crate::state::{ID_BLOCK, PoolEntry, Snapshot};
 
+/// Of links that are not there: where links come and go under ever new names the file must not grow.
+const MOST_KEPT: usize = 1024;
 /// How often what changes is saved at most.
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
 
@@ -77,7 +79,8 @@ impl Saver {
 
     fn pool(&self, engine: &Engine) -> Vec<PoolEntry> {
         let gone = |entry: &&PoolEntry| !engine.has_link(&entry.link);
-        let mut entries: Vec<_> = self.earlier.iter().filter(gone).cloned().collect();
+        let kept = self.earlier.iter().filter(gone).take(MOST_KEPT);
+        let mut entries: Vec<_> = kept.cloned().collect();
         let remembered = engine.address_pool().remembered();
         entries.extend(remembered.filter_map(|(peer, addr)| {
             Some(PoolEntry {

@@ -2,7 +2,7 @@
 //!
 //! `READY=1` once all listen and the kernel has been listed; `WATCHDOG=1` by the engine's own thread between two turns,
 //! so that it stops when the turns do; `STATUS=` in the words of `/readyz`. Without such a socket all this does nothing.
-//! A message that can't be sent is left out: nobody waits for a manager that does not read.
+//! The engine waits for no manager that does not read: what it could not say it says a period later.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -10,6 +10,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tracing::warn;
@@ -19,6 +20,9 @@ use crate::model::Timestamp;
 
 /// How often the status is looked at.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
+/// How often a message is tried that the manager waits for, and how long apart.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 /// Signs of life in the time after which the manager would end the daemon: one may be late, or be lost.
 const BEATS_A_WATCHDOG: u32 = 4;
 
@@ -27,6 +31,8 @@ const BEATS_A_WATCHDOG: u32 = 4;
 pub struct ServiceManager {
     way: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
+    /// It has been told so: before that there is no reload for it.
+    ready: AtomicBool,
 }
 
 impl ServiceManager {
@@ -44,6 +50,7 @@ impl ServiceManager {
                     var("WATCHDOG_PID"),
                     std::process::id(),
                 ),
+                ready: AtomicBool::new(false),
             },
             Err(error) => {
                 warn!(%error, "NOTIFY_SOCKET={}: the service manager can't be told anything", name.display());
@@ -54,14 +61,19 @@ impl ServiceManager {
 
     /// The configuration is about to be read again.
     pub fn reloading(&self) {
+        if !self.ready.load(Ordering::Relaxed) {
+            return;
+        }
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let usec = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
+        self.insist(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
     }
 
     /// It has been, whatever came of it.
     pub fn reloaded(&self) {
-        self.tell("READY=1");
+        if self.ready.load(Ordering::Relaxed) {
+            self.insist("READY=1");
+        }
     }
 
     /// The end has begun.
@@ -69,11 +81,22 @@ impl ServiceManager {
         self.tell("STOPPING=1\nSTATUS=ending");
     }
 
-    fn tell(&self, text: &str) {
-        if let Some((socket, to)) = &self.way {
-            // Left out, as said above.
-            let _ = socket.send_to_addr(text.as_bytes(), to);
+    /// Whether it was said.
+    fn tell(&self, text: &str) -> bool {
+        self.way
+            .as_ref()
+            .is_some_and(|(socket, to)| socket.send_to_addr(text.as_bytes(), to).is_ok())
+    }
+
+    /// For what the manager waits for, from a thread that routes don't wait for.
+    fn insist(&self, text: &str) {
+        for _ in 0..ATTEMPTS {
+            if self.way.is_none() || self.tell(text) {
+                return;
+            }
+            std::thread::sleep(PAUSE);
         }
+        warn!("the service manager takes no messages");
     }
 }
 
@@ -136,7 +159,6 @@ impl Heartbeat {
         self.due = Some(clock + self.period);
         let mut lines = Vec::new();
         if becomes_ready {
-            self.ready = true;
             lines.push("READY=1".to_owned());
         }
         if self.manager.watchdog.is_some() {
@@ -145,10 +167,11 @@ impl Heartbeat {
         let status = status(engine, now);
         if status != self.status {
             lines.push(format!("STATUS={status}"));
-            self.status = status;
         }
-        if !lines.is_empty() {
-            self.manager.tell(&lines.join("\n"));
+        if !lines.is_empty() && self.manager.tell(&lines.join("\n")) {
+            self.ready |= becomes_ready;
+            self.manager.ready.store(self.ready, Ordering::Relaxed);
+            self.status = status;
         }
     }
 }
@@ -200,6 +223,7 @@ mod tests {
         let manager = ServiceManager {
             way: Some(way_to(OsStr::new(&format!("@{name}"))).unwrap()),
             watchdog: Some(Duration::from_millis(400)),
+            ready: AtomicBool::new(false),
         };
         let engine = Engine::new(Config::default(), Memory::default());
         let mut heartbeat = Heartbeat::new(Arc::new(manager));

@@ -16,11 +16,23 @@ pub struct Notables {
     ring: VecDeque<EventReport>,
     last: u64,
     rates: FxHashMap<&'static str, Rate>,
+    told: FxHashMap<&'static str, Told>,
 }
 
 /// Of one kind, more than so many within [`PERIOD`] are only counted.
 const BURST: u32 = 20;
 const PERIOD: Duration = Duration::from_secs(10);
+
+/// The same of one kind is told again after this: who is refused dials again every few seconds, for ever.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// What was last told of a kind that repeats itself.
+#[derive(Debug)]
+struct Told {
+    at: Timestamp,
+    what: Box<str>,
+    repeated: u32,
+}
 
 /// How often a kind came lately.
 #[derive(Debug)]
@@ -63,6 +75,38 @@ impl Notables {
         }
     }
 
+    /// Adds one, unless the same (`what`, the text being its full form) was the last of its kind not long ago.
+    pub fn push_unless_told(
+        &mut self,
+        at: Timestamp,
+        severity: Severity,
+        kind: &'static str,
+        (what, text): (&str, &str),
+    ) {
+        let mut text = text.to_owned();
+        if let Some(told) = self.told.get_mut(kind)
+            && *told.what == *what
+        {
+            if at.since(told.at) < AGAIN {
+                told.repeated += 1;
+                return;
+            }
+            if told.repeated > 0 {
+                text = format!(
+                    "{text} (and {} times since it was last told)",
+                    told.repeated
+                );
+            }
+        }
+        let told = Told {
+            at,
+            what: what.into(),
+            repeated: 0,
+        };
+        self.told.insert(kind, told);
+        self.push(at, severity, kind, text);
+    }
+
     fn add(&mut self, at: Timestamp, severity: Severity, kind: &'static str, text: Box<str>) {
         self.last += 1;
         if self.ring.len() == KEPT {
@@ -101,6 +145,27 @@ mod tests {
         assert_eq!(
             &*notables.after(0).last().unwrap().text,
             "c (and 4980 more since the last one told)"
+        );
+    }
+
+    #[test]
+    fn what_repeats_itself_is_told_now_and_then() {
+        let mut notables = Notables::default();
+        let mut tell = |at: u64, what: &str| {
+            let text = format!("{at}: {what}");
+            let severity = Severity::Warn;
+            notables.push_unless_told(Timestamp(at), severity, "refused", (what, &text));
+        };
+        for second in 0..130 {
+            tell(second * 5000, "protobuf");
+        }
+        tell(700_000, "cut");
+        tell(705_000, "protobuf");
+        let texts: Vec<_> = notables.after(0).map(|event| &*event.text).collect();
+        let again = "600000: protobuf (and 119 times since it was last told)";
+        assert_eq!(
+            texts,
+            ["0: protobuf", again, "700000: cut", "705000: protobuf"]
         );
     }
 }

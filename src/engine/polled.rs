@@ -284,7 +284,9 @@ impl Engine {
                     route: Some((key, protocol)),
                     reason,
                 } => self.announce_bad(source, key, protocol, reason),
-                SourceUpdate::Rejected { route: None, .. } | SourceUpdate::NextHop(_) => {}
+                SourceUpdate::Rejected { route: None, .. }
+                | SourceUpdate::NextHop(_)
+                | SourceUpdate::Unknown(_) => {}
             }
         }
         let state = self.polled.tables.entry(of.clone()).or_default();
@@ -317,7 +319,7 @@ impl Engine {
         let key = match update {
             SourceUpdate::Route(route) => route.key,
             SourceUpdate::Rejected { route, .. } => route.as_ref()?.0,
-            SourceUpdate::NextHop(_) => return None,
+            SourceUpdate::NextHop(_) | SourceUpdate::Unknown(_) => return None,
         };
         let table = self.kernel_table(key.table)?;
         Some(RouteKey { table, ..key })

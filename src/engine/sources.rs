@@ -3,8 +3,8 @@
 use super::Engine;
 use super::report::Severity;
 use crate::model::{
-    KernelNhId, NextHopUpdate, PathHops, Prefix, Protocol, Reason, RouteKey, RouteKind, RoutePath,
-    RouteUpdate, SourceEvent, SourceId, SourceUpdate, TableId,
+    KernelNhId, MessageKind, NextHopUpdate, PathHops, Prefix, Protocol, Reason, RouteKey,
+    RouteKind, RoutePath, RouteUpdate, SourceEvent, SourceId, SourceUpdate, TableId,
 };
 use crate::rib::{
     Answer, Fate, GroupChange, Meaning, NhRef, PathForm, PathId, PathKey, PathTarget, SlotFlags,
@@ -61,6 +61,7 @@ impl Engine {
                         SourceUpdate::Rejected { route, reason } => {
                             self.reject(source, route, reason);
                         }
+                        SourceUpdate::Unknown(kind) => self.note_unknown(source, kind),
                     }
                 }
                 self.withdraw_offer();
@@ -97,11 +98,15 @@ impl Engine {
             }
             SourceEvent::Polled(polled) => self.apply_polled(polled),
             SourceEvent::Rejected { source, peer, why } => {
-                self.notables.push(
+                let text = format!("{}: connection of {peer} ended: {why}", source.name());
+                // Each time from another port.
+                let host = peer.rsplit_once(':').map_or(&*peer, |(host, _)| host);
+                let what = format!("{host}: {why}");
+                self.notables.push_unless_told(
                     self.now,
                     Severity::Warn,
                     "connection-refused",
-                    format!("{}: connection of {peer} ended: {why}", source.name()),
+                    (&what, &text),
                 );
             }
         }
@@ -265,6 +270,25 @@ impl Engine {
             target: PathTarget::Bad(reason),
         };
         self.announce_path(key, path);
+    }
+
+    /// What was never asked for is no fault, but its routes may be missed.
+    fn note_unknown(&mut self, source: SourceId, kind: MessageKind) {
+        let whose = if kind.is_sonic() {
+            format!("{} of SONiC's", kind.0)
+        } else {
+            "which is not known".to_owned()
+        };
+        self.notables.push(
+            self.now,
+            Severity::Warn,
+            "message-unknown",
+            format!(
+                "{}: a message of type {kind} ({whose}) was passed over; what it carries is not written, and more of this type \
+                 are only counted",
+                source.name()
+            ),
+        );
     }
 
     pub(super) fn note_rejected(&mut self, what: &str, reason: Reason) {

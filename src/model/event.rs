@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::{
-    Errno, IfIndex, KernelHop, KernelNhId, KernelRoute, Link, MacAddr, Neighbour, NeighbourKey,
-    NextHopUpdate, OffloadEvent, Polled, Protocol, Reason, RouteKey, RouteOp, RouteUpdate,
-    SourceId, ZebraProcess,
+    Errno, IfIndex, KernelHop, KernelNhId, KernelRoute, Link, MacAddr, MessageKind, Neighbour,
+    NeighbourKey, NextHopUpdate, OffloadEvent, Polled, Protocol, Reason, RouteKey, RouteOp,
+    RouteUpdate, SourceId, ZebraProcess,
 };
 
 /// Something that the engine is told.
@@ -97,6 +97,8 @@ pub enum SourceUpdate {
         /// What is wrong with it.
         reason: Reason,
     },
+    /// The connection's first message of a type that is not known. It and all further ones are only counted.
+    Unknown(MessageKind),
 }
 
 /// What the kernel tells.

@@ -11,6 +11,7 @@ mod feedback;
 mod host;
 pub mod ip_words;
 mod link;
+mod message;
 mod neighbour;
 mod nexthop;
 mod offload;
@@ -36,6 +37,7 @@ pub use event::{
 pub use feedback::{Reply, Told};
 pub use host::{FrrAnswer, FrrSettings, HostFacts, HostQuestion, LinkFacts, LinkSysctls, Networkd};
 pub use link::{IfIndex, IfName, Link, MacAddr, VlanLink};
+pub use message::MessageKind;
 pub use neighbour::{MacFrom, Neighbour, NeighbourKey, NeighbourState, eui64_mac, is_link_local6};
 pub use nexthop::{
     KernelHop, KernelNhId, MAX_GROUP_MEMBERS, NextHop, NextHopSet, NextHopUpdate, NhgId,

@@ -75,6 +75,15 @@ impl PortFilter {
         }
     }
 
+    /// Whether an entry includes a name that this glob matches, too. Two globs may have a name in common though neither matches the
+    /// other as it is written; that is not seen.
+    pub fn includes_some(&self, glob: &str) -> bool {
+        let others = self.0.first().is_some_and(|entry| entry.exclude);
+        let meets =
+            |entry: &Entry| entry.matches(glob) || matches(glob.as_bytes(), entry.glob.as_bytes());
+        others || self.0.iter().any(|entry| !entry.exclude && meets(entry))
+    }
+
     /// Whether a name is not only not wanted but said to be left alone.
     pub fn excludes(&self, name: &str) -> bool {
         self.last_of(name).is_some_and(|entry| entry.exclude)

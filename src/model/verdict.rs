@@ -55,6 +55,8 @@ reasons! {
     NextHopUnreachable => "nexthop-unreachable", "the next hop does not answer neighbour discovery";
     /// FRR sent 169.254.0.1 in place of the link-local next hop, and the link does not have exactly one router.
     NextHopLost => "next-hop-lost", "FRR sent only 169.254.0.1 and the link has not exactly one router; keep `fpm use-next-hop-groups` on (FRR < 10.7)";
+    /// An IPv6 next hop of an IPv4 route in FRR's FPM protobuf.
+    NextHopCut => "nexthop-cut", "FRR's FPM protobuf kept only four bytes of an IPv6 next hop; load dplane_fpm_nl in zebra instead";
     /// Every address of the 169.254 pool of that link is taken.
     PoolExhausted => "pool-exhausted", "no free 169.254 address is left on this link";
     /// A route of one family with a next hop of the other, which the kernel can't do that way.

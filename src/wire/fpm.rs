@@ -1,4 +1,5 @@
-//! FPM: a TCP byte stream to frames, frames to netlink messages, messages to what zebra means by them.
+//! FPM: a TCP byte stream to frames, frames to netlink messages, messages to what zebra means by them. Protobuf frames are
+//! cut out as well; what is in them is `fpm_pb`'s, and a connection that sends them is refused.
 //!
 //! [`FpmConnection`] is one connection without its socket: bytes in any segmentation go in, batches of updates come
 //! out, replies are encoded. It never holds more than one unfinished frame (64 KiB), and whole frames are read where
@@ -9,19 +10,21 @@
 //! nor its identity (`nlmsg_pid` apart), so neither does this.
 //! Format: `fpm/fpm.h` of FRR; evidence: streams of FRR 8.4.4, 10.3 and 10.7.1 in `tests/golden`.
 
-use thiserror::Error;
-
 use crate::model::{
-    NextHopUpdate, Reason, Reply, RouteKey, RoutePath, RouteUpdate, SourceUpdate, TableId, Told,
+    MessageKind, NextHopUpdate, Reason, Reply, RouteKey, RoutePath, RouteUpdate, SourceUpdate,
+    TableId, Told,
 };
 
+pub use self::error::FpmError;
 use super::feedback::encode_reply;
-use super::netlink::{Message, MessageError, Messages};
+use super::netlink::{Message, Messages};
 use super::rtnl_nexthop::{BadNextHop, RTM_DELNEXTHOP, RTM_NEWNEXTHOP, decode_nexthop};
 use super::rtnl_route::{
     AF_MPLS, BadRoute, Dialect, RTM_DELROUTE, RTM_NEWROUTE, RouteView, decode_common_route,
     decode_route,
 };
+
+mod error;
 
 /// `FPM_PROTO_VERSION`.
 pub const VERSION: u8 = 1;
@@ -31,79 +34,14 @@ pub const TYPE_NETLINK: u8 = 1;
 pub const TYPE_PROTOBUF: u8 = 2;
 /// `sizeof(fpm_msg_hdr_t)`.
 pub const HEADER_LEN: usize = 4;
+/// So many unknown types are told of a connection; the rest of them are only counted.
+const TOLD_TYPES: usize = 8;
 /// A batch is closed at the first frame boundary after this many updates.
 pub const BATCH_UPDATES: usize = 1024;
 
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
 const AF_BRIDGE: u8 = 7;
-
-/// Why a connection can't go on. Offsets count from the connection's first byte and point to the frame's header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum FpmError {
-    /// Not FPM at all, or a version that does not exist.
-    #[error("offset {offset}: FPM version is {found}, not 1")]
-    Version {
-        /// Where.
-        offset: u64,
-        /// The version byte.
-        found: u8,
-    },
-    /// FRR's `zebra_fpm:protobuf`.
-    #[error(
-        "offset {offset}: protobuf frames are not in this release (load zebra's dplane_fpm_nl, or zebra_fpm:netlink)"
-    )]
-    Protobuf {
-        /// Where.
-        offset: u64,
-    },
-    /// Neither netlink nor protobuf.
-    #[error("offset {offset}: FPM message type {found} is unknown")]
-    Type {
-        /// Where.
-        offset: u64,
-        /// The type byte.
-        found: u8,
-    },
-    /// A length that does not even hold the header.
-    #[error("offset {offset}: FPM frame length {len} is below its header's 4 bytes")]
-    Length {
-        /// Where.
-        offset: u64,
-        /// The length in the header.
-        len: u16,
-    },
-    /// A netlink message that does not fit its frame.
-    #[error("offset {offset}: {error}")]
-    Message {
-        /// Where.
-        offset: u64,
-        /// How.
-        error: MessageError,
-    },
-    /// The stream ended inside a frame.
-    #[error("offset {offset}: the stream ends {have} bytes into a frame")]
-    Truncated {
-        /// Where.
-        offset: u64,
-        /// What is there of the frame.
-        have: usize,
-    },
-}
-
-impl FpmError {
-    /// Where in the stream.
-    pub const fn offset(&self) -> u64 {
-        match *self {
-            Self::Version { offset, .. }
-            | Self::Protobuf { offset }
-            | Self::Type { offset, .. }
-            | Self::Length { offset, .. }
-            | Self::Message { offset, .. }
-            | Self::Truncated { offset, .. } => offset,
-        }
-    }
-}
 
 /// One FPM frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,10 +52,24 @@ pub struct Frame<'a> {
     pub bytes: &'a [u8],
 }
 
+/// What is in a frame.
+#[derive(Debug, Clone)]
+pub enum Payload<'a> {
+    /// Netlink messages: zebra puts one, or a withdrawal and an announcement that belong together.
+    Netlink(Messages<'a>),
+    /// A protobuf message, for [`super::fpm_pb::decode_protobuf`].
+    Protobuf(&'a [u8]),
+}
+
 impl<'a> Frame<'a> {
-    /// The netlink messages in it: zebra puts one, or a withdrawal and an announcement that belong together.
-    pub fn messages(self) -> Messages<'a> {
-        Messages::new(&self.bytes[HEADER_LEN..])
+    /// What follows the header. A decoder lets no frame of another type through.
+    pub fn payload(self) -> Payload<'a> {
+        let payload = self.bytes.get(HEADER_LEN..).unwrap_or_default();
+        if self.bytes.get(1) == Some(&TYPE_PROTOBUF) {
+            Payload::Protobuf(payload)
+        } else {
+            Payload::Netlink(Messages::new(payload))
+        }
     }
 }
 
@@ -236,8 +188,7 @@ fn header_len(bytes: &[u8], offset: u64) -> Result<Option<usize>, FpmError> {
         return Err(FpmError::Version { offset, found });
     }
     match bytes.get(1) {
-        None | Some(&TYPE_NETLINK) => {}
-        Some(&TYPE_PROTOBUF) => return Err(FpmError::Protobuf { offset }),
+        None | Some(&(TYPE_NETLINK | TYPE_PROTOBUF)) => {}
         Some(&found) => return Err(FpmError::Type { offset, found }),
     }
     let Some(&[_, _, high, low]) = bytes.first_chunk() else {
@@ -371,12 +322,15 @@ pub struct FpmConnection {
     session: Session,
 }
 
-/// What a connection remembers of its sender: a few words, whatever was sent.
+/// What a connection remembers of its sender: a few dozen words, whatever was sent.
 #[derive(Debug, Default)]
 struct Session {
     dialect: Dialect,
     pid: Option<u32>,
     tables: AnnouncedTables,
+    /// Whether routes were announced without a table.
+    main_unnamed: bool,
+    unknown: Vec<MessageKind>,
     frames: u64,
     skipped: u64,
     failed: Option<FpmError>,
@@ -478,7 +432,15 @@ impl Session {
         let start = batch.updates.len();
         let mut skipped = 0;
         let mut withdrawals = false;
-        for message in frame.messages() {
+        let messages = match frame.payload() {
+            Payload::Netlink(messages) => messages,
+            Payload::Protobuf(_) => {
+                return Err(FpmError::Protobuf {
+                    offset: frame.offset,
+                });
+            }
+        };
+        for message in messages {
             let message = match message {
                 Ok(message) => message,
                 Err(error) => {
@@ -539,8 +501,13 @@ impl Session {
                         }
                     }
                 },
-                FpmMessage::Lsp { .. } | FpmMessage::Fdb { .. } | FpmMessage::Unknown => {
+                FpmMessage::Lsp { .. } | FpmMessage::Fdb { .. } => skipped += 1,
+                FpmMessage::Unknown => {
                     skipped += 1;
+                    let kind = MessageKind(message.kind);
+                    if self.is_news(kind) {
+                        batch.updates.push(SourceUpdate::Unknown(kind));
+                    }
                 }
             }
         }
@@ -551,20 +518,34 @@ impl Session {
         Ok(())
     }
 
+    /// Whether this type is to be told of. Bridge entries of another family and netlink's own types are nobody's news.
+    fn is_news(&mut self, kind: MessageKind) -> bool {
+        let news =
+            !kind.is_control() && self.unknown.len() < TOLD_TYPES && !self.unknown.contains(&kind);
+        if news {
+            self.unknown.push(kind);
+        }
+        news
+    }
+
     /// `zebra_fpm` of FRR 10 withdraws without a table (`rtm_table` 0, no `RTA_TABLE`; 8.4.4 still names it). Where all
-    /// announcements so far were of one table it can only mean that one. Else the key keeps table 0, "not said".
+    /// announcements so far were of one table it can only mean that one. Else the key keeps table 0, "not said", unless
+    /// routes are announced so as well: a sender that leaves the main table unnamed (SONiC's FRR does) means it.
     fn settle_table(&mut self, route: &mut RouteUpdate) {
         if route.path.is_some() {
             self.note_table(route.key.table);
-        } else if route.key.table == TableId(0)
-            && let AnnouncedTables::One(one) = self.tables
-        {
-            route.key.table = one;
+        } else if route.key.table == TableId(0) {
+            route.key.table = match self.tables {
+                _ if self.main_unnamed => TableId::MAIN,
+                AnnouncedTables::One(one) => one,
+                AnnouncedTables::None | AnnouncedTables::Several => TableId(0),
+            };
         }
     }
 
     #[inline]
     fn note_table(&mut self, table: TableId) {
+        self.main_unnamed |= table == TableId(0);
         match self.tables {
             AnnouncedTables::One(one) if one == table => {}
             AnnouncedTables::None => self.tables = AnnouncedTables::One(table),
@@ -575,13 +556,25 @@ impl Session {
     }
 }
 
-/// An announcement takes the place of its own withdrawal in the same frame.
+/// An announcement takes the place of its own withdrawal in the same frame, if that is the last word about the route.
 fn push_or_replace(route: RouteUpdate, frame_start: usize, updates: &mut Vec<SourceUpdate>) {
-    let withdrawal = updates[frame_start..].iter_mut().rev().find(|update| {
-        matches!(update, SourceUpdate::Route(RouteUpdate { key, path: None, .. }) if *key == route.key)
-    });
-    match withdrawal {
-        Some(withdrawal) => *withdrawal = SourceUpdate::Route(route),
-        None => updates.push(SourceUpdate::Route(route)),
+    let last = updates[frame_start..]
+        .iter_mut()
+        .rev()
+        .find(|update| match update {
+            SourceUpdate::Route(RouteUpdate { key, .. })
+            | SourceUpdate::Rejected {
+                route: Some((key, _)),
+                ..
+            } => *key == route.key,
+            SourceUpdate::Rejected { route: None, .. }
+            | SourceUpdate::NextHop(_)
+            | SourceUpdate::Unknown(_) => false,
+        });
+    match last {
+        Some(withdrawal @ SourceUpdate::Route(RouteUpdate { path: None, .. })) => {
+            *withdrawal = SourceUpdate::Route(route);
+        }
+        _ => updates.push(SourceUpdate::Route(route)),
     }
 }

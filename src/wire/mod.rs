@@ -7,6 +7,7 @@ pub mod feedback;
 pub mod flower;
 pub mod foreign_route;
 pub mod fpm;
+pub mod fpm_pb;
 pub mod fpm_zebra;
 pub mod genl;
 pub mod kernel_nexthop;

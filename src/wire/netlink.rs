@@ -67,7 +67,7 @@ pub struct Message<'a> {
     pub payload: &'a [u8],
 }
 
-/// The messages in a buffer; ends after the first error.
+/// The messages in a buffer; ends after the first error, and at zeroes too few for a header.
 #[derive(Debug, Clone)]
 pub struct Messages<'a> {
     buffer: &'a [u8],
@@ -89,7 +89,9 @@ impl<'a> Iterator for Messages<'a> {
         let rest = self.buffer.get(offset..).filter(|rest| !rest.is_empty())?;
         self.offset = self.buffer.len();
         if rest.len() < HEADER_LEN {
-            return Some(Err(MessageError::Truncated(rest.len())));
+            // A sender may fill its frames up; no message begins with zeroes.
+            let padding = rest.iter().all(|byte| *byte == 0);
+            return (!padding).then_some(Err(MessageError::Truncated(rest.len())));
         }
         let len = u32_at(rest, 0).unwrap_or(0) as usize;
         if len < HEADER_LEN || len > rest.len() {

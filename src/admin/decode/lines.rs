@@ -1,5 +1,5 @@
-//! The line form of `decode`: a line a netlink message, as text or as JSON; nothing is kept. The words for protocols, types and hops
-//! are those of the table form, too.
+//! The line form of `decode`: a line a message, as text or as JSON; nothing is kept. The words for protocols, types and hops are
+//! those of the table form, too.
 
 use std::fmt::{self, Write as _};
 use std::io::{BufWriter, Read, Write};
@@ -9,9 +9,10 @@ use serde::{Serialize, Serializer};
 
 use super::{Answer, Failure, Item, Met, Place, READ_LEN, is_damage, read_stream, reason_of};
 use crate::model::{
-    NextHop, PathHops, Protocol, Reason, RoutePath, SourceNextHop, SourceNhId, TableId,
+    MessageKind, NextHop, PathHops, Protocol, Reason, RoutePath, SourceNextHop, SourceNhId, TableId,
 };
 use crate::wire::fpm::FpmMessage;
+use crate::wire::fpm_pb::{PbMessage, PbRoute, VrfId};
 use crate::wire::rtnl_nexthop::{BadNextHop, decode_nexthop};
 use crate::wire::rtnl_route::{BadRoute, Dialect, RouteView, decode_route};
 
@@ -23,8 +24,11 @@ struct Line {
     op: &'static str,
     prefix: Option<String>,
     table: Option<TableLine>,
-    protocol: Option<ProtocolLine>,
-    r#type: Option<TypeLine>,
+    /// Of a protobuf frame, which names no table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vrf: Option<u32>,
+    protocol: Option<Word>,
+    r#type: Option<Word>,
     metric: Option<u32>,
     nhid: Option<u32>,
     nexthops: Vec<HopLine>,
@@ -67,28 +71,15 @@ impl GroupLine {
     }
 }
 
-/// A protocol by FRR's name, else its number as text.
-#[derive(Debug)]
-pub(super) struct ProtocolLine(pub(super) Protocol);
-
 /// A table number, as a number.
 #[derive(Debug)]
 struct TableLine(TableId);
 
-/// A route type or a message type by its name, else its number as text.
+/// A protocol, a route type or a message type by its name, else its number as text.
 #[derive(Debug)]
-pub(super) enum TypeLine {
+pub(super) enum Word {
     Named(&'static str),
     Number(u16),
-}
-
-impl Serialize for ProtocolLine {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.name() {
-            Some(name) => serializer.serialize_str(name),
-            None => serializer.collect_str(&self.0.0),
-        }
-    }
 }
 
 impl Serialize for TableLine {
@@ -97,18 +88,31 @@ impl Serialize for TableLine {
     }
 }
 
-impl Serialize for TypeLine {
+impl Serialize for Word {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl fmt::Display for TypeLine {
+impl fmt::Display for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Named(name) => f.pad(name),
             Self::Number(number) => f.pad(&number.to_string()),
         }
+    }
+}
+
+impl From<Protocol> for Word {
+    fn from(protocol: Protocol) -> Self {
+        let number = Self::Number(protocol.0.into());
+        protocol.name().map_or(number, Self::Named)
+    }
+}
+
+impl From<MessageKind> for Word {
+    fn from(kind: MessageKind) -> Self {
+        kind.name().map_or(Self::Number(kind.0), Self::Named)
     }
 }
 
@@ -148,6 +152,7 @@ impl Line {
             op,
             prefix: None,
             table: None,
+            vrf: None,
             protocol: None,
             r#type: None,
             metric: None,
@@ -160,26 +165,56 @@ impl Line {
     }
 
     fn of(place: Place, item: &Item<'_>) -> Self {
-        let Met {
-            kind,
-            message,
-            dialect,
-        } = match item {
-            Ok(met) => met,
+        let (kind, message, dialect) = match item {
+            Ok(Met::Netlink(kind, message, dialect)) => (kind, message, dialect),
+            Ok(Met::Protobuf(message)) => return Self::of_protobuf(place, message),
             Err(error) => {
                 let mut line = Self::new(place, "error");
                 line.reason = Some(reason_of(error));
                 return line;
             }
         };
-        let op = op_name(message);
-        let mut line = Self::new(place, op);
+        let mut line = Self::new(place, op_name(message));
         match message {
             FpmMessage::Route { add, view } => line.set_route(*add, view.as_ref(), *dialect),
             FpmMessage::NextHop { add, payload } => line.set_nexthop(*add, payload),
             FpmMessage::Lsp { .. } | FpmMessage::Fdb { .. } => {}
-            FpmMessage::Unknown => line.r#type = Some(message_type(*kind)),
+            FpmMessage::Unknown => line.r#type = Some((*kind).into()),
         }
+        line
+    }
+
+    fn of_protobuf(place: Place, message: &PbMessage) -> Self {
+        match message {
+            PbMessage::Route(route) => Self::of_protobuf_route(place, route),
+            PbMessage::LocalSid { .. } | PbMessage::Unknown => {
+                let mut line = Self::new(place, "unknown");
+                line.r#type = Some(Word::Named(message.name()));
+                line
+            }
+        }
+    }
+
+    /// With the next hops that are wrong, too: they are what an operator has to see.
+    fn of_protobuf_route(place: Place, route: &PbRoute) -> Self {
+        let PbRoute {
+            add,
+            vrf: VrfId(vrf),
+            prefix,
+            protocol,
+            kind,
+            metric,
+            hops,
+            fault,
+        } = route;
+        let mut line = Self::new(place, if *add { "route-add" } else { "route-del" });
+        line.vrf = Some(*vrf);
+        line.prefix = prefix.map(|prefix| prefix.to_string());
+        line.protocol = protocol.map(Word::Named);
+        line.r#type = kind.map(|kind| Word::Named(kind.name()));
+        line.metric = *metric;
+        line.nexthops = hops.iter().map(HopLine::from).collect();
+        line.reason = fault.map(|reason| reason.code().into());
         line
     }
 
@@ -188,12 +223,12 @@ impl Line {
             self.reason = Some(Reason::BadAttribute.code().into());
             return;
         };
-        self.protocol = Some(ProtocolLine(view.protocol));
+        self.protocol = Some(view.protocol.into());
         self.r#type = match view.route_kind() {
-            Some(kind) => Some(TypeLine::Named(kind.name())),
+            Some(kind) => Some(Word::Named(kind.name())),
             // A withdrawal has none.
             None if view.kind == 0 => None,
-            None => Some(TypeLine::Number(view.kind.into())),
+            None => Some(Word::Number(view.kind.into())),
         };
         self.metric = view.priority;
         self.nhid = view.nh_id;
@@ -218,12 +253,12 @@ impl Line {
         match decode_nexthop(add, payload) {
             Ok(nexthop) => {
                 self.id = Some(nexthop.id.0);
-                self.protocol = Some(ProtocolLine(Protocol(nexthop.protocol)));
+                self.protocol = Some(Protocol(nexthop.protocol).into());
                 match nexthop.content {
                     None => {}
                     Some(SourceNextHop::Hop(hop)) => self.nexthops.push((&hop).into()),
                     Some(SourceNextHop::Blackhole) => {
-                        self.r#type = Some(TypeLine::Named("blackhole"));
+                        self.r#type = Some(Word::Named("blackhole"));
                     }
                     Some(SourceNextHop::Group(members)) => {
                         let members = members
@@ -255,12 +290,15 @@ impl fmt::Display for Line {
         if let Some(id) = self.id {
             write!(f, " id {id}")?;
         }
+        let prefix = self.prefix.as_deref().unwrap_or("-");
         if let Some(table) = &self.table {
-            let prefix = self.prefix.as_deref().unwrap_or("-");
             write!(f, " {prefix:<24} table {:<5}", table.0)?;
         }
+        if let Some(vrf) = &self.vrf {
+            write!(f, " {prefix:<24} vrf {vrf:<7}")?;
+        }
         if let Some(protocol) = &self.protocol {
-            write!(f, " {:<8}", protocol.0)?;
+            write!(f, " {protocol:<8}")?;
         }
         if let Some(kind) = &self.r#type {
             write!(f, " {kind:<11}")?;
@@ -327,24 +365,4 @@ fn op_name(message: &FpmMessage<'_>) -> &'static str {
         FpmMessage::Fdb { add: false } => "fdb-del",
         FpmMessage::Unknown => "unknown",
     }
-}
-
-/// A message type by its name in `linux/rtnetlink.h` without `RTM_`.
-pub(super) fn message_type(kind: u16) -> TypeLine {
-    TypeLine::Named(match kind {
-        16 => "NEWLINK",
-        17 => "DELLINK",
-        20 => "NEWADDR",
-        21 => "DELADDR",
-        24 => "NEWROUTE",
-        25 => "DELROUTE",
-        26 => "GETROUTE",
-        28 => "NEWNEIGH",
-        29 => "DELNEIGH",
-        32 => "NEWRULE",
-        33 => "DELRULE",
-        104 => "NEWNEXTHOP",
-        105 => "DELNEXTHOP",
-        _ => return TypeLine::Number(kind),
-    })
 }

@@ -7,12 +7,14 @@ use rustc_hash::FxHashMap;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::lines::{HopLine, ProtocolLine, TypeLine, message_type};
+use super::lines::{HopLine, Word};
 use super::{Answer, Failure, Item, Met, Place, READ_LEN, is_damage, read_stream, reason_of};
 use crate::model::{
-    NextHop, PathHops, Reason, RouteKey, RoutePath, SourceNextHop, SourceNhId, TableId,
+    MessageKind, NextHop, PathHops, Prefix, Reason, RouteKey, RouteKind, RoutePath, SourceNextHop,
+    SourceNhId, TableId,
 };
 use crate::wire::fpm::FpmMessage;
+use crate::wire::fpm_pb::{PbMessage, PbRoute, VrfId};
 use crate::wire::rtnl_nexthop::{BadNextHop, decode_nexthop};
 use crate::wire::rtnl_route::{BadRoute, Dialect, RouteView, decode_route};
 
@@ -27,14 +29,32 @@ const MAX_HOPS: usize = 65_536;
 #[derive(Debug, Default)]
 struct Rib {
     routes: BTreeMap<RouteKey, RoutePath>,
+    /// Of protobuf frames, which name a VRF and no table.
+    protobuf: BTreeMap<(VrfId, Prefix), PbRoute>,
     nexthops: FxHashMap<SourceNhId, SourceNextHop>,
     frames: u64,
-    messages: BTreeMap<u16, u64>,
+    messages: BTreeMap<MessageName, u64>,
     /// Messages of a right form that are not used, or of a wrong one, by reason.
     rejected: BTreeMap<Reason, u64>,
     withdrawals_without_table: u64,
     errors: Vec<ErrorLine>,
     errors_omitted: u64,
+}
+
+/// What messages are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum MessageName {
+    Netlink(MessageKind),
+    Protobuf(&'static str),
+}
+
+impl From<MessageName> for Word {
+    fn from(name: MessageName) -> Self {
+        match name {
+            MessageName::Netlink(kind) => kind.into(),
+            MessageName::Protobuf(name) => Self::Named(name),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -46,9 +66,11 @@ struct ErrorLine {
 /// A route of the table form.
 #[derive(Debug, Serialize)]
 struct RibLine {
-    table: u32,
+    table: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vrf: Option<u32>,
     prefix: String,
-    protocol: ProtocolLine,
+    protocol: Word,
     r#type: &'static str,
     metric: u32,
     nexthops: Vec<HopLine>,
@@ -61,18 +83,16 @@ struct RibLine {
 
 impl Rib {
     fn apply(&mut self, place: Place, item: &Item<'_>) {
-        let Met {
-            kind,
-            message,
-            dialect,
-        } = match item {
-            Ok(met) => met,
+        let (kind, message, dialect) = match item {
+            Ok(Met::Netlink(kind, message, dialect)) => (kind, message, dialect),
+            Ok(Met::Protobuf(message)) => return self.apply_protobuf(place, message),
             Err(error) => {
                 self.add_error(error.offset(), &reason_of(error));
                 return;
             }
         };
-        *self.messages.entry(*kind).or_default() += 1;
+        let name = MessageName::Netlink(*kind);
+        *self.messages.entry(name).or_default() += 1;
         match message {
             FpmMessage::Route {
                 add,
@@ -117,6 +137,25 @@ impl Rib {
         }
     }
 
+    fn apply_protobuf(&mut self, place: Place, message: &PbMessage) {
+        let name = MessageName::Protobuf(message.name());
+        *self.messages.entry(name).or_default() += 1;
+        let PbMessage::Route(route) = message else {
+            return;
+        };
+        if let Some(prefix) = route.prefix {
+            let key = (route.vrf, prefix);
+            if route.add && route.fault.is_none() {
+                self.protobuf.insert(key, route.clone());
+            } else {
+                self.protobuf.remove(&key);
+            }
+        }
+        if let Some(reason) = route.fault {
+            self.reject(place, reason);
+        }
+    }
+
     fn reject(&mut self, place: Place, reason: Reason) {
         *self.rejected.entry(reason).or_default() += 1;
         if is_damage(reason) {
@@ -136,7 +175,7 @@ impl Rib {
     }
 
     fn lines(&self) -> impl Iterator<Item = RibLine> + '_ {
-        self.routes.iter().map(|(key, path)| {
+        let netlink = self.routes.iter().map(|(key, path)| {
             let mut resolved = Resolved::default();
             match &path.hops {
                 PathHops::None => {}
@@ -145,9 +184,10 @@ impl Rib {
             }
             let unresolved = resolved.hops.is_empty() && !resolved.missing.is_empty();
             RibLine {
-                table: key.table.0,
+                table: Some(key.table.0),
+                vrf: None,
                 prefix: key.prefix.to_string(),
-                protocol: ProtocolLine(path.protocol),
+                protocol: path.protocol.into(),
                 r#type: path.kind.name(),
                 metric: path.metric,
                 nexthops: resolved.hops.iter().map(HopLine::from).collect(),
@@ -158,7 +198,19 @@ impl Rib {
                     resolved.missing
                 },
             }
-        })
+        });
+        let protobuf = self.protobuf.iter().map(|((vrf, prefix), route)| RibLine {
+            table: None,
+            vrf: Some(vrf.0),
+            prefix: prefix.to_string(),
+            protocol: Word::Named(route.protocol.unwrap_or("unknown")),
+            r#type: route.kind.unwrap_or(RouteKind::Unicast).name(),
+            metric: route.metric.unwrap_or(0),
+            nexthops: route.hops.iter().map(HopLine::from).collect(),
+            unresolved: false,
+            missing: Vec::new(),
+        });
+        netlink.chain(protobuf)
     }
 
     /// Adds the hops behind an id; a loop is as good as an unknown id.
@@ -212,7 +264,11 @@ impl Rib {
             };
             let text = format!(
                 "{:<5}  {:<width$}  {:<10}  {:<11}  {:>6}  {first}",
-                line.table, line.prefix, line.protocol.0, line.r#type, line.metric
+                line.place(),
+                line.prefix,
+                line.protocol,
+                line.r#type,
+                line.metric
             );
             writeln!(out, "{}", text.trim_end())?;
             let indent = 5 + 2 + width + 2 + 10 + 2 + 11 + 2 + 6 + 2;
@@ -226,12 +282,12 @@ impl Rib {
         writeln!(
             out,
             "\n{} routes, {} next hops, {} frames",
-            self.routes.len(),
+            self.routes.len() + self.protobuf.len(),
             self.nexthops.len(),
             self.frames
         )?;
         for (kind, count) in &self.messages {
-            writeln!(out, "{count:>10} {}", message_type(*kind))?;
+            writeln!(out, "{count:>10} {}", Word::from(*kind))?;
         }
         for (reason, count) in &self.rejected {
             writeln!(out, "{count:>10} rejected: {}", reason.text())?;
@@ -253,6 +309,17 @@ impl Rib {
     }
 }
 
+impl RibLine {
+    /// The table, or the VRF where none is named.
+    fn place(&self) -> String {
+        match (self.table, self.vrf) {
+            (Some(table), _) => table.to_string(),
+            (None, Some(vrf)) => format!("vrf {vrf}"),
+            (None, None) => "-".to_owned(),
+        }
+    }
+}
+
 /// What stands behind a next-hop id.
 #[derive(Debug, Default)]
 struct Resolved {
@@ -266,11 +333,8 @@ impl Serialize for Rib {
         map.serialize_entry("routes", &RibRoutes(self))?;
         map.serialize_entry("nexthops", &self.nexthops.len())?;
         map.serialize_entry("frames", &self.frames)?;
-        map.serialize_entry(
-            "messages",
-            &Counts(&self.messages, |kind| message_type(*kind)),
-        )?;
-        let rejected = Counts(&self.rejected, |reason| TypeLine::Named(reason.code()));
+        map.serialize_entry("messages", &Counts(&self.messages, |name| (*name).into()))?;
+        let rejected = Counts(&self.rejected, |reason| Word::Named(reason.code()));
         map.serialize_entry("rejected", &rejected)?;
         map.serialize_entry("withdrawals_without_table", &self.withdrawals_without_table)?;
         map.serialize_entry("errors", &self.errors)?;
@@ -288,7 +352,7 @@ impl Serialize for RibRoutes<'_> {
 }
 
 /// Counts by the name of their key.
-struct Counts<'a, K>(&'a BTreeMap<K, u64>, fn(&K) -> TypeLine);
+struct Counts<'a, K>(&'a BTreeMap<K, u64>, fn(&K) -> Word);
 
 impl<K> Serialize for Counts<'_, K> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -18,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
@@ -39,6 +40,9 @@ const HEADERS: usize = 64;
 /// How long the accepting rests after an error such as `EMFILE`, which would come again at once.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// Connections that wait to be accepted; as the standard library has it.
+const BACKLOG: i32 = 128;
+
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Why metrics can't be offered where they should be.
@@ -58,7 +62,13 @@ impl MetricsListener {
     pub fn bind(addrs: &[SocketAddr]) -> Result<Self, MetricsBindError> {
         let bind = |addr: SocketAddr| {
             // The standard library sets SO_REUSEADDR: a restart does not wait for TIME_WAIT.
-            let listener = TcpListener::bind(addr)?;
+            let listener = match TcpListener::bind(addr) {
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    warn!(%addr, "this is no address of the host yet: metrics can be scraped there once it is");
+                    bind_early(addr)?
+                }
+                bound => bound?,
+            };
             listener.set_nonblocking(true)?;
             Ok((listener.local_addr()?, listener))
         };
@@ -79,6 +89,19 @@ impl MetricsListener {
         }
         Ok(())
     }
+}
+
+/// At a boot the daemon is there before whoever sets addresses (FRR is one of them): `IP_FREEBIND`, `ip(7)`.
+fn bind_early(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    match addr {
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Connections in the order of their coming.

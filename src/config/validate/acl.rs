@@ -298,11 +298,11 @@ impl Reader<'_> {
             let Value::Text(text) = &item.value else {
                 continue;
             };
-            // Its rule would meet what comes in there with any tag.
+            // The rule of the port below would meet what comes in there with any tag.
             let lower = text
                 .strip_prefix('!')
                 .and_then(|name| name.rsplit_once('.'));
-            if let Some((lower, _)) = lower.filter(|(lower, _)| filter.wants(lower)) {
+            if let Some((lower, _)) = lower.filter(|(lower, _)| filter.includes_some(lower)) {
                 let allowed = format!(
                     "{lower} alone, which stands for its VLANs too; a rule before this one may permit one of them"
                 );

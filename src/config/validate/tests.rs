@@ -513,6 +513,17 @@ fn faults_of_filter_rules_say_which_rule_and_what_is_allowed() {
     let tagged = faults(&format!("[[acl]]\n{rule}match.in = ['p*', '!p3.100']\n"));
     let told = "c.toml:5: acl[0].match.in: \"!p3.100\" is not allowed (allowed: p3 alone, which stands for its VLANs too; a rule before this one may permit one of them)";
     assert_eq!(tagged, [told]);
+    for globs in ["'p1', '!p*.100'", "'p1', '!*.100'", "'!p3.100'"] {
+        let tagged = faults(&format!("[[acl]]\n{rule}match.in = [{globs}]\n"));
+        assert_eq!(tagged.len(), 1, "{globs}");
+    }
+    let fits = "'p1', 'p2.*', '!p2.100', '!q.7'";
+    assert_eq!(
+        config(&format!("[[acl]]\n{rule}match.in = [{fits}]\n"))
+            .acl
+            .len(),
+        1
+    );
     assert!(faults("[acl]")[0].contains("acl: a table can't stand here"));
 }
 

@@ -8,7 +8,8 @@ lab_init docs
 three_routers
 offload_start r1
 wait_until 40 'BGP has converged' bgp_converged
-at_rest() { synced r1 && all_installed r1 && ours r1 10.20.1.0/24 'eth0 eth1'; }
+# A block may leave it stopped.
+at_rest() { { alive r1/frr-offload || offload_revive r1; } && synced r1 && all_installed r1 && ours r1 10.20.1.0/24 'eth0 eth1'; }
 
 section 'What is documented'
 all_documented r1 at_rest

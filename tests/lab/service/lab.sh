@@ -63,6 +63,11 @@ check 'it is not root' not status Uid '0.*'
 check 'it has CAP_NET_ADMIN and no other capability' status CapEff 0000000000001000
 check 'and gets no other' status CapBnd 0000000000001000
 check 'its system calls are filtered' status Seccomp 2
+sees() { test -e "/proc/$(host_pid)/root$1"; }
+check 'it sees its own directory' sees /run/frr-offload/admin.sock
+# As the socket of a container engine, which is for the group that it is in.
+in_r1 sh -c 'mkdir -p /run/containerd && : >/run/containerd/containerd.sock'
+never 'and no other of /run' sees /run/containerd
 
 section 'Reload'
 put /etc/frr-offload/config.toml <<'EOF2'

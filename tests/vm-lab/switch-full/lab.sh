@@ -4,6 +4,8 @@
 . "$(dirname "$0")/../lib.sh"
 
 lab_init switch-full
+# The knob counts the rules of both switches, and the other one has none of what may go.
+OFFLOAD_CONF='offload.switches = ["platform/eswitch-sim.0"]'
 switch_steady h0 h1
 wait_until 20 'a rule for each network' rules_for 2
 wait_until 20 'the rules stay as they are' rules_quiet
@@ -77,14 +79,15 @@ announce "$number" "$number"
 wait_until 20 'and comes back' kernel_has 40
 wait_until 20 'the rules stay as they are' rules_quiet
 check 'no rule was touched for it' rules_kept "$LAB/before"
-# Own addresses are exceptions, which nothing goes without: twice as many rules.
-for last in {1..12}; do ipr sw addr add "10.99.0.$last/32" dev lo; done
-has_exceptions() { for last in {1..12}; do has_rule pf0vf0 "10.99.0.$last" || { echo "$last"; return 1; }; done; }
+# Own addresses are exceptions, which nothing goes without: two rules each, for what goes there and what says that it comes from
+# there. So many that there is room for them when others leave.
+for last in {1..6}; do ipr sw addr add "10.99.0.$last/32" dev lo; done
+has_exceptions() { for last in {1..6}; do has_rule pf0vf0 "10.99.0.$last" || { echo "$last"; return 1; }; done; }
 wait_until 30 'own addresses are in' has_exceptions
 check 'for them others left, and that is told' event table-full 'left hardware'
 check 'no refusal was needed' test "$(rule_count)" -le "$full"
 check 'what left is forwarded all the same' hops_to h0 n30
-for last in {1..12}; do ipr sw addr del "10.99.0.$last/32" dev lo; done
+for last in {1..6}; do ipr sw addr del "10.99.0.$last/32" dev lo; done
 back() { [[ $(announced) -ge $some ]] || { announced; return 1; }; }
 wait_until 30 'they come back when the addresses are gone' back
 
