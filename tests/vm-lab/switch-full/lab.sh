@@ -5,8 +5,7 @@
 
 lab_init switch-full
 # The knob counts the rules of both switches, and the other one has none of what may go.
-OFFLOAD_CONF='offload.switches = ["platform/eswitch-sim.0"]'
-switch_steady h0 h1
+OFFLOAD_CONF='offload.switches = ["platform/eswitch-sim.0"]' switch_steady h0 h1
 wait_until 20 'a rule for each network' rules_for 2
 wait_until 20 'the rules stay as they are' rules_quiet
 
