@@ -6,6 +6,9 @@
     reason = "a test may panic, and its helpers too"
 )]
 
+#[path = "common/daemon.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod daemon;
 #[path = "common/netns.rs"]
 #[allow(dead_code, reason = "each test file uses its part")]
 mod netns;
@@ -14,86 +17,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
+use daemon::Lab;
 use netns::{DEADLINE, eventually, in_netns, ip};
 use serde_json::Value;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_frr-offload");
 const ADDR: &str = "127.0.0.1:9620";
 
-/// A folder, a configuration, a daemon and a zebra that is played.
-struct Lab {
-    dir: PathBuf,
-    children: Vec<Child>,
-}
-
-impl Lab {
-    fn new(name: &str, config: &str) -> Self {
-        ip("link add eth0 type veth peer name p0");
-        for link in ["eth0", "p0"] {
-            ip(&format!("link set {link} up"));
-        }
-        let dir = std::env::temp_dir().join(format!("fo-metrics-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let socket = dir.join("admin.sock");
-        let text = format!("admin.socket = \"{}\"\n{config}", socket.display());
-        fs::write(dir.join("config.toml"), text).unwrap();
-        let children = Vec::new();
-        Self { dir, children }
-    }
-
-    fn command(&self, args: &str) -> Command {
-        let mut command = Command::new(BINARY);
-        command.arg("--config").arg(self.dir.join("config.toml"));
-        command.args(args.split_whitespace());
-        command.env_remove("FRR_OFFLOAD_SOCKET");
-        command
-    }
-
-    fn run(&self, args: &str) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    fn json(&self, args: &str) -> Option<Value> {
-        let output = self.run(args);
-        let answered = output.status.success();
-        answered.then(|| serde_json::from_slice(&output.stdout).unwrap())
-    }
-
-    fn start(&mut self) {
-        let log = fs::File::create(self.dir.join("log")).unwrap();
-        let daemon = self.command("run").stderr(log).spawn().unwrap();
-        self.children.push(daemon);
-        eventually("the daemon", || self.json("show status --json"));
-    }
-
-    fn zebra(&mut self, args: &str) {
-        let mut command = self.command(&format!("replay --generate {args} --dev eth0 --hold"));
-        let zebra = command.stdout(Stdio::null()).spawn().unwrap();
-        self.children.push(zebra);
-    }
-
-    fn synced(&self, routes: u64) -> Value {
-        eventually("all routes", || {
-            let status = self.json("show status --json")?;
-            let synced = status["sources"][0]["state"] == "synced";
-            (synced && status["kernel"]["installed"] == routes).then_some(status)
-        })
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for child in self.children.iter_mut().rev() {
-            // One that has ended already can't be killed.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let _ = fs::remove_dir_all(&self.dir);
-    }
+/// Once zebra is through and so many routes are in the kernel.
+fn synced(lab: &Lab, routes: u64) -> Value {
+    eventually("all routes", || {
+        let status = lab.json("show status --json")?;
+        let synced = status["sources"][0]["state"] == "synced";
+        (synced && status["kernel"]["installed"] == routes).then_some(status)
+    })
 }
 
 /// What comes back for these bytes, until the other end closes.
@@ -338,13 +277,13 @@ fn expressions() -> Vec<(String, String)> {
 #[test]
 fn dashboards_and_alerts_ask_for_what_is_there() {
     in_netns(|| {
-        let mut lab = Lab::new(
+        let mut lab = Lab::with_link(
             "names",
             "[offload]\nmode = \"skip_hw\"\nports = [\"eth0\", \"p0\"]\n",
         );
         lab.start();
         lab.zebra("50 --groups 5");
-        lab.synced(50);
+        synced(&lab, 50);
         let exposed = Exposed::scrape();
         let faults: Vec<_> = expressions()
             .iter()
@@ -372,7 +311,7 @@ fn dashboards_and_alerts_ask_for_what_is_there() {
 #[test]
 fn a_scrape_and_show_status_agree() {
     in_netns(|| {
-        let mut lab = Lab::new("status", "");
+        let mut lab = Lab::with_link("status", "");
         lab.start();
         // At first the kernel has not been listed yet.
         eventually("that only zebra is missing", || {
@@ -384,7 +323,7 @@ fn a_scrape_and_show_status_agree() {
         assert_eq!(Exposed::scrape().value("frr_offload_ready"), 0);
 
         lab.zebra("500 --groups 20");
-        lab.synced(500);
+        synced(&lab, 500);
         // Both are of a moment, and zebra is still being told of its routes.
         let exposed = eventually("the same in both", || {
             let status = lab.json("show status --json")?;
@@ -470,7 +409,7 @@ fn a_scrape_and_show_status_agree() {
 #[test]
 fn a_slow_or_hostile_client_keeps_nobody_out() {
     in_netns(|| {
-        let mut lab = Lab::new("hostile", "");
+        let mut lab = Lab::with_link("hostile", "");
         lab.start();
         // More than there are places; some have begun to speak.
         let mut silent: Vec<TcpStream> = (0..60).map(|_| connect()).collect();
@@ -515,7 +454,7 @@ fn a_slow_or_hostile_client_keeps_nobody_out() {
 fn where_metrics_cant_be_offered_nothing_is_started() {
     in_netns(|| {
         let taken = TcpListener::bind(ADDR).unwrap();
-        let lab = Lab::new("taken", "");
+        let lab = Lab::with_link("taken", "");
         let fails = |lab: &Lab, expected: &str| {
             let output = lab.run("run");
             let told = String::from_utf8(output.stderr).unwrap();
@@ -529,11 +468,7 @@ fn where_metrics_cant_be_offered_nothing_is_started() {
             "frr-offload: admin.metrics: can't listen on 127.0.0.1:9620: Address already in use (os error 98)",
         );
         drop(taken);
-        let text = format!(
-            "admin.socket = \"{}\"\nadmin.metrics = [\"127.0.0.1:9620\", \"192.0.2.1:9620\"]\n",
-            lab.dir.join("admin.sock").display()
-        );
-        fs::write(lab.dir.join("config.toml"), text).unwrap();
+        lab.configure("admin.metrics = [\"127.0.0.1:9620\", \"192.0.2.1:9620\"]\n");
         // At a boot FRR may set the address later.
         let mut lab = lab;
         lab.start();
@@ -546,22 +481,13 @@ fn where_metrics_cant_be_offered_nothing_is_started() {
 #[test]
 fn metrics_can_be_off_and_change_with_a_restart() {
     in_netns(|| {
-        let mut lab = Lab::new("off", "admin.metrics = []\n");
+        let mut lab = Lab::with_link("off", "admin.metrics = []\n");
         lab.start();
         assert!(TcpStream::connect(ADDR).is_err());
-        let text = fs::read_to_string(lab.dir.join("config.toml")).unwrap();
-        let text = text.replace("[]", "\"127.0.0.1:9620\"");
-        fs::write(lab.dir.join("config.toml"), text).unwrap();
-        let pid = lab.children[0].id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-HUP", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        lab.configure("admin.metrics = \"127.0.0.1:9620\"\n");
+        lab.signal("-HUP");
         eventually("what needs a restart", || {
-            let log = fs::read_to_string(lab.dir.join("log")).unwrap();
+            let log = lab.log();
             log.contains("needs a restart and is left as it was key=\"admin.metrics\"")
                 .then_some(())
         });

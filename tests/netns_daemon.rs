@@ -6,6 +6,9 @@
     reason = "a test may panic, and its helpers too"
 )]
 
+#[path = "common/daemon.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod daemon;
 #[path = "common/netns.rs"]
 #[allow(dead_code, reason = "each test file uses its part")]
 mod netns;
@@ -13,120 +16,16 @@ mod netns;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use daemon::Lab;
 use netns::{eventually, in_netns, ip, ip_json};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_frr-offload");
-
-/// A folder, a configuration, a daemon and a zebra that is played.
-struct Lab {
-    dir: PathBuf,
-    daemon: Option<Child>,
-    zebra: Option<Child>,
-}
-
-impl Lab {
-    fn new(name: &str, config: &str) -> Self {
-        ip("link add eth0 type veth peer name p0");
-        for link in ["eth0", "p0"] {
-            ip(&format!("link set {link} up"));
-        }
-        let dir = std::env::temp_dir().join(format!("fo-test-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let lab = Self {
-            dir,
-            daemon: None,
-            zebra: None,
-        };
-        lab.configure(config);
-        lab
-    }
-
-    fn configure(&self, config: &str) {
-        let socket = self.dir.join("admin.sock");
-        let text = format!("[admin]\nsocket = \"{}\"\n{config}", socket.display());
-        fs::write(self.dir.join("config.toml"), text).unwrap();
-    }
-
-    fn command(&self, args: &str) -> Command {
-        let mut command = Command::new(BINARY);
-        command
-            .arg("--config")
-            .arg(self.dir.join("config.toml"))
-            .args(args.split_whitespace());
-        command.env_remove("FRR_OFFLOAD_SOCKET");
-        command
-    }
-
-    fn run(&self, args: &str) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    fn json(&self, args: &str) -> Option<Value> {
-        let output = self.run(args);
-        output
-            .status
-            .success()
-            .then(|| serde_json::from_slice(&output.stdout).unwrap())
-    }
-
-    fn start(&mut self) {
-        let log = fs::File::create(self.dir.join("log")).unwrap();
-        self.daemon = Some(self.command("run").stderr(log).spawn().unwrap());
-        eventually("the daemon", || self.json("show status --json"));
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("log")).unwrap()
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.daemon.as_ref().unwrap().id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-
-    fn wait(&mut self) -> Option<i32> {
-        self.daemon.take().unwrap().wait().unwrap().code()
-    }
-
-    fn zebra(&mut self, args: &str) {
-        let mut command = self.command(&format!("replay --generate {args} --dev eth0 --hold"));
-        self.zebra = Some(command.stdout(Stdio::null()).spawn().unwrap());
-    }
-
-    fn installed(&self, count: u64) {
-        eventually("all routes", || {
-            let status = self.json("show status --json")?;
-            (status["kernel"]["installed"] == count && status["kernel"]["wanted"] == count)
-                .then_some(())
-        });
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for child in [&mut self.zebra, &mut self.daemon].into_iter().flatten() {
-            // One that has ended already can't be killed.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-}
 
 fn ours() -> usize {
     ip("route show proto redirect")
@@ -143,7 +42,7 @@ fn hash_policy() -> String {
 #[test]
 fn reload_applies_what_it_can_and_says_the_rest() {
     in_netns(|| {
-        let mut lab = Lab::new("reload", "");
+        let mut lab = Lab::with_link("reload", "");
         lab.start();
         lab.zebra("200 --groups 10");
         lab.installed(200);
@@ -182,7 +81,7 @@ fn reload_applies_what_it_can_and_says_the_rest() {
 #[test]
 fn what_others_take_away_is_back_at_once() {
     in_netns(|| {
-        let mut lab = Lab::new("mend", "");
+        let mut lab = Lab::with_link("mend", "");
         lab.start();
         lab.zebra("300 --groups 20");
         lab.installed(300);
@@ -246,7 +145,7 @@ fn what_others_take_away_is_back_at_once() {
 #[test]
 fn a_killed_daemon_is_succeeded_without_a_route_written() {
     in_netns(|| {
-        let mut lab = Lab::new("restart", "");
+        let mut lab = Lab::with_link("restart", "");
         lab.start();
         lab.zebra("2000 --groups 50");
         lab.installed(2000);
@@ -290,7 +189,7 @@ fn a_killed_daemon_is_succeeded_without_a_route_written() {
 #[test]
 fn flush_removes_what_is_ours_and_nothing_else() {
     in_netns(|| {
-        let mut lab = Lab::new("flush", "");
+        let mut lab = Lab::with_link("flush", "");
         ip("route add 198.51.100.0/24 dev eth0 metric 10 proto static");
         ip("route add 198.51.101.0/24 dev eth0 metric 99 proto redirect");
         lab.start();
@@ -363,7 +262,7 @@ fn what_plan_says_can_be_typed_and_gives_the_same_kernel() {
         ]
     }
     in_netns(|| {
-        let mut lab = Lab::new("plan", "");
+        let mut lab = Lab::with_link("plan", "");
         lab.start();
         lab.zebra("300 --groups 20");
         lab.installed(300);
@@ -389,7 +288,7 @@ fn what_plan_says_can_be_typed_and_gives_the_same_kernel() {
 #[test]
 fn sigterm_ends_it_with_the_routes_kept_or_removed() {
     in_netns(|| {
-        let mut lab = Lab::new("exit", "");
+        let mut lab = Lab::with_link("exit", "");
         lab.start();
         lab.zebra("1000 --groups 20");
         lab.installed(1000);
@@ -412,7 +311,7 @@ fn sigterm_ends_it_with_the_routes_kept_or_removed() {
 #[test]
 fn a_next_hop_on_loopback_leaves_loopback_alone() {
     in_netns(|| {
-        let mut lab = Lab::new("loopback", "");
+        let mut lab = Lab::with_link("loopback", "");
         lab.start();
         let mut zebra = lab.command("replay --generate 20 --groups 4 --dev lo --hold");
         lab.zebra = Some(zebra.stdout(Stdio::null()).spawn().unwrap());
@@ -433,7 +332,7 @@ fn a_next_hop_on_loopback_leaves_loopback_alone() {
 #[test]
 fn a_writer_that_is_stuck_does_not_keep_the_daemon_from_ending() {
     in_netns(|| {
-        let mut lab = Lab::new("stuck", "");
+        let mut lab = Lab::with_link("stuck", "");
         lab.start();
         let pid = lab.daemon.as_ref().unwrap().id();
         // A tracer can stop a single thread.
@@ -477,7 +376,7 @@ fn a_writer_that_is_stuck_does_not_keep_the_daemon_from_ending() {
 #[test]
 fn an_address_of_the_router_itself_stands_for_no_peer() {
     in_netns(|| {
-        let mut lab = Lab::new("own", "");
+        let mut lab = Lab::with_link("own", "");
         ip("addr add 169.254.0.1/30 dev eth0");
         lab.start();
         lab.zebra("50 --groups 4");
@@ -495,7 +394,7 @@ fn an_address_of_the_router_itself_stands_for_no_peer() {
 #[test]
 fn another_metric_moves_the_routes_and_leaves_none() {
     in_netns(|| {
-        let mut lab = Lab::new("metric", "");
+        let mut lab = Lab::with_link("metric", "");
         ip("route add 198.51.101.0/24 dev eth0 metric 99 proto redirect");
         lab.start();
         lab.zebra("200 --groups 10");
@@ -528,7 +427,7 @@ fn another_metric_moves_the_routes_and_leaves_none() {
 #[test]
 fn a_peer_that_somebody_wrote_over_is_kept_fresh_again() {
     in_netns(|| {
-        let mut lab = Lab::new("managed", "");
+        let mut lab = Lab::with_link("managed", "");
         lab.start();
         lab.zebra("50 --groups 4");
         lab.installed(50);
@@ -557,7 +456,7 @@ fn a_peer_that_somebody_wrote_over_is_kept_fresh_again() {
 #[test]
 fn a_reload_never_waits_for_a_pipe_and_logs_no_flood() {
     in_netns(|| {
-        let mut lab = Lab::new("pipe", "");
+        let mut lab = Lab::with_link("pipe", "");
         lab.start();
         let file = lab.dir.join("config.toml");
         let faults = (0..5000).map(|n| format!("nonsense{n} = 1\n"));
@@ -604,7 +503,7 @@ fn ethtool(dev: &str) -> Option<Vec<(String, u64)>> {
 fn counters_are_those_of_ip_and_of_ethtool() {
     in_netns(|| {
         // Rates are made of readings that are seconds apart; without flower in the kernel nothing is offloaded here.
-        let mut lab = Lab::new("counters", "[offload]\nmode = \"skip_hw\"\n");
+        let mut lab = Lab::with_link("counters", "[offload]\nmode = \"skip_hw\"\n");
         // Nothing is sent but what the test sends.
         for link in ["eth0", "p0"] {
             let all = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");

@@ -7,6 +7,9 @@
     reason = "a test may panic, and its helpers too"
 )]
 
+#[path = "common/daemon.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod daemon;
 #[path = "common/grpc_zebra.rs"]
 #[allow(dead_code, reason = "each test file uses its part")]
 mod grpc_zebra;
@@ -14,11 +17,9 @@ mod grpc_zebra;
 #[allow(dead_code, reason = "each test file uses its part")]
 mod netns;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
 use std::time::Duration;
 
+use daemon::Lab;
 use grpc_zebra::{Reply, Server};
 use netns::{eventually, in_netns, ip};
 use serde_json::Value;
@@ -26,65 +27,11 @@ use serde_json::Value;
 const V4: &str = "ipv4-unicast";
 const V6: &str = "ipv6-unicast";
 
-struct Daemon {
-    dir: PathBuf,
-    child: Child,
-}
-
-impl Daemon {
-    fn start(config: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("fo-test-{}-northbound", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let socket = dir.join("admin.sock");
-        let text = format!("[admin]\nsocket = \"{}\"\n{config}", socket.display());
-        fs::write(dir.join("config.toml"), text).unwrap();
-        let log = fs::File::create(dir.join("log")).unwrap();
-        let child = command(&dir, "run").stderr(log).spawn().unwrap();
-        Self { dir, child }
-    }
-
-    fn ask(&self, args: &str) -> Output {
-        command(&self.dir, args).output().unwrap()
-    }
-
-    fn json(&self, args: &str) -> Option<Value> {
-        serde_json::from_slice(&self.ask(args).stdout).ok()
-    }
-
-    fn source(&self) -> Option<Value> {
-        let status = self.json("show status --json")?;
-        let sources = status["sources"].as_array()?.clone();
-        sources.into_iter().find(|s| s["name"] == "northbound")
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // One that has ended already can't be killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn command(dir: &Path, args: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_frr-offload"));
-    command.arg("--config").arg(dir.join("config.toml"));
-    command
-        .args(args.split_whitespace())
-        .env_remove("FRR_OFFLOAD_SOCKET");
-    command
+/// Its part of the daemon's status.
+fn source(lab: &Lab) -> Option<Value> {
+    let status = lab.json("show status --json")?;
+    let sources = status["sources"].as_array()?.clone();
+    sources.into_iter().find(|s| s["name"] == "northbound")
 }
 
 /// The links of the lab that was recorded.
@@ -117,15 +64,17 @@ fn recorded_answers_become_kernel_routes() {
             (V4, &[Reply::recorded("frr-10.3-rib-ipv4")]),
             (V6, &[Reply::recorded("frr-10.3-rib-ipv6"), slow]),
         ]);
-        let mut daemon = Daemon::start(&format!(
-            "metrics = []\n[northbound]\nendpoint = \"http://{}\"\ninterval = \"5s\"\n",
+        let config = format!(
+            "admin.metrics = []\n[northbound]\nendpoint = \"http://{}\"\ninterval = \"5s\"\n",
             server.addr
-        ));
+        );
+        let mut lab = Lab::new("northbound", &config);
+        lab.start();
         eventually("a source that is synced", || {
-            (daemon.source()?["state"] == "synced").then_some(())
+            (source(&lab)?["state"] == "synced").then_some(())
         });
         let route = |prefix: &str| {
-            let found = daemon.json(&format!("show routes {prefix} --source northbound --json"))?;
+            let found = lab.json(&format!("show routes {prefix} --source northbound --json"))?;
             let route = found.as_array()?.first()?.clone();
             (route["kernel"] == "installed").then_some(route)
         };
@@ -160,8 +109,8 @@ fn recorded_answers_become_kernel_routes() {
             (server.book.asked() == 4 && server.book.running.load(Ordering::SeqCst) == 1)
                 .then_some(())
         });
-        daemon.signal("-TERM");
-        assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+        lab.signal("-TERM");
+        assert_eq!(lab.wait(), Some(0));
         server.assert_well_treated();
         assert!(
             ip("route show proto redirect").contains("172.20.1.0/24"),
