@@ -292,11 +292,12 @@ impl Engine {
         let state = self.polled.tables.entry(of.clone()).or_default();
         state.differs.clear();
         state.stays.clear();
-        let before = std::mem::replace(&mut state.said, said.clone());
-        let was_rejected = std::mem::replace(&mut state.rejected, rejected.clone());
-        self.withdraw_said(before.difference(&said).copied().collect());
+        let gone = state.said.difference(&said).copied().collect();
+        state.said = said;
+        let before = std::mem::replace(&mut state.rejected, rejected.clone());
+        self.withdraw_said(gone);
         for (reason, count) in rejected {
-            let more = count.saturating_sub(was_rejected.get(&reason).copied().unwrap_or(0));
+            let more = count.saturating_sub(before.get(&reason).copied().unwrap_or(0));
             for _ in 0..more {
                 self.note_rejected("a route of northbound", reason);
             }
