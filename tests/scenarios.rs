@@ -175,6 +175,12 @@ impl Scenario {
                 self.engine
                     .handle(Timestamp(self.now), Event::Source(event));
             }
+            ["poll", "absent", table] => self.polled(PollOutcome::Absent {
+                of: PolledTable {
+                    table: TableId(table.parse().unwrap()),
+                    ..polled_table()
+                },
+            }),
             ["poll", "lost"] => self.polled(PollOutcome::Lost { why: "gone".into() }),
             ["poll", "missed"] => self.polled(PollOutcome::Missed {
                 of: polled_table(),

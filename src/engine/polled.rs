@@ -3,7 +3,7 @@
 //! ```text
 //! nobody on FPM    a table: its routes are announced, what the last one had and this one has not is withdrawn
 //! FPM speaks       a table: compared with FPM's routes; what differs twice in a row is reported, nothing is written
-//! a table missed   what the last one said goes on, and is shown as stale
+//! a table missed   what the last one said goes on, and is shown as stale; nothing of it is swept
 //! zebra lost       as over FPM: all is kept for `fpm.stale_time`; then it counts as gone
 //! ```
 //!
@@ -11,20 +11,25 @@
 //! of seconds. What it does not repeat goes when the hold is over (`rib::sessions`). Knows no gRPC.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use rustc_hash::FxHashSet;
 
 use super::Engine;
 use super::report::{Finding, Pitfall, Severity, SourceReport, SourceState};
 use crate::model::{
-    IfIndex, NextHop, PathHops, PollOutcome, Polled, PolledTable, Reason, RouteKey, RouteKind,
-    RoutePath, SourceId, SourceUpdate,
+    Family, IfIndex, NextHop, PathHops, PollOutcome, Polled, PolledTable, Reason, RouteKey,
+    RouteKind, RoutePath, SourceId, SourceUpdate, TableId,
 };
 use crate::rib::{Meaning, PathTarget, SlotId};
 
 /// The one VRF of which more tables than its own are asked for.
 const DEFAULT_VRF: &str = "default";
+
+/// Of a table that is there from the start.
+const NO_TABLE: &str = "zebra has no such table: does its -R fit `setup`?";
+/// zebra's walk of a table stops at `fe80::/10`: of what comes in order from there on it says nothing (FRR 10.3 and 10.7.1).
+const UNSAID: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0));
 
 /// What northbound has brought.
 #[derive(Debug, Default)]
@@ -58,11 +63,10 @@ impl PolledSource {
         tables.filter_map(|(of, state)| Some((of, state.missed.as_deref()?)))
     }
 
-    /// What differs from FPM for some time, in order.
-    pub(super) fn differences(&self) -> impl Iterator<Item = RouteKey> {
-        self.tables
-            .values()
-            .flat_map(|state| state.stays.iter().copied())
+    /// What differs from FPM for some time, in order, and in which of zebra's tables.
+    fn differences(&self) -> impl Iterator<Item = (&PolledTable, RouteKey)> {
+        let tables = self.tables.iter();
+        tables.flat_map(|(of, state)| state.stays.iter().map(move |key| (of, *key)))
     }
 
     fn has_missed(&self, key: RouteKey) -> bool {
@@ -85,37 +89,67 @@ impl Engine {
                 of,
                 updates,
                 took: _,
-            } => {
-                // A VRF's device may come back with another table.
-                let other = |old: &PolledTable| {
-                    (&old.vrf, old.family) == (&of.vrf, of.family) && old.table != of.table
-                };
-                if *of.vrf != *DEFAULT_VRF {
-                    self.forget_tables(|old| !other(old));
-                }
-                self.polled.answers += 1;
-                self.polled.lost = None;
-                let state = self.polled.tables.entry(of.clone()).or_default();
-                if state.missed.take().is_some() {
-                    self.note_polled(Severity::Info, "table-polled", &of, "it can be had again");
-                }
-                if self.session.connection_of(SourceId::Fpm).is_some() {
-                    self.compare(&of, &updates);
-                } else {
-                    self.install(&of, peer, updates);
-                }
+            } => self.apply_table(peer, &of, updates),
+            // zebra makes a table of `ip route ... table N` with its first route, for each family; the others are there
+            // from the start.
+            PollOutcome::Absent { of } if self.comes_with_routes(&of) => {
+                self.apply_table(peer, &of, Vec::new());
             }
-            PollOutcome::Missed { of, why } => {
-                self.polled.lost = None;
-                let state = self.polled.tables.entry(of.clone()).or_default();
-                let again = state.missed.replace(why.clone()).is_some_and(|w| w == why);
-                if !again {
-                    let text = format!("{why}; what it said last is kept");
-                    self.note_polled(Severity::Warn, "table-not-polled", &of, &text);
-                }
-            }
+            PollOutcome::Absent { of } => self.miss_table(&of, NO_TABLE),
+            PollOutcome::Missed { of, why } => self.miss_table(&of, &why),
             PollOutcome::Lost { why } => self.lose_polled(why),
         }
+    }
+
+    fn apply_table(&mut self, peer: Box<str>, of: &PolledTable, updates: Vec<SourceUpdate>) {
+        // A VRF's device may come back with another table.
+        let other = |old: &PolledTable| {
+            (&old.vrf, old.family) == (&of.vrf, of.family) && old.table != of.table
+        };
+        if *of.vrf != *DEFAULT_VRF {
+            self.forget_tables(|old| !other(old));
+        }
+        self.polled.answers += 1;
+        self.polled.lost = None;
+        let state = self.polled.tables.entry(of.clone()).or_default();
+        if state.missed.take().is_some() {
+            self.note_polled(Severity::Info, "table-polled", of, "it can be had again");
+        }
+        if self.session.connection_of(SourceId::Fpm).is_some() {
+            self.compare(of, &updates);
+        } else {
+            self.install(of, peer, updates);
+        }
+    }
+
+    fn miss_table(&mut self, of: &PolledTable, why: &str) {
+        self.polled.lost = None;
+        let state = self.polled.tables.entry(of.clone()).or_default();
+        let again = state.missed.replace(why.into());
+        if again.is_none_or(|before| *before != *why) {
+            let text = format!("{why}; what it said last is kept");
+            self.note_polled(Severity::Warn, "table-not-polled", of, &text);
+        }
+    }
+
+    fn comes_with_routes(&self, of: &PolledTable) -> bool {
+        *of.vrf == *DEFAULT_VRF && self.kernel_table(of.table) != Some(TableId::MAIN)
+    }
+
+    /// Whether a kernel table's routes of a family are northbound's to say, and can't be had while zebra is there.
+    pub(super) fn is_table_missed(&self, table: TableId, family: Family) -> bool {
+        let fpm_speaks = self.session.connection_of(SourceId::Fpm).is_some();
+        let is_it = |(of, _): (&PolledTable, &str)| {
+            of.family == family && self.kernel_table(of.table) == Some(table)
+        };
+        !fpm_speaks && self.polled.lost.is_none() && self.polled.missed().any(is_it)
+    }
+
+    /// Whether northbound brings this kernel table whole.
+    pub(super) fn is_polled(&self, table: TableId) -> bool {
+        let mut asked = self.polled.tables.keys();
+        self.session.source == SourceId::Northbound
+            && asked.any(|of| self.kernel_table(of.table) == Some(table))
     }
 
     /// Whether the last answer about a route's table could not be had.
@@ -201,12 +235,12 @@ impl Engine {
         }
         let differences = self.polled.differences();
         let count = differences.count();
-        if let Some(key) = self.polled.differences().next() {
+        if let Some((of, key)) = self.polled.differences().next() {
             let text = format!(
                 "{count} of the routes that northbound and FPM say differ, {} among them: FPM's are in place",
                 self.view.route_text(key)
             );
-            let fix = format!("compare: vtysh -c 'show ip route {}'", key.prefix);
+            let fix = format!("compare: vtysh -c '{}'", shown_by(of, key));
             findings.push(Pitfall::NorthboundDiffers.found(text, fix));
         }
         findings
@@ -347,13 +381,14 @@ impl Engine {
                 differs.insert(key);
             }
         }
-        let synced = self.session.connection.as_ref().is_some_and(|c| c.synced);
+        let synced = self.session.is_synced();
         if let Some(table) = self.kernel_table(of.table) {
             for (id, slot) in self.slots.iter() {
                 let key = slot.key();
                 if key.table == table
                     && slot.family() == of.family
                     && !said.contains(&key)
+                    && key.prefix.addr() < UNSAID
                     && self.is_said_by(id, SourceId::Fpm)
                 {
                     differs.insert(key);
@@ -410,6 +445,21 @@ impl Engine {
         kind == polled.kind
             && path.protocol == polled.protocol
             && where_to(hops) == where_to(polled_hops)
+    }
+}
+
+/// How vtysh shows a route. It has no words for one prefix of a table that is neither the default one's nor a VRF's.
+fn shown_by(of: &PolledTable, key: RouteKey) -> String {
+    let ip = match of.family {
+        Family::V4 => "ip",
+        Family::V6 => "ipv6",
+    };
+    if *of.vrf != *DEFAULT_VRF {
+        format!("show {ip} route vrf {} {}", of.vrf, key.prefix)
+    } else if key.table == TableId::MAIN {
+        format!("show {ip} route {}", key.prefix)
+    } else {
+        format!("show {ip} route table {}", of.table)
     }
 }
 

@@ -486,6 +486,7 @@ impl Engine {
     pub(super) fn sweep(&mut self, sweep: Sweep) {
         let generation = self.session.generation;
         let (mut swept, mut left) = (0_u64, 0_u64);
+        let mut missed = false;
         for id in self.slots.ids() {
             let slot = self.slots.get_mut(id);
             let said = slot.path.is_some().then_some(slot.generation);
@@ -493,9 +494,15 @@ impl Engine {
             {
                 continue;
             }
+            let (table, family) = (slot.table(), slot.family());
+            // zebra may still have it, so the next sweep is to say.
+            if self.is_table_missed(table, family) {
+                missed = true;
+                continue;
+            }
             match self.session.fate(sweep, said) {
                 Fate::Held => {}
-                Fate::GoneIfReplayed if !self.is_replayed(self.slots.get(id).table()) => {
+                Fate::GoneIfReplayed if !self.is_replayed(table) => {
                     let slot = self.slots.get_mut(id);
                     slot.generation = generation;
                     // As if it had been repeated.
@@ -509,6 +516,9 @@ impl Engine {
                     self.withdraw(id);
                 }
             }
+        }
+        if missed {
+            self.session.hold(self.now);
         }
         self.groups
             .forget_older(self.session.epoch, &mut self.group_changes);
@@ -536,10 +546,12 @@ impl Engine {
 
     /// Whether zebra's replay has the routes of this table: those of the default VRF (which `-R` may have moved) and of
     /// VRFs. It leaves out tables of `ip route ... table N` (docs/evidence.md, "The replay"), even if live updates of such a
-    /// table come between.
+    /// table come between. A table that is mapped to itself is one of those, taken for northbound.
     fn is_replayed(&self, table: TableId) -> bool {
+        let mut map = self.config.fpm.table_map.iter();
         table == TableId::MAIN
-            || self.config.fpm.table_map.values().any(|&to| to == table)
+            || map.any(|(&from, &to)| to == table && from != table)
+            || self.is_polled(table)
             || self.view.vrf_of(table).is_some()
     }
 }

@@ -247,6 +247,7 @@ impl Poller {
             };
             let outcome = match asked {
                 Ok(outcome) => outcome,
+                Err(PollError::Client(ClientError::NoTable(_))) => PollOutcome::Absent { of },
                 Err(error) => {
                     round.too_many |= matches!(error, PollError::TooMany { .. });
                     if matches!(&error, PollError::Client(error) if error.ends_connection()) {
@@ -296,6 +297,8 @@ impl Poller {
         let Some((_, client)) = &mut self.client else {
             unreachable!("a round begins with a connection and ends when it is lost");
         };
+        let family = of.family.name();
+        debug!(vrf = %of.vrf, table = %of.table, %family, "northbound: asks");
         let begun = Instant::now();
         let answer = client.get(of).await;
         let took = begun.elapsed();
