@@ -264,13 +264,21 @@ impl Scenario {
         }
     }
 
+    /// As the poller: a round of the one table.
     fn polled(&mut self, outcome: PollOutcome) {
-        let polled = Polled {
-            peer: "http://zebra".into(),
-            outcome,
+        let round = PollOutcome::Round {
+            tables: vec![polled_table()],
+            absent: Vec::new(),
         };
-        let event = Event::Source(SourceEvent::Polled(polled));
-        self.engine.handle(Timestamp(self.now), event);
+        let is_lost = matches!(outcome, PollOutcome::Lost { .. });
+        for outcome in (!is_lost).then_some(round).into_iter().chain([outcome]) {
+            let polled = Polled {
+                peer: "http://zebra:50051".into(),
+                outcome,
+            };
+            let event = Event::Source(SourceEvent::Polled(polled));
+            self.engine.handle(Timestamp(self.now), event);
+        }
     }
 
     fn sources(&mut self) {

@@ -485,12 +485,17 @@ impl Engine {
     /// Withdraws what the source has not repeated, in hash order.
     pub(super) fn sweep(&mut self, sweep: Sweep) {
         let generation = self.session.generation;
-        let (mut swept, mut left) = (0_u64, 0_u64);
+        let unanswered = self.spare_unanswered();
+        let (mut swept, mut left, mut spared) = (0_u64, 0_u64, 0_u64);
         for id in self.slots.ids() {
             let slot = self.slots.get_mut(id);
             let said = slot.path.is_some().then_some(slot.generation);
             if said == Some(generation) || (said.is_none() && !slot.flags.has(SlotFlags::LEFTOVER))
             {
+                continue;
+            }
+            if unanswered.contains(&(slot.table(), slot.family())) {
+                spared += 1;
                 continue;
             }
             match self.session.fate(sweep, said) {
@@ -521,6 +526,12 @@ impl Engine {
                 "swept",
                 format!("removed what was not repeated: {swept} of the routes"),
             );
+        }
+        if spared > 0 {
+            let text = format!(
+                "northbound can't tell whether they are still there, so they are kept: {spared} of the routes"
+            );
+            self.notables.push(self.now, Severity::Warn, "kept", text);
         }
         if left > 0 {
             self.notables.push(
