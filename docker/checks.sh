@@ -110,6 +110,8 @@ flow_port() {
         a=$(($(cat eth0/statistics/tx_packets) - a)) b=$(($(cat eth1/statistics/tx_packets) - b))
         [ "$a" -gt 15 ] && [ "$a" -gt "$b" ] && echo eth0 || { [ "$b" -gt 15 ] && echo eth1; }'
 }
+# The spine by which it goes, and the port of a leaf that is left without it.
+spine_in_use() { [[ $(flow_port) == eth0 ]] && echo 'spine1 eth1' || echo 'spine2 eth0'; }
 # flow_end WORDS MOST: it lost at most so many packets.
 flow_end() {
     local sent received

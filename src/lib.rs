@@ -54,3 +54,8 @@ pub mod source;
 pub mod state;
 pub mod view;
 pub mod wire;
+
+/// What the documentation shows as Rust compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/library.md")]
+mod library {}

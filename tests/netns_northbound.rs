@@ -103,15 +103,27 @@ fn recorded_answers_become_kernel_routes() {
                 .then_some(())
         });
 
-        // The second IPv6 answer takes three seconds: the end waits for it.
-        eventually("a slow answer", || {
-            use std::sync::atomic::Ordering;
-            (server.book.asked() == 4 && server.book.running.load(Ordering::SeqCst) == 1)
-                .then_some(())
-        });
+        // IPv6's second answer and all further ones take three seconds: the end waits for them.
+        let slow_answer = |asked| {
+            eventually("a slow answer", || {
+                use std::sync::atomic::Ordering;
+                (server.book.asked() == asked && server.book.running.load(Ordering::SeqCst) == 1)
+                    .then_some(())
+            });
+        };
+        slow_answer(4);
         lab.signal("-TERM");
         assert_eq!(lab.wait(), Some(0));
         server.assert_well_treated();
+        assert!(lab.log().contains("waiting for zebra's answer"));
+
+        // A second signal says that it can't.
+        lab.start();
+        slow_answer(6);
+        lab.signal("-TERM");
+        lab.signal("-INT");
+        assert_eq!(lab.wait(), Some(0));
+        assert!(lab.log().contains("its gRPC server ends now"));
         assert!(
             ip("route show proto redirect").contains("172.20.1.0/24"),
             "routes stay"

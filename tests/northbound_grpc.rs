@@ -54,8 +54,26 @@ fn config(to: SocketAddr) -> NorthboundPollerConfig {
     }
 }
 
+/// Without the beginnings of rounds.
 fn start(config: NorthboundPollerConfig) -> (NorthboundPoller, Receiver<Polled>) {
     let (sender, receiver) = unbounded();
+    let poller = start_for(config, move |polled| match polled.outcome {
+        PollOutcome::Round { .. } => true,
+        _ => sender.send(polled).is_ok(),
+    });
+    (poller, receiver)
+}
+
+fn start_with_rounds(config: NorthboundPollerConfig) -> (NorthboundPoller, Receiver<Polled>) {
+    let (sender, receiver) = unbounded();
+    let poller = start_for(config, move |polled| sender.send(polled).is_ok());
+    (poller, receiver)
+}
+
+fn start_for(
+    config: NorthboundPollerConfig,
+    take: impl Fn(Polled) -> bool + Send + 'static,
+) -> NorthboundPoller {
     let links = [
         ("e0", 2),
         ("e1", 3),
@@ -66,12 +84,12 @@ fn start(config: NorthboundPollerConfig) -> (NorthboundPoller, Receiver<Polled>)
     ];
     let mut links: Vec<_> = links.iter().map(|(name, i)| link(*i, name, None)).collect();
     links.push(link(9, "red", Some(1001)));
-    let poller = NorthboundPoller::start(
+    NorthboundPoller::start(
         Some(config),
-        Box::new(move |polled| sender.send(polled).is_ok()),
+        Box::new(take),
         Box::new(move || Ok(links.clone())),
-    );
-    (poller.unwrap(), receiver)
+    )
+    .unwrap()
 }
 
 fn next(polls: &Receiver<Polled>) -> PollOutcome {
@@ -207,12 +225,20 @@ fn a_vrf_is_asked_for_by_the_table_that_the_kernel_gives_it() {
     ]);
     let mut config = config(server.addr);
     config.vrfs = vec!["red".into(), "blue".into()];
-    let (poller, polls) = start(config);
-    let (name, _) = table(&polls);
+    let (poller, rounds) = start_with_rounds(config);
+    let PollOutcome::Round { tables, absent } = next(&rounds) else {
+        panic!("a round begins");
+    };
+    assert_eq!(absent, ["blue".into()]);
+    assert!(
+        tables
+            .iter()
+            .all(|of| (&*of.vrf, of.table) == ("red", TableId(1001)))
+    );
+    let (name, _) = table(&rounds);
     assert_eq!(name, "red 1001 ipv4");
     // The script has no other answer for IPv6: what comes is about IPv4.
-    assert_eq!(missed(&polls), "the answer is about another table");
-    assert_eq!(missed(&polls), "there is no VRF of this name here");
+    assert_eq!(missed(&rounds), "the answer is about another table");
     end(poller);
     server.assert_well_treated();
 }
@@ -275,20 +301,23 @@ fn a_slow_answer_is_awaited_also_by_a_reload_and_by_the_end() {
     let (poller, polls) = start(config(server.addr));
     wait_until("a request", || server.book.asked() == 1);
     let mut other = config(server.addr);
-    other.max_routes = 1;
+    other.max_routes = 12;
     poller.configure(Some(other));
     assert_eq!(
         table(&polls).1.len(),
         13,
         "with the configuration it was asked under"
     );
+    assert!(
+        missed(&polls).ends_with("take FPM for it"),
+        "the round of before is over"
+    );
     table(&polls);
-    assert!(missed(&polls).ends_with("take FPM for it"));
     poller.configure(None);
     poller.configure(Some(config(server.addr)));
     // The third round's first.
     wait_until("a request", || {
-        server.book.asked() == 5 && server.book.running.load(Ordering::SeqCst) == 1
+        server.book.asked() == 4 && server.book.running.load(Ordering::SeqCst) == 1
     });
     let begun = Instant::now();
     poller.begin_end();
@@ -341,7 +370,7 @@ fn an_answer_may_have_any_size_but_not_any_number_of_routes() {
     let said = loop {
         match next(&polls) {
             PollOutcome::Missed { why, .. } => break why,
-            PollOutcome::Table { .. } => {}
+            PollOutcome::Table { .. } | PollOutcome::Round { .. } => {}
             other => panic!("{other:?}"),
         }
     };
@@ -349,14 +378,16 @@ fn an_answer_may_have_any_size_but_not_any_number_of_routes() {
         &*said,
         "the table has 6000 routes, and northbound.max_routes is 5999: take FPM for it"
     );
-    table(&polls);
     let mut again = config(server.addr);
     again.max_routes = 5999;
     poller.configure(Some(again));
-    assert!(
-        polls.recv_timeout(Duration::from_millis(300)).is_err(),
-        "zebra is left in peace, also by a reload that changes nothing"
-    );
+    for _ in 0..5 {
+        assert_eq!(
+            table(&polls).0,
+            "default 254 ipv6",
+            "only the table that is too large is left in peace, also by a reload that changes nothing"
+        );
+    }
     end(poller);
     server.assert_well_treated();
 }
@@ -376,6 +407,35 @@ fn who_would_crash_or_is_no_zebra_is_not_asked_for_routes() {
         end(poller);
         assert_eq!(server.book.asked(), 0);
     }
+}
+
+#[test]
+fn who_takes_the_connection_and_says_nothing_keeps_no_reload_waiting() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (poller, polls) = start(config(silent.local_addr().unwrap()));
+    let _connection = silent.accept().unwrap();
+    let server = lab_server();
+    poller.configure(Some(config(server.addr)));
+    assert_eq!(table(&polls).0, "default 254 ipv4");
+    end(poller);
+}
+
+#[test]
+fn a_reload_ends_the_round_after_the_answer_that_is_awaited() {
+    let slow = Reply::recorded("frr-10.3-rib-ipv4").after(Duration::from_millis(300));
+    let server = Server::start(&[(V4, &[slow]), (V6, &[Reply::recorded("frr-10.3-rib-ipv6")])]);
+    let other = lab_server();
+    let (poller, polls) = start(config(server.addr));
+    wait_until("a request", || server.book.asked() == 1);
+    poller.configure(Some(config(other.addr)));
+    let peers: Vec<_> = (0..3)
+        .map(|_| polls.recv_timeout(PATIENCE).unwrap().peer)
+        .collect();
+    let [old, new] = [server.addr, other.addr].map(|addr| format!("http://{addr}").into());
+    assert_eq!(peers, [old, new, peers[2].clone()]);
+    end(poller);
+    server.assert_well_treated();
+    assert_eq!(server.book.asked(), 1);
 }
 
 #[test]

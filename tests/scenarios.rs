@@ -10,6 +10,7 @@
 
 mod fake;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
@@ -31,6 +32,8 @@ struct Scenario {
     seen: u64,
     /// Whether zebra reads what it is told.
     reads: bool,
+    /// What northbound was asked for.
+    rounds: BTreeSet<PolledTable>,
     out: String,
 }
 
@@ -70,6 +73,7 @@ fn run(text: &str) -> String {
         session: 0,
         seen: 0,
         reads: false,
+        rounds: BTreeSet::new(),
         out: story,
     };
     for line in lines {
@@ -270,13 +274,27 @@ impl Scenario {
         }
     }
 
+    /// As the poller: a round begins with all tables that were asked for.
     fn polled(&mut self, outcome: PollOutcome) {
-        let polled = Polled {
-            peer: "http://zebra".into(),
-            outcome,
+        let other = match &outcome {
+            PollOutcome::Table { of, .. }
+            | PollOutcome::Missed { of, .. }
+            | PollOutcome::Absent { of } => Some(of.clone()),
+            PollOutcome::Round { .. } | PollOutcome::Lost { .. } => None,
         };
-        let event = Event::Source(SourceEvent::Polled(polled));
-        self.engine.handle(Timestamp(self.now), event);
+        self.rounds.extend(other.clone());
+        let round = PollOutcome::Round {
+            tables: self.rounds.iter().cloned().collect(),
+            absent: Vec::new(),
+        };
+        for outcome in other.map(|_| round).into_iter().chain([outcome]) {
+            let polled = Polled {
+                peer: "http://zebra:50051".into(),
+                outcome,
+            };
+            let event = Event::Source(SourceEvent::Polled(polled));
+            self.engine.handle(Timestamp(self.now), event);
+        }
     }
 
     fn sources(&mut self) {

@@ -24,6 +24,7 @@ pub mod saver;
 pub mod service;
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
@@ -54,9 +55,11 @@ pub const OP_QUEUE: usize = 2;
 const FAULTS_TOLD: usize = 20;
 /// How long the end may take.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long an answer of zebra's gRPC server may take yet when the daemon ends: given up, that server ends, too. The unit's
-/// `TimeoutStopSec` is longer.
-const LAST_ANSWER: Duration = Duration::from_secs(25);
+/// How long an answer of zebra's gRPC server may take yet when the daemon ends: given up, that server ends, too. A million
+/// routes take FRR 10.3 two minutes.
+const LAST_ANSWER: Duration = Duration::from_secs(300);
+/// How often the service manager hears that the end takes longer, and by how much.
+const EXTENSION: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
 /// How long zebra may take to hear that our routes go.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How often it is looked whether all is said.
@@ -255,6 +258,7 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         counters,
         host_facts: kernel::read_host,
     };
+    let mut signals = None;
     let why = runtime.block_on(async {
         if let Err(error) = metrics.serve(scraper) {
             return End::Failed(error.into());
@@ -265,8 +269,8 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
             let _ = finished.await;
         });
         tokio::pin!(serve);
-        let mut signals = match Signals::new() {
-            Ok(signals) => signals,
+        let signals = match Signals::new() {
+            Ok(new) => signals.insert(new),
             Err(error) => return End::Failed(error.into()),
         };
         let why = loop {
@@ -306,10 +310,31 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
     }
 
     poller.begin_end();
-    let last_answer = Instant::now() + LAST_ANSWER;
     listener.shutdown();
     // The engine may have ended by itself.
     let _ = stop.send(());
+    let result = end_threads(engine, monitor, threads, writer);
+    wait_for_last_answer(&runtime, poller, signals, &manager);
+    match (result, why) {
+        (Err(error), _) => {
+            error!(%error, "it did not end well");
+            Err(error)
+        }
+        (Ok(()), End::Failed(error)) => Err(error),
+        (Ok(()), End::Signal(_) | End::Engine) => {
+            info!("ended");
+            Ok(())
+        }
+    }
+}
+
+/// The engine and those who write for it.
+fn end_threads(
+    engine: JoinHandle<anyhow::Result<()>>,
+    monitor: kernel::Listener,
+    threads: Option<Arc<OffloadThreads>>,
+    writer: kernel::Writer,
+) -> anyhow::Result<()> {
     let deadline = Instant::now() + DRAIN;
     while !engine.is_finished() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
@@ -318,12 +343,11 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
         bail!("the engine did not end within {DRAIN:?}");
     }
     drop(monitor);
-    let engine_result = engine
+    let result = engine
         .join()
-        .map_err(|_| anyhow::anyhow!("the engine thread panicked"));
+        .map_err(|_| anyhow::anyhow!("the engine thread panicked"))?;
     // The engine held the other one.
     let threads = threads.and_then(Arc::into_inner);
-    let result = engine_result?;
     // Whatever it waits for (a lock of the kernel's), the end is not kept by it: the process goes with all its threads.
     let rules_end = || threads.as_ref().is_none_or(OffloadThreads::has_written);
     while !(writer.is_finished() && rules_end()) && Instant::now() < deadline {
@@ -341,18 +365,52 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
     writer
         .join()
         .map_err(|_| anyhow::anyhow!("the kernel writer panicked"))?;
-    poller.join(last_answer);
-    match (result, why) {
-        (Err(error), _) => {
-            error!(%error, "the engine failed");
-            Err(error)
-        }
-        (Ok(()), End::Failed(error)) => Err(error),
-        (Ok(()), End::Signal(_) | End::Engine) => {
-            info!("ended");
-            Ok(())
-        }
+    result
+}
+
+/// Everything else has ended, and its routes are in the kernel. A second signal gives the answer up.
+fn wait_for_last_answer(
+    runtime: &tokio::runtime::Runtime,
+    poller: NorthboundPoller,
+    mut signals: Option<Signals>,
+    manager: &ServiceManager,
+) {
+    let begun = Instant::now();
+    while poller.is_busy() && begun.elapsed() < Duration::from_millis(500) {
+        std::thread::sleep(Duration::from_millis(5));
     }
+    if !poller.is_busy() {
+        poller.join(begun);
+        return;
+    }
+    info!(
+        "waiting for zebra's answer: given up, its gRPC server would end; a second signal gives it up"
+    );
+    let [period, by] = EXTENSION;
+    let deadline = Instant::now() + LAST_ANSWER;
+    let mut given_up = false;
+    while !given_up && poller.is_busy() && Instant::now() < deadline {
+        manager.extend_stop(by);
+        given_up = runtime.block_on(async {
+            let ended = async {
+                while poller.is_busy() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let signal = async {
+                match &mut signals {
+                    Some(signals) => while matches!(signals.next().await, Signal::Reload) {},
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = ended => false,
+                () = signal => true,
+                () = tokio::time::sleep(period) => false,
+            }
+        });
+    }
+    poller.join(Instant::now());
 }
 
 /// zebra hears of routes that are about to be removed before they are, so that BGP draws their traffic elsewhere.

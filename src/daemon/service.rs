@@ -81,6 +81,11 @@ impl ServiceManager {
         self.tell("STOPPING=1\nSTATUS=ending");
     }
 
+    /// It takes longer than the unit's `TimeoutStopSec`, by at most so much from now.
+    pub fn extend_stop(&self, by: std::time::Duration) {
+        self.tell(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()));
+    }
+
     /// Whether it was said.
     fn tell(&self, text: &str) -> bool {
         self.way

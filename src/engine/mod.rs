@@ -367,7 +367,10 @@ impl Engine {
             .configure(config.fpm.replay_idle, config.fpm.stale_time);
         let asked = &self.config.northbound.endpoint;
         if asked.is_some() && *asked != config.northbound.endpoint {
-            self.forget_polled();
+            self.forget_polled(match config.northbound.endpoint {
+                Some(_) => "another endpoint is configured",
+                None => "switched off",
+            });
         }
         let vrfs = config.northbound.vrfs.clone();
         self.forget_tables(|of| vrfs.contains(&of.vrf));

@@ -7,6 +7,9 @@
 //! zebra lost       as over FPM: all is kept for `fpm.stale_time`; then it counts as gone
 //! ```
 //!
+//! A zebra that is there and can't tell a table has said nothing about it: the end of the hold spares it, until an answer
+//! comes and begins a hold of its own.
+//!
 //! After a loss nothing is withdrawn by its absence from the next table: a restarted zebra learns BGP's routes again for tens
 //! of seconds. What it does not repeat goes when the hold is over (`rib::sessions`). Knows no gRPC.
 
@@ -38,7 +41,10 @@ pub(super) struct PolledSource {
     /// Why nothing can be had now.
     lost: Option<Box<str>>,
     answers: u64,
+    /// What is asked for.
     tables: BTreeMap<PolledTable, PolledState>,
+    /// VRFs that should be asked for and are not here.
+    absent: Vec<Box<str>>,
 }
 
 /// One table.
@@ -50,6 +56,10 @@ struct PolledState {
     rejected: BTreeMap<Reason, u64>,
     /// Why the last answer could not be had or used.
     missed: Option<Box<str>>,
+    /// Whether this connection has told it.
+    answered: bool,
+    /// Whether the end of a hold has left its routes alone, because it was not answered.
+    spared: bool,
     /// What differed from FPM the last time.
     differs: BTreeSet<RouteKey>,
     /// What differed the time before, too: news on their way differ once.
@@ -68,23 +78,18 @@ impl PolledSource {
         let tables = self.tables.iter();
         tables.flat_map(|(of, state)| state.stays.iter().map(move |key| (of, *key)))
     }
-
-    fn has_missed(&self, key: RouteKey) -> bool {
-        let missed = |state: &&PolledState| state.missed.is_some();
-        let mut tables = self.tables.values().filter(missed);
-        tables.any(|state| state.said.contains(&key))
-    }
 }
 
 impl Engine {
     pub(super) fn apply_polled(&mut self, polled: Polled) {
-        // The last words of a poller that was switched off meanwhile.
-        if self.config.northbound.endpoint.is_none() {
+        let Polled { peer, outcome } = polled;
+        // The last words of another order.
+        if self.config.northbound.endpoint.as_deref() != Some(&*peer) {
             return;
         }
-        let Polled { peer, outcome } = polled;
         self.polled.peer = Some(peer.clone());
         match outcome {
+            PollOutcome::Round { tables, absent } => self.begin_round(tables, absent),
             PollOutcome::Table {
                 of,
                 updates,
@@ -102,16 +107,12 @@ impl Engine {
     }
 
     fn apply_table(&mut self, peer: Box<str>, of: &PolledTable, updates: Vec<SourceUpdate>) {
-        // A VRF's device may come back with another table.
-        let other = |old: &PolledTable| {
-            (&old.vrf, old.family) == (&of.vrf, of.family) && old.table != of.table
+        let Some(state) = self.polled.tables.get_mut(of) else {
+            return;
         };
-        if *of.vrf != *DEFAULT_VRF {
-            self.forget_tables(|old| !other(old));
-        }
         self.polled.answers += 1;
-        self.polled.lost = None;
-        let state = self.polled.tables.entry(of.clone()).or_default();
+        state.answered = true;
+        let spared = std::mem::take(&mut state.spared);
         if state.missed.take().is_some() {
             self.note_polled(Severity::Info, "table-polled", of, "it can be had again");
         }
@@ -119,12 +120,16 @@ impl Engine {
             self.compare(of, &updates);
         } else {
             self.install(of, peer, updates);
+            if spared {
+                self.session.hold(self.now);
+            }
         }
     }
 
     fn miss_table(&mut self, of: &PolledTable, why: &str) {
-        self.polled.lost = None;
-        let state = self.polled.tables.entry(of.clone()).or_default();
+        let Some(state) = self.polled.tables.get_mut(of) else {
+            return;
+        };
         let again = state.missed.replace(why.into());
         if again.is_none_or(|before| *before != *why) {
             let text = format!("{why}; what it said last is kept");
@@ -136,15 +141,6 @@ impl Engine {
         *of.vrf == *DEFAULT_VRF && self.kernel_table(of.table) != Some(TableId::MAIN)
     }
 
-    /// Whether a kernel table's routes of a family are northbound's to say, and can't be had while zebra is there.
-    pub(super) fn is_table_missed(&self, table: TableId, family: Family) -> bool {
-        let fpm_speaks = self.session.connection_of(SourceId::Fpm).is_some();
-        let is_it = |(of, _): (&PolledTable, &str)| {
-            of.family == family && self.kernel_table(of.table) == Some(table)
-        };
-        !fpm_speaks && self.polled.lost.is_none() && self.polled.missed().any(is_it)
-    }
-
     /// Whether northbound brings this kernel table whole.
     pub(super) fn is_polled(&self, table: TableId) -> bool {
         let mut asked = self.polled.tables.keys();
@@ -152,9 +148,51 @@ impl Engine {
             && asked.any(|of| self.kernel_table(of.table) == Some(table))
     }
 
+    /// zebra is there, and is asked for these.
+    fn begin_round(&mut self, tables: Vec<PolledTable>, absent: Vec<Box<str>>) {
+        self.polled.lost = None;
+        // A VRF's device may be gone, or have come back with another table.
+        self.forget_tables(|of| tables.contains(of));
+        let vrfs = &self.config.northbound.vrfs;
+        for of in tables {
+            // Not by an order of before.
+            if vrfs.contains(&of.vrf) {
+                self.polled.tables.entry(of).or_default();
+            }
+        }
+        for vrf in &absent {
+            if !self.polled.absent.contains(vrf) {
+                let text = format!("northbound: there is no VRF {vrf} here");
+                self.notables
+                    .push(self.now, Severity::Warn, "table-not-polled", text);
+            }
+        }
+        self.polled.absent = absent;
+    }
+
     /// Whether the last answer about a route's table could not be had.
     pub(super) fn is_missed(&self, key: RouteKey) -> bool {
-        self.session.source == SourceId::Northbound && self.polled.has_missed(key)
+        self.session.source == SourceId::Northbound
+            && self.polled.missed().any(|(of, _)| {
+                of.family == key.prefix.family() && self.kernel_table(of.table) == Some(key.table)
+            })
+    }
+
+    /// The kernel's tables about which a zebra that is there has said nothing yet, or can't now. They are left alone by the end
+    /// of a hold. And whether some are spared the first time.
+    pub(super) fn spare_unanswered(&mut self) -> (FxHashSet<(TableId, Family)>, bool) {
+        let (mut spared, mut news) = (FxHashSet::default(), false);
+        if self.session.connection_of(SourceId::Fpm).is_some() || self.polled.lost.is_some() {
+            return (spared, news);
+        }
+        let mut tables = std::mem::take(&mut self.polled.tables);
+        let unanswered = |state: &PolledState| !state.answered || state.missed.is_some();
+        for (of, state) in tables.iter_mut().filter(|(_, state)| unanswered(state)) {
+            news |= !std::mem::replace(&mut state.spared, true);
+            spared.extend(self.kernel_table(of.table).map(|table| (table, of.family)));
+        }
+        self.polled.tables = tables;
+        (spared, news)
     }
 
     /// Tables that the configuration does not ask for any more, and what they said.
@@ -164,12 +202,16 @@ impl Engine {
         for of in gone {
             let state = self.polled.tables.remove(&of).unwrap_or_default();
             self.withdraw_said(state.said);
+            if state.spared {
+                // Nobody will tell of them any more.
+                self.session.hold(self.now);
+            }
         }
     }
 
     /// The configuration asks nobody any more.
-    pub(super) fn forget_polled(&mut self) {
-        self.lose_polled("switched off".into());
+    pub(super) fn forget_polled(&mut self, why: &str) {
+        self.lose_polled(why.into());
         self.polled = PolledSource::default();
     }
 
@@ -183,15 +225,16 @@ impl Engine {
         let connection = self.session.connection_of(SourceId::Northbound);
         let said: usize = polled.tables.values().map(|state| state.said.len()).sum();
         let missed = polled.missed().next().is_some();
-        let state = if polled.answers == 0 && routes == 0 || (polled.lost.is_some() && said == 0) {
+        let is_there = polled.peer.is_some() && polled.lost.is_none();
+        let state = if !is_there && said == 0 {
             if speaks && routes > 0 {
                 SourceState::Stale
             } else {
                 SourceState::Down
             }
-        } else if missed || polled.lost.is_some() || (speaks && connection.is_none()) {
+        } else if missed || !is_there || (speaks && connection.is_none()) {
             SourceState::Stale
-        } else if connection.is_some_and(|connection| !connection.synced) {
+        } else if polled.answers == 0 || connection.is_some_and(|connection| !connection.synced) {
             SourceState::Syncing
         } else {
             SourceState::Synced
@@ -224,6 +267,10 @@ impl Engine {
             let fix = "zebra with -M grpc:50051 in /etc/frr/daemons, then systemctl restart frr; or FPM alone: northbound.endpoint = \"\"";
             findings.push(Pitfall::NorthboundMissed.found(text, fix.to_owned()));
         }
+        for vrf in &self.polled.absent {
+            let text = format!("northbound: there is no VRF {vrf} here");
+            findings.push(Pitfall::NorthboundMissed.found(text, None));
+        }
         for (of, why) in self.polled.missed() {
             let text = format!(
                 "northbound: {} table {} of VRF {}: {why}",
@@ -252,6 +299,7 @@ impl Engine {
             state.said.clear();
             state.differs.clear();
             state.stays.clear();
+            state.answered = false;
         }
         let mut kept = String::new();
         if self.session.connection_of(SourceId::Northbound).is_some() {
@@ -323,7 +371,9 @@ impl Engine {
                 | SourceUpdate::Unknown(_) => {}
             }
         }
-        let state = self.polled.tables.entry(of.clone()).or_default();
+        let Some(state) = self.polled.tables.get_mut(of) else {
+            return;
+        };
         state.differs.clear();
         state.stays.clear();
         let gone = state.said.difference(&said).copied().collect();
@@ -395,7 +445,9 @@ impl Engine {
                 }
             }
         }
-        let state = self.polled.tables.entry(of.clone()).or_default();
+        let Some(state) = self.polled.tables.get_mut(of) else {
+            return;
+        };
         state.said = said;
         if !synced {
             // Its replay brings them yet.
@@ -427,6 +479,10 @@ impl Engine {
             return false;
         };
         let path = &self.paths.get(path).key;
+        // What northbound itself said before FPM came, and FPM has not.
+        if path.source != SourceId::Fpm {
+            return false;
+        }
         let (kind, hops) = match path.target {
             // Not a difference but a reason of its own.
             PathTarget::Bad(_) => return true,

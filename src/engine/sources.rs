@@ -485,8 +485,8 @@ impl Engine {
     /// Withdraws what the source has not repeated, in hash order.
     pub(super) fn sweep(&mut self, sweep: Sweep) {
         let generation = self.session.generation;
-        let (mut swept, mut left) = (0_u64, 0_u64);
-        let mut missed = false;
+        let (unanswered, news) = self.spare_unanswered();
+        let (mut swept, mut left, mut spared) = (0_u64, 0_u64, 0_u64);
         for id in self.slots.ids() {
             let slot = self.slots.get_mut(id);
             let said = slot.path.is_some().then_some(slot.generation);
@@ -494,15 +494,13 @@ impl Engine {
             {
                 continue;
             }
-            let (table, family) = (slot.table(), slot.family());
-            // zebra may still have it, so the next sweep is to say.
-            if self.is_table_missed(table, family) {
-                missed = true;
+            if unanswered.contains(&(slot.table(), slot.family())) {
+                spared += 1;
                 continue;
             }
             match self.session.fate(sweep, said) {
                 Fate::Held => {}
-                Fate::GoneIfReplayed if !self.is_replayed(table) => {
+                Fate::GoneIfReplayed if !self.is_replayed(self.slots.get(id).table()) => {
                     let slot = self.slots.get_mut(id);
                     slot.generation = generation;
                     // As if it had been repeated.
@@ -517,7 +515,7 @@ impl Engine {
                 }
             }
         }
-        if missed {
+        if spared > 0 {
             self.session.hold(self.now);
         }
         self.groups
@@ -531,6 +529,12 @@ impl Engine {
                 "swept",
                 format!("removed what was not repeated: {swept} of the routes"),
             );
+        }
+        if spared > 0 && news {
+            let text = format!(
+                "northbound can't tell whether they are still there, so they are kept: {spared} of the routes"
+            );
+            self.notables.push(self.now, Severity::Warn, "kept", text);
         }
         if left > 0 {
             self.notables.push(

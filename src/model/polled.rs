@@ -17,6 +17,13 @@ pub struct Polled {
 /// What came of a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PollOutcome {
+    /// A round begins. What is asked for no more is nobody's any more.
+    Round {
+        /// What is asked for.
+        tables: Vec<PolledTable>,
+        /// VRFs that are to be asked for and are not here.
+        absent: Vec<Box<str>>,
+    },
     /// A whole table as the source had it.
     Table {
         /// Which.

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! zebra does nothing else while it answers (0.1 s a thousand routes), so the pause is never shorter than twenty times the
-//! time that the last round took, and failures make it longer. A `Get` is never given up, also not by a reload or at the
-//! end: that would end zebra's gRPC server for good. A thread of its own with a small runtime, so that an answer of a hundred
+//! time that the last round took. To find out that it is back costs it nothing and is tried every few seconds, because what
+//! it had said is kept for a while only; but a `Get` that zebra did not survive is asked less and less often. A `Get` is
+//! never given up, also not by a reload or at the end: that would end zebra's gRPC server for good. A thread of its own with a small runtime, so that an answer of a hundred
 //! megabytes keeps nobody waiting. Knows neither what the routes mean nor which were there before.
 
 use std::io;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use thiserror::Error;
 use tokio::sync::watch;
 use tonic::transport::Endpoint;
@@ -37,8 +39,13 @@ pub mod proto {
 const DEFAULT_VRF: &str = "default";
 /// zebra shall be free for this many times of what an answer takes it.
 const REST: u32 = 20;
-/// The pause after many failures, and after a table that is too large.
+/// The pause after many answers that broke off, and the rest of a table that is too large.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// The first pause after an answer that broke off, where `interval` is not shorter: a new zebra owes no rest for what the
+/// old one did.
+const PAUSE_AFTER_LOSS: Duration = Duration::from_secs(30);
+/// From one attempt to connect to the next: the first, and the longest.
+const RECONNECT: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
 
 /// What to ask, and whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +98,7 @@ impl NorthboundPoller {
             take,
             links,
             client: None,
+            resting: FxHashMap::default(),
         };
         let thread = thread::Builder::new()
             .name("northbound".into())
@@ -119,7 +127,7 @@ impl NorthboundPoller {
         !self.thread.is_finished()
     }
 
-    /// Waits for the answer that is being read, but not beyond `deadline`; false when that has passed.
+    /// Waits for the answer that is being read, but not beyond `deadline`; false when it is given up.
     pub fn join(self, deadline: Instant) -> bool {
         self.begin_end();
         while self.is_busy() && Instant::now() < deadline {
@@ -151,10 +159,8 @@ enum PollError {
     Client(#[from] ClientError),
     #[error("{0:?} is no URL of a host and port")]
     Endpoint(Box<str>),
-    #[error("there is no VRF of this name here")]
-    NoVrf,
-    #[error("the daemon is ending")]
-    Ending,
+    #[error("another order has come")]
+    Superseded,
     #[error("can't list the links: {0}")]
     Links(Errno),
     #[error("the answer is damaged: {}", error_text(.0))]
@@ -178,21 +184,52 @@ struct Poller {
     links: ListLinks,
     /// The connection, and where it leads.
     client: Option<(Box<str>, Client)>,
+    /// Tables that were too large, and until when they are left alone.
+    resting: FxHashMap<PolledTable, Instant>,
 }
 
 /// How a round went.
-#[derive(Debug, Default)]
-struct Round {
-    /// What zebra was asked for has taken so long.
-    busy: Duration,
-    /// The connection can't be had, or broke.
-    failed: bool,
-    too_many: bool,
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum RoundEnd {
+    /// Everything was asked, or as far as the order was good.
+    #[default]
+    Done,
+    /// Nobody is there, or somebody who can't be asked.
+    Unreachable,
+    /// It broke while something was asked.
+    Cut,
+}
+
+/// Failures in a row.
+#[derive(Debug, Default, Clone, Copy)]
+struct Failures {
+    to_connect: u32,
+    cuts: u32,
+}
+
+impl Failures {
+    const fn count(&mut self, end: RoundEnd) {
+        match end {
+            RoundEnd::Done => {
+                *self = Self {
+                    to_connect: 0,
+                    cuts: 0,
+                }
+            }
+            RoundEnd::Unreachable => self.to_connect = self.to_connect.saturating_add(1),
+            RoundEnd::Cut => {
+                *self = Self {
+                    to_connect: 0,
+                    cuts: self.cuts.saturating_add(1),
+                }
+            }
+        }
+    }
 }
 
 impl Poller {
     async fn run(mut self) {
-        let mut failures = 0;
+        let mut failures = Failures::default();
         loop {
             let order = self.orders.borrow_and_update().clone();
             let pause = match &order {
@@ -202,59 +239,75 @@ impl Poller {
                     Duration::MAX
                 }
                 Control::Poll(config) => {
-                    let round = self.poll_all(config).await;
-                    failures = if round.failed { failures + 1 } else { 0 };
-                    pause_after(config.interval, &round, failures)
+                    let mut busy = Duration::ZERO;
+                    let end = self.poll_all(config, &order, &mut busy).await;
+                    failures.count(end);
+                    pause_after(config.interval, busy, end, failures)
                 }
             };
-            debug!(?pause, failures, "northbound round is over");
+            debug!(?pause, ?failures, "northbound round is over");
+            let changed = superseded(self.orders.clone(), &order);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                changed = self.orders.changed() => {
-                    // Whoever had the other end is gone.
-                    if changed.is_err() {
+                there = changed => {
+                    if !there {
                         return;
                     }
-                    failures = 0;
+                    failures = Failures::default();
+                    self.resting.clear();
                 }
             }
         }
     }
 
-    async fn poll_all(&mut self, config: &NorthboundPollerConfig) -> Round {
-        let mut round = Round::default();
-        if let Err(error) = self.connect(config).await {
-            round.failed = true;
-            self.lose(config, &error);
-            return round;
+    async fn poll_all(
+        &mut self,
+        config: &NorthboundPollerConfig,
+        order: &Control,
+        busy: &mut Duration,
+    ) -> RoundEnd {
+        match self.connect(config, order).await {
+            Ok(()) => {}
+            Err(PollError::Superseded) => return RoundEnd::Done,
+            Err(error) => {
+                self.lose(config, &error);
+                return RoundEnd::Unreachable;
+            }
         }
         let links = match (self.links)() {
             Ok(links) => links,
             Err(errno) => {
-                round.failed = true;
                 self.lose(config, &PollError::Links(errno));
-                return round;
+                return RoundEnd::Unreachable;
             }
         };
-        let names: Names = links.iter().map(|l| (l.name.clone(), l.index)).collect();
-        for table in tables_of(config, &links) {
-            if matches!(*self.orders.borrow(), Control::End) {
-                return round;
+        let (tables, absent) = tables_of(config, &links);
+        let round = PollOutcome::Round {
+            tables: tables.clone(),
+            absent,
+        };
+        self.hand_over(config, round);
+        let begun = Instant::now();
+        self.resting.retain(|_, until| *until > begun);
+        for of in tables {
+            if *self.orders.borrow() != *order {
+                return RoundEnd::Done;
             }
-            let (of, asked) = match table {
-                Ok(of) => (of.clone(), self.poll(config, &of, &names, &mut round).await),
-                Err(of) => (of, Err(PollError::NoVrf)),
-            };
-            let outcome = match asked {
+            if self.resting.contains_key(&of) {
+                continue;
+            }
+            let outcome = match self.poll(config, &of, busy).await {
                 Ok(outcome) => outcome,
                 Err(PollError::Client(ClientError::NoTable(_))) => PollOutcome::Absent { of },
                 Err(error) => {
-                    round.too_many |= matches!(error, PollError::TooMany { .. });
+                    if matches!(error, PollError::TooMany { .. }) {
+                        let rest = LONGEST_PAUSE.max(config.interval);
+                        self.resting.insert(of.clone(), Instant::now() + rest);
+                    }
                     if matches!(&error, PollError::Client(error) if error.ends_connection()) {
-                        round.failed = true;
                         self.client = None;
                         self.lose(config, &error);
-                        return round;
+                        return RoundEnd::Cut;
                     }
                     PollOutcome::Missed {
                         of,
@@ -264,11 +317,15 @@ impl Poller {
             };
             self.hand_over(config, outcome);
         }
-        round
+        RoundEnd::Done
     }
 
-    /// Makes sure that there is a connection. Given up at the end: nothing is asked yet that would harm.
-    async fn connect(&mut self, config: &NorthboundPollerConfig) -> Result<(), PollError> {
+    /// Makes sure that there is a connection. Given up for another order: nothing is asked yet that would harm.
+    async fn connect(
+        &mut self,
+        config: &NorthboundPollerConfig,
+        order: &Control,
+    ) -> Result<(), PollError> {
         if self
             .client
             .as_ref()
@@ -276,11 +333,12 @@ impl Poller {
         {
             return Ok(());
         }
+        self.client = None;
         let endpoint = Endpoint::from_shared(config.endpoint.to_string())
             .map_err(|_| PollError::Endpoint(config.endpoint.clone()))?;
         let client = tokio::select! {
             client = Client::connect(endpoint) => client?,
-            _ = self.orders.wait_for(|order| *order == Control::End) => return Err(PollError::Ending),
+            _ = superseded(self.orders.clone(), order) => return Err(PollError::Superseded),
         };
         info!(endpoint = %config.endpoint, frr = %client.version, "northbound: connected");
         self.client = Some((config.endpoint.clone(), client));
@@ -291,8 +349,7 @@ impl Poller {
         &mut self,
         config: &NorthboundPollerConfig,
         of: &PolledTable,
-        names: &Names,
-        round: &mut Round,
+        busy: &mut Duration,
     ) -> Result<PollOutcome, PollError> {
         let Some((_, client)) = &mut self.client else {
             unreachable!("a round begins with a connection and ends when it is lost");
@@ -302,7 +359,7 @@ impl Poller {
         let begun = Instant::now();
         let answer = client.get(of).await;
         let took = begun.elapsed();
-        round.busy += took;
+        *busy += took;
         let answer = decode(&answer?)?;
         if answer.routes.len() > config.max_routes {
             return Err(PollError::TooMany {
@@ -310,7 +367,10 @@ impl Poller {
                 max: config.max_routes,
             });
         }
-        let updates = updates_of(of, &answer, names)?;
+        // As they are now: the answer may have taken minutes.
+        let links = (self.links)().map_err(PollError::Links)?;
+        let names: Names = links.into_iter().map(|l| (l.name, l.index)).collect();
+        let updates = updates_of(of, &answer, &names)?;
         Ok(PollOutcome::Table {
             of: of.clone(),
             updates,
@@ -319,10 +379,8 @@ impl Poller {
     }
 
     fn lose(&self, config: &NorthboundPollerConfig, error: &PollError) {
-        if !matches!(error, PollError::Ending) {
-            let why = error.to_string().into();
-            self.hand_over(config, PollOutcome::Lost { why });
-        }
+        let why = error.to_string().into();
+        self.hand_over(config, PollOutcome::Lost { why });
     }
 
     fn hand_over(&self, config: &NorthboundPollerConfig, outcome: PollOutcome) {
@@ -336,46 +394,60 @@ impl Poller {
     }
 }
 
+/// Waits until `order` is not the last one any more; false when there is nobody who would give another. On a receiver of
+/// its own, because waiting marks what it sees as seen.
+async fn superseded(mut orders: watch::Receiver<Control>, order: &Control) -> bool {
+    orders.wait_for(|now| now != order).await.is_ok()
+}
+
 fn decode(text: &[u8]) -> Result<NorthboundTable, serde_json::Error> {
     let mut json = serde_json::Deserializer::from_slice(text);
     let table = decode_answer(&mut json)?;
     json.end().map(|()| table)
 }
 
-/// What to ask for, in order; a VRF that is not here is an error of its own.
-fn tables_of(
-    config: &NorthboundPollerConfig,
-    links: &[Link],
-) -> Vec<Result<PolledTable, PolledTable>> {
+/// What to ask for, in order, and VRFs that are not here.
+fn tables_of(config: &NorthboundPollerConfig, links: &[Link]) -> (Vec<PolledTable>, Vec<Box<str>>) {
     let mut asked = Vec::new();
+    let mut absent = Vec::new();
     for vrf in &config.vrfs {
         let of_link = |link: &Link| (link.name == *vrf).then_some(link.vrf_table)?;
-        let tables: Vec<_> = if **vrf == *DEFAULT_VRF {
-            config.default_tables.iter().copied().map(Ok).collect()
+        let tables = if **vrf == *DEFAULT_VRF {
+            config.default_tables.clone()
         } else {
-            let table = links.iter().find_map(of_link);
-            vec![table.ok_or(TableId(0))]
+            links.iter().find_map(of_link).into_iter().collect()
         };
+        if tables.is_empty() {
+            absent.push(vrf.clone());
+        }
         for family in [Family::V4, Family::V6] {
-            let named = |table| PolledTable {
+            asked.extend(tables.iter().map(|&table| PolledTable {
                 vrf: vrf.clone(),
                 table,
                 family,
-            };
-            asked.extend(tables.iter().map(|table| table.map(named).map_err(named)));
+            }));
         }
     }
-    asked
+    (asked, absent)
 }
 
-fn pause_after(interval: Duration, round: &Round, failures: u32) -> Duration {
-    if round.too_many {
-        return LONGEST_PAUSE.max(interval);
+fn pause_after(interval: Duration, busy: Duration, end: RoundEnd, failures: Failures) -> Duration {
+    let doubled = |pause: Duration, times: u32| pause.saturating_mul(1 << times.min(16));
+    match end {
+        RoundEnd::Done => interval.max(busy * REST),
+        RoundEnd::Unreachable => {
+            let [first, longest] = RECONNECT;
+            let pause = doubled(first.min(interval), failures.to_connect.saturating_sub(1));
+            pause.min(longest)
+        }
+        RoundEnd::Cut => {
+            let pause = doubled(
+                PAUSE_AFTER_LOSS.min(interval),
+                failures.cuts.saturating_sub(1),
+            );
+            pause.min(LONGEST_PAUSE)
+        }
     }
-    let rest = interval.max(round.busy * REST);
-    // The first failure in a row is asked again as usual.
-    let doubled = rest.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(LONGEST_PAUSE.max(rest))
 }
 
 #[cfg(test)]
@@ -384,32 +456,41 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(30);
 
-    fn round(busy: u64, too_many: bool) -> Round {
-        Round {
-            busy: Duration::from_secs(busy),
-            failed: too_many,
-            too_many,
-        }
+    fn seconds(interval: u64, busy: u64, ends: &[RoundEnd]) -> Vec<u64> {
+        let (interval, busy) = (Duration::from_secs(interval), Duration::from_secs(busy));
+        let mut failures = Failures::default();
+        let pauses = ends.iter().map(|&end| {
+            failures.count(end);
+            pause_after(interval, busy, end, failures).as_secs()
+        });
+        pauses.collect()
     }
 
     #[test]
     fn zebra_rests_longer_than_it_works() {
-        let seconds =
-            |busy, failures| pause_after(INTERVAL, &round(busy, false), failures).as_secs();
-        assert_eq!(seconds(0, 0), 30);
-        assert_eq!(seconds(1, 0), 30);
-        assert_eq!(seconds(13, 0), 260);
-        assert_eq!(seconds(125, 0), 2500);
+        let pause = |busy| seconds(30, busy, &[RoundEnd::Done])[0];
+        assert_eq!([0, 1, 13, 125].map(pause), [30, 30, 260, 2500]);
     }
 
     #[test]
-    fn failures_are_asked_again_less_and_less() {
-        let seconds = |failures| pause_after(INTERVAL, &round(0, false), failures).as_secs();
+    fn who_is_away_is_looked_for_before_the_hold_is_over() {
+        use RoundEnd::{Cut, Done, Unreachable as Away};
+        assert_eq!(seconds(30, 0, &[Away; 5]), [5, 10, 15, 15, 15]);
         assert_eq!(
-            [1, 2, 3, 5, 9, 99].map(seconds),
-            [30, 60, 120, 480, 600, 600]
+            seconds(86_400, 60, &[Cut, Away, Away, Done]),
+            [30, 5, 10, 86_400]
         );
-        assert_eq!(pause_after(INTERVAL, &round(1, true), 1), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn a_zebra_that_its_answer_ends_is_asked_less_and_less() {
+        use RoundEnd::{Cut, Unreachable as Away};
+        let ends = [Cut, Away, Cut, Away, Cut, Cut, Cut, Cut, Cut];
+        assert_eq!(
+            seconds(30, 9, &ends),
+            [30, 5, 60, 5, 120, 240, 480, 600, 600]
+        );
+        assert_eq!(seconds(5, 9, &ends)[..3], [5, 5, 10]);
     }
 
     #[test]
@@ -421,7 +502,7 @@ mod tests {
             vrfs: vec!["default".into(), "red".into()],
             default_tables: vec![TableId::MAIN],
         };
-        let asked = tables_of(&config, &[]);
+        let (asked, absent) = tables_of(&config, &[]);
         let of = |vrf: &str, table, family| PolledTable {
             vrf: vrf.into(),
             table: TableId(table),
@@ -430,11 +511,10 @@ mod tests {
         assert_eq!(
             asked,
             [
-                Ok(of("default", 254, Family::V4)),
-                Ok(of("default", 254, Family::V6)),
-                Err(of("red", 0, Family::V4)),
-                Err(of("red", 0, Family::V6)),
+                of("default", 254, Family::V4),
+                of("default", 254, Family::V6),
             ]
         );
+        assert_eq!(absent, ["red".into()]);
     }
 }

@@ -89,12 +89,12 @@ pub struct PbRoute {
 /// Reads a frame's payload.
 ///
 /// # Errors
-/// When it is no protobuf. What is only missing or impossible in it is the route's own fault.
+/// When it is no protobuf, or has no route where it promises one. What is only missing or impossible in a route is its own fault.
 pub fn decode_protobuf(payload: &[u8]) -> Result<PbMessage, NotProtobuf> {
     let message = proto::Message::decode(payload).map_err(|_| NotProtobuf)?;
     Ok(match message.r#type() {
-        Type::AddRoute => PbMessage::Route(announced(&message.add_route.unwrap_or_default())),
-        Type::DeleteRoute => PbMessage::Route(withdrawn(&message.delete_route.unwrap_or_default())),
+        Type::AddRoute => PbMessage::Route(announced(&message.add_route.ok_or(NotProtobuf)?)),
+        Type::DeleteRoute => PbMessage::Route(withdrawn(&message.delete_route.ok_or(NotProtobuf)?)),
         Type::AddSrv6Localsid => PbMessage::LocalSid { add: true },
         Type::DeleteSrv6Localsid => PbMessage::LocalSid { add: false },
         Type::UnknownMsg => PbMessage::Unknown,
@@ -373,8 +373,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_message_is_of_no_type() {
+    fn a_message_without_content_is_of_no_type_or_broken() {
         assert_eq!(decode_protobuf(&[]), Ok(PbMessage::Unknown));
         assert_eq!(decode_protobuf(&[255]), Err(NotProtobuf));
+        // Types that promise a route.
+        for kind in [1, 2] {
+            assert_eq!(decode_protobuf(&[8, kind]), Err(NotProtobuf));
+        }
     }
 }

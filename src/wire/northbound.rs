@@ -33,10 +33,12 @@ const MAX_NAME: usize = 255;
 /// What an answer says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct NorthboundTable {
-    /// The RIBs that have routes, in the order of the answer.
+    /// The RIBs, in the order of the answer.
     pub ribs: Vec<NorthboundRib>,
     /// The routes, in the order of the answer.
     pub routes: Vec<NorthboundRoute>,
+    /// Selected routes that can't be used, of these RIBs.
+    pub unusable: Vec<UnusableRoute>,
     /// Entries that are not selected.
     pub unselected: u64,
     /// Prefixes without entries: next-hop tracking waits for them.
@@ -119,7 +121,20 @@ pub struct NorthboundHop {
     pub onlink: bool,
 }
 
-/// A route that can't be used.
+/// A route that can't be used, and whose prefix can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnusableRoute {
+    /// Its place in [`NorthboundTable::ribs`].
+    pub rib: u32,
+    /// The destination.
+    pub prefix: Prefix,
+    /// FRR's name of who made it.
+    pub protocol: Arc<str>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What was dropped, as it is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DroppedRoute {
     /// The prefix as the answer has it.
@@ -162,7 +177,7 @@ struct Collector {
 
 impl Collector {
     fn name(&mut self, name: &str) -> Result<Arc<str>, Reason> {
-        if name.is_empty() || name.len() > MAX_NAME {
+        if name.is_empty() || name.len() > MAX_NAME || name.contains(char::is_control) {
             return Err(Reason::BadAttribute);
         }
         if let Some(known) = self.names.get(name) {
@@ -177,7 +192,11 @@ impl Collector {
         *self.table.rejected.entry(reason).or_default() += 1;
         if self.table.dropped.len() < MAX_DROPPED_TOLD {
             self.table.dropped.push(DroppedRoute {
-                prefix: prefix.chars().take(MAX_PREFIX_TOLD).collect(),
+                prefix: prefix
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(MAX_PREFIX_TOLD)
+                    .collect(),
                 reason,
             });
         }
@@ -194,7 +213,19 @@ impl Collector {
             }
             match self.route_of(&route.prefix, entry) {
                 Ok(route) => self.table.routes.push(route),
-                Err(reason) => self.drop_route(&route.prefix, reason),
+                Err(reason) => {
+                    self.drop_route(&route.prefix, reason);
+                    if let (Ok(prefix), Ok(protocol)) =
+                        (parse_prefix(&route.prefix), self.name(&entry.protocol))
+                    {
+                        self.table.unusable.push(UnusableRoute {
+                            rib: 0,
+                            prefix,
+                            protocol,
+                            reason,
+                        });
+                    }
+                }
             }
         }
     }
@@ -266,23 +297,24 @@ impl Collector {
         })
     }
 
-    /// The RIB that the routes from `first` on are of is over.
-    fn end_rib(&mut self, first: usize, afi_safi: &str, table: u32) -> Result<(), String> {
-        if self.table.routes.len() == first {
-            return Ok(());
-        }
+    /// The RIB is over whose routes are those from `first` on, usable and not.
+    fn end_rib(&mut self, first: (usize, usize), afi_safi: &str, table: u32) -> Result<(), String> {
         let Some((family, safi)) = parse_afi_safi(afi_safi) else {
-            for route in self.table.routes.split_off(first) {
+            self.table.unusable.truncate(first.1);
+            for route in self.table.routes.split_off(first.0) {
                 self.drop_route(&route.prefix.to_string(), Reason::BadFamily);
             }
             return Ok(());
         };
         let rib = self.table.ribs.len() as u32;
-        for route in &mut self.table.routes[first..] {
-            if route.prefix.family() != family {
-                return Err(format!("{} in a RIB of {}", route.prefix, family.name()));
+        let usable = self.table.routes[first.0..].iter_mut();
+        let unusable = self.table.unusable[first.1..].iter_mut();
+        let places = usable.map(|route| (route.prefix, &mut route.rib));
+        for (prefix, place) in places.chain(unusable.map(|route| (route.prefix, &mut route.rib))) {
+            if prefix.family() != family {
+                return Err(format!("{prefix} in a RIB of {}", family.name()));
             }
-            route.rib = rib;
+            *place = rib;
         }
         self.table.ribs.push(NorthboundRib {
             // Set when the VRF's object ends.
@@ -456,7 +488,7 @@ impl<'de> Visitor<'de> for At<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
         let Self { node, out } = self;
         let first_rib = out.table.ribs.len();
-        let first_route = out.table.routes.len();
+        let first_route = (out.table.routes.len(), out.table.unusable.len());
         let way_on = node.way_on();
         let mut leaves = Leaves::default();
         let mut others = false;

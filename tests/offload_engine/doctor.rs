@@ -1067,7 +1067,7 @@ fn what_northbound_lacks_or_says_otherwise_is_told() {
     };
     let tell = |world: &mut World, outcome| {
         world.source(SourceEvent::Polled(Polled {
-            peer: "zebra".into(),
+            peer: "http://127.0.0.1:50051".into(),
             outcome,
         }));
     };
@@ -1075,6 +1075,13 @@ fn what_northbound_lacks_or_says_otherwise_is_told() {
     tell(&mut world, PollOutcome::Lost { why });
     let missed = Pitfall::NorthboundMissed;
     has(&world.findings(), missed, "no answer", Some("-M grpc:"));
+    let round = |absent| PollOutcome::Round {
+        tables: vec![of.clone()],
+        absent,
+    };
+    tell(&mut world, round(vec!["red".into()]));
+    has(&world.findings(), missed, "there is no VRF red", None);
+    tell(&mut world, round(Vec::new()));
     let (table, why) = (of.clone(), "two entries".into());
     tell(&mut world, PollOutcome::Missed { of: table, why });
     has(&world.findings(), missed, "two entries", None);

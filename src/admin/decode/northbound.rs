@@ -170,7 +170,10 @@ fn read_answer(input: &mut dyn Read) -> Result<(NorthboundTable, Vec<ErrorLine>)
             vec![ErrorLine {
                 offset: Some(offset.get()),
                 prefix: None,
-                reason: error_text(&error),
+                reason: match (error.line(), error.column()) {
+                    (1, 1) => "this is no JSON: neither XML nor a gRPC message is read, only the text of its `data`".into(),
+                    _ => error_text(&error),
+                },
             }],
         )),
     }

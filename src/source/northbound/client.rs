@@ -25,8 +25,11 @@ use super::proto::{Encoding, GetCapabilitiesRequest, GetRequest};
 
 /// zebra of 8.4 crashes when it is asked for a RIB; 10.3 is the first that is known not to.
 const OLDEST_MAJOR: u16 = 10;
-/// Only of the TCP connection.
+/// For the TCP connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// For the first answer: zebra answers one after the other, and another client may have asked for much. To give this one
+/// up does no harm.
+const GREETING_PATIENCE: Duration = Duration::from_secs(20);
 /// FRR's, where the URL names none.
 const DEFAULT_PORT: u16 = 50051;
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
@@ -43,8 +46,11 @@ pub enum ClientError {
         "can't be reached; zebra was not started with -M grpc:PORT, or its gRPC server has ended, which only a restart of zebra mends"
     )]
     Unreachable(#[source] tonic::transport::Error),
+    /// Somebody listens, and says nothing.
+    #[error("takes the connection and then doesn't answer for {GREETING_PATIENCE:?}")]
+    Silent,
     /// It broke while something was asked.
-    #[error("the connection was lost: {0}")]
+    #[error("the connection was lost: {}", .0.message())]
     Cut(Box<Status>),
     /// zebra said no.
     #[error("zebra answers {:?}: {}", .0.code(), .0.message())]
@@ -110,7 +116,10 @@ impl Client {
             .await
             .map_err(ClientError::Unreachable)?;
         let mut grpc = NorthboundClient::new(channel).max_decoding_message_size(usize::MAX);
-        let answer = grpc.get_capabilities(GetCapabilitiesRequest {}).await;
+        let answer = grpc.get_capabilities(GetCapabilitiesRequest {});
+        let answer = tokio::time::timeout(GREETING_PATIENCE, answer)
+            .await
+            .map_err(|_| ClientError::Silent)?;
         let capabilities = answer.map_err(ClientError::of_status)?.into_inner();
         let version = FrrVersion::parse(&capabilities.frr_version).ok_or(ClientError::NoVersion)?;
         if version.major < OLDEST_MAJOR {

@@ -4,7 +4,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::model::{
-    Family, IfIndex, NextHop, PathHops, PolledTable, Protocol, Reason, RouteKey, RouteKind,
+    Family, IfIndex, NextHop, PathHops, PolledTable, Prefix, Protocol, Reason, RouteKey, RouteKind,
     RoutePath, RouteUpdate, SourceUpdate,
 };
 use crate::wire::northbound::{NorthboundHop, NorthboundRoute, NorthboundTable, Safi};
@@ -15,7 +15,7 @@ pub(super) type Names = FxHashMap<Box<str>, IfIndex>;
 /// zebra's metric for what it writes, as FPM says it, too.
 const METRIC: u32 = 20;
 
-/// An answer has routes of something else than was asked for.
+/// An answer is not about what was asked for, or not only.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OtherTable;
 
@@ -29,24 +29,42 @@ pub(super) fn updates_of(
         rib.safi == Safi::Unicast
             && (rib.table, rib.family, &*rib.vrf) == (asked.table, asked.family, &*asked.vrf)
     });
-    if !is_asked {
+    // zebra names a table that is empty, too.
+    if !is_asked || answer.ribs.is_empty() {
         return Err(OtherTable);
     }
-    let routes = answer.routes.iter();
-    let mut updates: Vec<_> = routes
-        .filter_map(|route| {
-            let protocol = protocol_of(&route.protocol);
-            (protocol != Protocol::KERNEL).then(|| update_of(asked, protocol, route, names))
-        })
-        .collect();
-    for (&reason, &count) in &answer.rejected {
-        let rejected = SourceUpdate::Rejected {
-            route: None,
-            reason,
-        };
-        updates.extend(std::iter::repeat_n(rejected, count as usize));
+    let mut updates = Vec::with_capacity(answer.routes.len());
+    let mut members = 0;
+    for route in &answer.routes {
+        let protocol = protocol_of(&route.protocol);
+        if protocol != Protocol::KERNEL {
+            updates.push(update_of(asked, protocol, route, names, &mut members));
+        }
     }
+    let unusable = answer.unusable.iter().map(|route| SourceUpdate::Rejected {
+        route: Some((key_of(asked, route.prefix), protocol_of(&route.protocol))),
+        reason: route.reason,
+    });
+    updates.extend(unusable);
+    let nameless = |reason| SourceUpdate::Rejected {
+        route: None,
+        reason,
+    };
+    for (&reason, &count) in &answer.rejected {
+        let named = answer.unusable.iter();
+        let named = named.filter(|route| route.reason == reason).count();
+        let count = (count as usize).saturating_sub(named);
+        updates.extend(std::iter::repeat_n(nameless(reason), count));
+    }
+    updates.extend(std::iter::repeat_n(nameless(Reason::LinkUnknown), members));
     Ok(updates)
+}
+
+fn key_of(asked: &PolledTable, prefix: Prefix) -> RouteKey {
+    RouteKey {
+        table: asked.table,
+        prefix,
+    }
 }
 
 fn update_of(
@@ -54,12 +72,10 @@ fn update_of(
     protocol: Protocol,
     route: &NorthboundRoute,
     names: &Names,
+    members: &mut usize,
 ) -> SourceUpdate {
-    let key = RouteKey {
-        table: asked.table,
-        prefix: route.prefix,
-    };
-    match hops_of(route, names) {
+    let key = key_of(asked, route.prefix);
+    match hops_of(route, names, members) {
         Ok(hops) => SourceUpdate::Route(RouteUpdate {
             key,
             path: Some(RoutePath {
@@ -79,14 +95,21 @@ fn update_of(
     }
 }
 
-fn hops_of(route: &NorthboundRoute, names: &Names) -> Result<PathHops, Reason> {
+/// Next hops by links that are not here are left out, as the kernel does with those of a link that goes; `members` counts
+/// them where others are left.
+fn hops_of(
+    route: &NorthboundRoute,
+    names: &Names,
+    members: &mut usize,
+) -> Result<PathHops, Reason> {
     if route.kind != RouteKind::Unicast {
         return Ok(PathHops::None);
     }
     if route.hops.is_empty() {
         return Err(Reason::NoNextHop);
     }
-    let hops = route.hops.iter().map(|hop| {
+    let mut hops = Vec::with_capacity(route.hops.len());
+    for hop in &route.hops {
         let NorthboundHop {
             via,
             dev,
@@ -96,19 +119,24 @@ fn hops_of(route: &NorthboundRoute, names: &Names) -> Result<PathHops, Reason> {
         if route.prefix.family() == Family::V6 && via.is_some_and(|via| via.is_ipv4()) {
             return Err(Reason::FamilyMismatch);
         }
-        let dev = match dev {
+        let dev = match dev.as_deref().map(|name| names.get(name)) {
             None => None,
-            Some(name) => Some(*names.get(&**name).ok_or(Reason::LinkUnknown)?),
+            Some(Some(&index)) => Some(index),
+            Some(None) => continue,
         };
-        Ok(NextHop {
+        hops.push(NextHop {
             via: *via,
             dev,
             weight: *weight,
             onlink: *onlink,
             encap: false,
-        })
-    });
-    hops.collect::<Result<_, _>>().map(PathHops::Inline)
+        });
+    }
+    if hops.is_empty() {
+        return Err(Reason::LinkUnknown);
+    }
+    *members += route.hops.len() - hops.len();
+    Ok(PathHops::Inline(hops.into()))
 }
 
 /// As zebra writes them (`rt_protos`): one number for both of OSPF, and its own for what has none.
@@ -195,19 +223,85 @@ mod tests {
         assert_eq!(find(&updates, "10.13.0.0/16").hops, PathHops::None);
     }
 
-    #[test]
-    fn a_link_that_is_not_here_rejects_its_routes_alone() {
-        let updates = updates(&[("e0", 2), ("e1", 3), ("e2", 5)]);
+    fn rejected(updates: &[SourceUpdate], named: bool) -> usize {
         let rejected = updates.iter().filter(|update| {
             matches!(
                 update,
                 SourceUpdate::Rejected {
-                    route: Some((_, Protocol(186))),
+                    route,
                     reason: Reason::LinkUnknown
-                }
+                } if route.is_some() == named
             )
         });
-        assert_eq!(rejected.count(), 2);
+        rejected.count()
+    }
+
+    #[test]
+    fn a_link_that_is_not_here_rejects_its_routes_alone() {
+        let without = updates(&[("e0", 2), ("e1", 3)]);
+        assert_eq!(
+            (rejected(&without, true), rejected(&without, false)),
+            (2, 0)
+        );
+    }
+
+    #[test]
+    fn a_link_that_is_not_here_leaves_the_other_next_hops() {
+        let without = updates(&[("e0", 2), ("e1", 3), ("e2", 5)]);
+        let PathHops::Inline(hops) = &find(&without, "172.20.1.0/24").hops else {
+            panic!("{without:?}");
+        };
+        assert_eq!(
+            hops.iter()
+                .map(|hop| hop.dev.unwrap().get())
+                .collect::<Vec<_>>(),
+            [5]
+        );
+        assert_eq!(
+            (rejected(&without, true), rejected(&without, false)),
+            (0, 2)
+        );
+    }
+
+    #[test]
+    fn what_can_not_be_used_is_named() {
+        let text = r#"{"frr-vrf:lib": {"vrf": [{"name": "default", "frr-zebra:zebra": {"ribs": {"rib": [
+            {"afi-safi-name": "frr-routing:ipv4-unicast", "table-id": 254, "route": [
+            {"prefix": "20.14.0.0/16", "route-entry": [{"protocol": "bgp", "selected": [null], "nexthop-group":
+                {"id": 7, "nexthop": [{"nh-type": "new", "gateway": "10.0.0.1", "interface": "e0", "active": [null]}]}}]},
+            {"prefix": "nonsense", "route-entry": [{"protocol": "bgp", "selected": [null]}]}]}]}}}]}}"#;
+        let answer = decode_answer(&mut serde_json::Deserializer::from_str(text)).unwrap();
+        let updates = updates_of(&asked("default", Family::V4), &answer, &names(&[])).unwrap();
+        let key = RouteKey {
+            table: TableId::MAIN,
+            prefix: "20.14.0.0/16".parse().unwrap(),
+        };
+        let rejected = |route, reason| SourceUpdate::Rejected { route, reason };
+        assert_eq!(
+            updates,
+            [
+                rejected(Some((key, Protocol(186))), Reason::BadNextHop),
+                rejected(None, Reason::BadDestination),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_answer_without_the_table_is_no_empty_table() {
+        let told = |text: &str| {
+            let answer = decode_answer(&mut serde_json::Deserializer::from_str(text)).unwrap();
+            updates_of(&asked("default", Family::V4), &answer, &names(&[]))
+        };
+        let empty = |table: u32| {
+            format!(
+                r#"{{"frr-vrf:lib": {{"vrf": [{{"name": "default", "frr-zebra:zebra": {{"ribs": {{"rib": [
+                {{"afi-safi-name": "frr-routing:ipv4-unicast", "table-id": {table}}}]}}}}}}]}}}}"#
+            )
+        };
+        assert_eq!(told("{}"), Err(OtherTable));
+        assert_eq!(told(r#"{"frr-vrf:lib": {}}"#), Err(OtherTable));
+        assert_eq!(told(&empty(100)), Err(OtherTable));
+        assert_eq!(told(&empty(254)), Ok(Vec::new()));
     }
 
     #[test]
