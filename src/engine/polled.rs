@@ -287,7 +287,11 @@ impl Engine {
                 "{count} of the routes that northbound and FPM say differ, {} among them: FPM's are in place",
                 self.view.route_text(key)
             );
-            let fix = format!("compare: vtysh -c '{}'", shown_by(of, key));
+            let (prefix, table) = (key.prefix, key.table);
+            let fix = format!(
+                "vtysh -c '{}'; frr-offload explain {prefix} --table {table}",
+                shown_by(of, key)
+            );
             findings.push(Pitfall::NorthboundDiffers.found(text, fix));
         }
         findings

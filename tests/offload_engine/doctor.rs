@@ -1060,11 +1060,12 @@ fn a_glob_that_matches_no_port_is_told() {
 fn what_northbound_lacks_or_says_otherwise_is_told() {
     let mut world =
         World::new("offload.mode = \"off\"\n[northbound]\nendpoint = \"http://127.0.0.1:50051\"\n");
-    let mut of = PolledTable {
+    let table_of = |family| PolledTable {
         vrf: "default".into(),
         table: TableId::MAIN,
-        family: Family::V4,
+        family,
     };
+    let of = table_of(Family::V4);
     let tell = |world: &mut World, outcome| {
         world.source(SourceEvent::Polled(Polled {
             peer: "http://127.0.0.1:50051".into(),
@@ -1076,7 +1077,7 @@ fn what_northbound_lacks_or_says_otherwise_is_told() {
     let missed = Pitfall::NorthboundMissed;
     has(&world.findings(), missed, "no answer", Some("-M grpc:"));
     let round = |absent| PollOutcome::Round {
-        tables: vec![of.clone()],
+        tables: [Family::V4, Family::V6].map(table_of).into(),
         absent,
     };
     tell(&mut world, round(vec!["red".into()]));
@@ -1129,7 +1130,7 @@ fn what_northbound_lacks_or_says_otherwise_is_told() {
     world.route(254, "2001:db8:1::/48", Some(("2001:db8::1", 2)));
     world.route(254, "fec0:1::/48", Some(("2001:db8::1", 2)));
     tell(&mut world, empty(&of));
-    of.family = Family::V6;
+    let of = table_of(Family::V6);
     tell(&mut world, empty(&of));
     tell(&mut world, empty(&of));
     let show = "'show ipv6 route 2001:db8:1::/48'";
