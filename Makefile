@@ -1,7 +1,7 @@
 # What people type. Everything that needs namespaces needs root: sudo make demo, sudo make test.
 # Cargo then still runs as the one who called sudo. What is missing is installed by apt.
 
-.PHONY: help build deb demo demo-offload test labs test-vm test-package test-docker test-full bench lint clean-host
+.PHONY: help build deb demo demo-offload test labs test-vm test-package test-docker test-grpc test-full bench lint clean-host
 
 help:
 	@echo 'make build           release build'
@@ -15,6 +15,8 @@ help:
 	@echo 'sudo make test-package  the package of the debug build: lintian; installed, upgraded, removed and purged in'
 	@echo '                     clean Debian 12 and 13 that boot (part of test)'
 	@echo 'sudo make test-docker  the compose lab of docker/, on an engine that runs or on one of its own'
+	@echo 'sudo make test-grpc  routes over gRPC: labs with FRR 10.3 and the gRPC module, built for them the first time'
+	@echo '                     (some minutes; part of test-full)'
 	@echo 'sudo make test-full  tests, all labs with all three FRR and the restarts as often as before'
 	@echo '                     a release, benches and fuzz targets built'
 	@echo 'sudo make bench      routes into the kernel beside the raw limit, ip, BIRD and zebra; ROUTES=N, RUNS=N;'
@@ -73,12 +75,16 @@ test-docker:
 		docker/lab down && docker/lab test || \
 		{ code=$$?; [ $$code = 77 ] && echo 'SKIP  docker           the compose lab: see above' || exit $$code; }
 
+# FRR's gRPC module is built once, by scripts/grpc-module. Passed over, and said, where that can't be.
+test-grpc:
+	@$(MAKE) --no-print-directory labs LABS=grpc/all
+
 test-full:
 	@scripts/setup
 	@seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "PROPTEST_RNG_SEED=$$seed"; \
 		PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=4000 scripts/test-rust
 	@KILLS=20 ZEBRA_KILLS=10 FRR_RESTARTS=3 LAB_SECONDS=1200 \
-		$(MAKE) --no-print-directory labs LABS='bookworm/all trixie/all sid/all'
+		$(MAKE) --no-print-directory labs LABS='bookworm/all trixie/all sid/all grpc/all'
 	@DIFFERENCE_SEED=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') DIFFERENCE_PACKETS=1000000 DIFFERENCE_STEPS=400 LAB_SECONDS=7200 \
 		$(MAKE) --no-print-directory test-vm VM=all
 	@scripts/cargo bench --locked --no-run

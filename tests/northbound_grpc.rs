@@ -247,7 +247,7 @@ fn a_vrf_is_asked_for_by_the_table_that_the_kernel_gives_it() {
 fn an_answer_that_zebra_fails_at_leaves_the_others_and_the_connection() {
     let broken = [
         Reply::error(Code::Internal, "Failed to dump data"),
-        Reply::error(Code::InvalidArgument, "Failed to fetch operational data"),
+        Reply::error(Code::FailedPrecondition, "locked"),
         Reply::default(),
         Reply {
             data: vec![b"{}".to_vec(), b"{}".to_vec()],
@@ -261,7 +261,7 @@ fn an_answer_that_zebra_fails_at_leaves_the_others_and_the_connection() {
     let (poller, polls) = start(config(server.addr));
     for why in [
         "zebra can't answer (Failed to dump data)",
-        "zebra answers InvalidArgument: Failed to fetch operational data",
+        "zebra answers FailedPrecondition: locked",
         "the answer has 0 messages",
         "the answer has 2 messages",
         "the answer is damaged: invalid type: integer `5`, expected a list of VRFs at line 1",
@@ -275,6 +275,23 @@ fn an_answer_that_zebra_fails_at_leaves_the_others_and_the_connection() {
     end(poller);
     server.assert_well_treated();
     assert_eq!(server.book.greeted.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_table_that_zebra_does_not_have_is_no_failure() {
+    let absent = Reply::error(Code::InvalidArgument, "Failed to fetch operational data");
+    let server = Server::start(&[
+        (V4, &[absent]),
+        (V6, &[Reply::recorded("frr-10.3-rib-ipv6")]),
+    ]);
+    let (poller, polls) = start(config(server.addr));
+    match next(&polls) {
+        PollOutcome::Absent { of } => assert_eq!(of.family, Family::V4),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(table(&polls).0, "default 254 ipv6");
+    end(poller);
+    server.assert_well_treated();
 }
 
 #[test]
@@ -354,7 +371,7 @@ fn an_answer_may_have_any_size_but_not_any_number_of_routes() {
         match next(&polls) {
             PollOutcome::Missed { why, .. } => break why,
             PollOutcome::Table { .. } | PollOutcome::Round { .. } => {}
-            lost @ PollOutcome::Lost { .. } => panic!("{lost:?}"),
+            other => panic!("{other:?}"),
         }
     };
     assert_eq!(

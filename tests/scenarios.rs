@@ -10,6 +10,7 @@
 
 mod fake;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
@@ -31,6 +32,8 @@ struct Scenario {
     seen: u64,
     /// Whether zebra reads what it is told.
     reads: bool,
+    /// What northbound was asked for.
+    rounds: BTreeSet<PolledTable>,
     out: String,
 }
 
@@ -70,6 +73,7 @@ fn run(text: &str) -> String {
         session: 0,
         seen: 0,
         reads: false,
+        rounds: BTreeSet::new(),
         out: story,
     };
     for line in lines {
@@ -175,6 +179,12 @@ impl Scenario {
                 self.engine
                     .handle(Timestamp(self.now), Event::Source(event));
             }
+            ["poll", "absent", table] => self.polled(PollOutcome::Absent {
+                of: PolledTable {
+                    table: TableId(table.parse().unwrap()),
+                    ..polled_table()
+                },
+            }),
             ["poll", "lost"] => self.polled(PollOutcome::Lost { why: "gone".into() }),
             ["poll", "missed"] => self.polled(PollOutcome::Missed {
                 of: polled_table(),
@@ -264,14 +274,20 @@ impl Scenario {
         }
     }
 
-    /// As the poller: a round of the one table.
+    /// As the poller: a round begins with all tables that were asked for.
     fn polled(&mut self, outcome: PollOutcome) {
+        let other = match &outcome {
+            PollOutcome::Table { of, .. }
+            | PollOutcome::Missed { of, .. }
+            | PollOutcome::Absent { of } => Some(of.clone()),
+            PollOutcome::Round { .. } | PollOutcome::Lost { .. } => None,
+        };
+        self.rounds.extend(other.clone());
         let round = PollOutcome::Round {
-            tables: vec![polled_table()],
+            tables: self.rounds.iter().cloned().collect(),
             absent: Vec::new(),
         };
-        let is_lost = matches!(outcome, PollOutcome::Lost { .. });
-        for outcome in (!is_lost).then_some(round).into_iter().chain([outcome]) {
+        for outcome in other.map(|_| round).into_iter().chain([outcome]) {
             let polled = Polled {
                 peer: "http://zebra:50051".into(),
                 outcome,

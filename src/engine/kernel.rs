@@ -381,11 +381,14 @@ impl Engine {
         self.route_dump.running = false;
         let invalid = self.route_dump.invalid;
         let mut vanished = Vec::new();
+        // Not those that northbound alone has said already.
+        let mut adopted = 0;
         let first = !self.known.routes;
         let read_back = std::mem::take(&mut self.read_back);
         self.slots.for_each_mut(|id, slot| {
             let seen = slot.flags.has(SlotFlags::SEEN);
             slot.flags.clear(SlotFlags::SEEN);
+            adopted += usize::from(seen || slot.flags.has(SlotFlags::LEFTOVER));
             if !seen && !slot.flags.has(SlotFlags::IN_FLIGHT) && slot.applied.is_some() {
                 vanished.push(id);
             }
@@ -398,13 +401,13 @@ impl Engine {
         }
         self.route_dump.done += 1;
         self.known.routes = true;
-        if first && !self.slots.is_empty() {
+        if first && adopted > 0 {
             self.session.hold(self.now);
             self.notables.push(
                 self.now,
                 Severity::Info,
                 "adopted",
-                format!("{} routes of an earlier run are adopted", self.slots.len()),
+                format!("{adopted} routes of an earlier run are adopted"),
             );
         }
         let count = vanished.len();

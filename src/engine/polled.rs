@@ -3,7 +3,7 @@
 //! ```text
 //! nobody on FPM    a table: its routes are announced, what the last one had and this one has not is withdrawn
 //! FPM speaks       a table: compared with FPM's routes; what differs twice in a row is reported, nothing is written
-//! a table missed   what the last one said goes on, and is shown as stale
+//! a table missed   what the last one said goes on, and is shown as stale; nothing of it is swept
 //! zebra lost       as over FPM: all is kept for `fpm.stale_time`; then it counts as gone
 //! ```
 //!
@@ -14,7 +14,7 @@
 //! of seconds. What it does not repeat goes when the hold is over (`rib::sessions`). Knows no gRPC.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use rustc_hash::FxHashSet;
 
@@ -25,6 +25,14 @@ use crate::model::{
     RouteKind, RoutePath, SourceId, SourceUpdate, TableId,
 };
 use crate::rib::{Meaning, PathTarget, SlotId};
+
+/// The one VRF of which more tables than its own are asked for.
+const DEFAULT_VRF: &str = "default";
+
+/// Of a table that is there from the start.
+const NO_TABLE: &str = "zebra has no such table: does its -R fit `setup`?";
+/// zebra's walk of a table stops at `fe80::/10`: of what comes in order from there on it says nothing (FRR 10.3 and 10.7.1).
+const UNSAID: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0));
 
 /// What northbound has brought.
 #[derive(Debug, Default)]
@@ -65,16 +73,10 @@ impl PolledSource {
         tables.filter_map(|(of, state)| Some((of, state.missed.as_deref()?)))
     }
 
-    /// What differs from FPM for some time, in order.
-    pub(super) fn differences(&self) -> impl Iterator<Item = RouteKey> {
-        self.tables
-            .values()
-            .flat_map(|state| state.stays.iter().copied())
-    }
-
-    /// Whether routes go on that nobody has repeated when their hold was over.
-    pub(super) fn spares(&self) -> bool {
-        self.tables.values().any(|state| state.spared)
+    /// What differs from FPM for some time, in order, and in which of zebra's tables.
+    fn differences(&self) -> impl Iterator<Item = (&PolledTable, RouteKey)> {
+        let tables = self.tables.iter();
+        tables.flat_map(|(of, state)| state.stays.iter().map(move |key| (of, *key)))
     }
 }
 
@@ -92,37 +94,58 @@ impl Engine {
                 of,
                 updates,
                 took: _,
-            } => {
-                let Some(state) = self.polled.tables.get_mut(&of) else {
-                    return;
-                };
-                self.polled.answers += 1;
-                state.answered = true;
-                let spared = std::mem::take(&mut state.spared);
-                if state.missed.take().is_some() {
-                    self.note_polled(Severity::Info, "table-polled", &of, "it can be had again");
-                }
-                if self.session.connection_of(SourceId::Fpm).is_some() {
-                    self.compare(&of, &updates);
-                } else {
-                    self.install(&of, peer, updates);
-                    if spared {
-                        self.session.hold(self.now);
-                    }
-                }
+            } => self.apply_table(peer, &of, updates),
+            // zebra makes a table of `ip route ... table N` with its first route, for each family; the others are there
+            // from the start.
+            PollOutcome::Absent { of } if self.comes_with_routes(&of) => {
+                self.apply_table(peer, &of, Vec::new());
             }
-            PollOutcome::Missed { of, why } => {
-                let Some(state) = self.polled.tables.get_mut(&of) else {
-                    return;
-                };
-                let again = state.missed.replace(why.clone()).is_some_and(|w| w == why);
-                if !again {
-                    let text = format!("{why}; what it said last is kept");
-                    self.note_polled(Severity::Warn, "table-not-polled", &of, &text);
-                }
-            }
+            PollOutcome::Absent { of } => self.miss_table(&of, NO_TABLE),
+            PollOutcome::Missed { of, why } => self.miss_table(&of, &why),
             PollOutcome::Lost { why } => self.lose_polled(why),
         }
+    }
+
+    fn apply_table(&mut self, peer: Box<str>, of: &PolledTable, updates: Vec<SourceUpdate>) {
+        let Some(state) = self.polled.tables.get_mut(of) else {
+            return;
+        };
+        self.polled.answers += 1;
+        state.answered = true;
+        let spared = std::mem::take(&mut state.spared);
+        if state.missed.take().is_some() {
+            self.note_polled(Severity::Info, "table-polled", of, "it can be had again");
+        }
+        if self.session.connection_of(SourceId::Fpm).is_some() {
+            self.compare(of, &updates);
+        } else {
+            self.install(of, peer, updates);
+            if spared {
+                self.session.hold(self.now);
+            }
+        }
+    }
+
+    fn miss_table(&mut self, of: &PolledTable, why: &str) {
+        let Some(state) = self.polled.tables.get_mut(of) else {
+            return;
+        };
+        let again = state.missed.replace(why.into());
+        if again.is_none_or(|before| *before != *why) {
+            let text = format!("{why}; what it said last is kept");
+            self.note_polled(Severity::Warn, "table-not-polled", of, &text);
+        }
+    }
+
+    fn comes_with_routes(&self, of: &PolledTable) -> bool {
+        *of.vrf == *DEFAULT_VRF && self.kernel_table(of.table) != Some(TableId::MAIN)
+    }
+
+    /// Whether northbound brings this kernel table whole.
+    pub(super) fn is_polled(&self, table: TableId) -> bool {
+        let mut asked = self.polled.tables.keys();
+        self.session.source == SourceId::Northbound
+            && asked.any(|of| self.kernel_table(of.table) == Some(table))
     }
 
     /// zebra is there, and is asked for these.
@@ -155,19 +178,21 @@ impl Engine {
             })
     }
 
-    /// The kernel's tables about which a zebra that is there has said nothing yet. They are left alone by the end of a hold.
-    pub(super) fn spare_unanswered(&mut self) -> FxHashSet<(TableId, Family)> {
-        let mut spared = FxHashSet::default();
+    /// The kernel's tables about which a zebra that is there has said nothing yet, or can't now. They are left alone by the end
+    /// of a hold. And whether some are spared the first time.
+    pub(super) fn spare_unanswered(&mut self) -> (FxHashSet<(TableId, Family)>, bool) {
+        let (mut spared, mut news) = (FxHashSet::default(), false);
         if self.session.connection_of(SourceId::Fpm).is_some() || self.polled.lost.is_some() {
-            return spared;
+            return (spared, news);
         }
         let mut tables = std::mem::take(&mut self.polled.tables);
-        for (of, state) in tables.iter_mut().filter(|(_, state)| !state.answered) {
-            state.spared = true;
+        let unanswered = |state: &PolledState| !state.answered || state.missed.is_some();
+        for (of, state) in tables.iter_mut().filter(|(_, state)| unanswered(state)) {
+            news |= !std::mem::replace(&mut state.spared, true);
             spared.extend(self.kernel_table(of.table).map(|table| (table, of.family)));
         }
         self.polled.tables = tables;
-        spared
+        (spared, news)
     }
 
     /// Tables that the configuration does not ask for any more, and what they said.
@@ -257,12 +282,16 @@ impl Engine {
         }
         let differences = self.polled.differences();
         let count = differences.count();
-        if let Some(key) = self.polled.differences().next() {
+        if let Some((of, key)) = self.polled.differences().next() {
             let text = format!(
                 "{count} of the routes that northbound and FPM say differ, {} among them: FPM's are in place",
                 self.view.route_text(key)
             );
-            let fix = format!("compare: vtysh -c 'show ip route {}'", key.prefix);
+            let (prefix, table) = (key.prefix, key.table);
+            let fix = format!(
+                "vtysh -c '{}'; frr-offload explain {prefix} --table {table}",
+                shown_by(of, key)
+            );
             findings.push(Pitfall::NorthboundDiffers.found(text, fix));
         }
         findings
@@ -406,13 +435,14 @@ impl Engine {
                 differs.insert(key);
             }
         }
-        let synced = self.session.connection.as_ref().is_some_and(|c| c.synced);
+        let synced = self.session.is_synced();
         if let Some(table) = self.kernel_table(of.table) {
             for (id, slot) in self.slots.iter() {
                 let key = slot.key();
                 if key.table == table
                     && slot.family() == of.family
                     && !said.contains(&key)
+                    && key.prefix.addr() < UNSAID
                     && self.is_said_by(id, SourceId::Fpm)
                 {
                     differs.insert(key);
@@ -475,6 +505,21 @@ impl Engine {
         kind == polled.kind
             && path.protocol == polled.protocol
             && where_to(hops) == where_to(polled_hops)
+    }
+}
+
+/// How vtysh shows a route. It has no words for one prefix of a table that is neither the default one's nor a VRF's.
+fn shown_by(of: &PolledTable, key: RouteKey) -> String {
+    let ip = match of.family {
+        Family::V4 => "ip",
+        Family::V6 => "ipv6",
+    };
+    if *of.vrf != *DEFAULT_VRF {
+        format!("show {ip} route vrf {} {}", of.vrf, key.prefix)
+    } else if key.table == TableId::MAIN {
+        format!("show {ip} route {}", key.prefix)
+    } else {
+        format!("show {ip} route table {}", of.table)
     }
 }
 

@@ -54,7 +54,6 @@ impl Engine {
         // Outside of a replay and a hold, what is not repeated is as good as what is.
         let replays = self.session.connection.as_ref().is_some_and(|c| !c.synced);
         let counts = replays || self.session.holding();
-        let counts = counts || self.polled.spares();
         let all = (routes, if counts { stale } else { 0 });
         let (routes, stale) = match self.session.source {
             SourceId::Fpm => all,

@@ -485,7 +485,7 @@ impl Engine {
     /// Withdraws what the source has not repeated, in hash order.
     pub(super) fn sweep(&mut self, sweep: Sweep) {
         let generation = self.session.generation;
-        let unanswered = self.spare_unanswered();
+        let (unanswered, news) = self.spare_unanswered();
         let (mut swept, mut left, mut spared) = (0_u64, 0_u64, 0_u64);
         for id in self.slots.ids() {
             let slot = self.slots.get_mut(id);
@@ -515,6 +515,9 @@ impl Engine {
                 }
             }
         }
+        if spared > 0 {
+            self.session.hold(self.now);
+        }
         self.groups
             .forget_older(self.session.epoch, &mut self.group_changes);
         self.take_group_changes();
@@ -527,7 +530,7 @@ impl Engine {
                 format!("removed what was not repeated: {swept} of the routes"),
             );
         }
-        if spared > 0 {
+        if spared > 0 && news {
             let text = format!(
                 "northbound can't tell whether they are still there, so they are kept: {spared} of the routes"
             );
@@ -547,10 +550,12 @@ impl Engine {
 
     /// Whether zebra's replay has the routes of this table: those of the default VRF (which `-R` may have moved) and of
     /// VRFs. It leaves out tables of `ip route ... table N` (docs/evidence.md, "The replay"), even if live updates of such a
-    /// table come between.
+    /// table come between. A table that is mapped to itself is one of those, taken for northbound.
     fn is_replayed(&self, table: TableId) -> bool {
+        let mut map = self.config.fpm.table_map.iter();
         table == TableId::MAIN
-            || self.config.fpm.table_map.values().any(|&to| to == table)
+            || map.any(|(&from, &to)| to == table && from != table)
+            || self.is_polled(table)
             || self.view.vrf_of(table).is_some()
     }
 }

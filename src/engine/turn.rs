@@ -24,9 +24,9 @@ const SOLICIT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(3);
 
 impl Engine {
     pub(super) fn poll_timers(&mut self) {
-        let resyncs = self.session.resyncs;
+        let was_synced = self.session.is_synced();
         let scope = self.session.poll(self.now);
-        if self.session.resyncs != resyncs {
+        if self.session.is_synced() && !was_synced {
             let routes = self.slots.len();
             self.notables.push(
                 self.now,

@@ -40,6 +40,11 @@ pub enum PollOutcome {
         /// Why, in words.
         why: Box<str>,
     },
+    /// The source has no table of that number: it makes most of them with their first route.
+    Absent {
+        /// Which.
+        of: PolledTable,
+    },
     /// The source can't be reached, or not be used.
     Lost {
         /// Why, in words.

@@ -78,7 +78,7 @@ pub struct Session {
     pub epoch: u32,
     /// Whatever is older than the generation goes then.
     hold_until: Option<Timestamp>,
-    /// Complete replays.
+    /// Complete replays of FPM.
     pub resyncs: u64,
 }
 
@@ -171,6 +171,11 @@ impl Session {
         self.zebra
     }
 
+    /// Whether somebody speaks, and has said everything.
+    pub fn is_synced(&self) -> bool {
+        self.connection.as_ref().is_some_and(|c| c.synced)
+    }
+
     /// Something came.
     pub fn heard(&mut self, now: Timestamp) {
         if let Some(connection) = &mut self.connection {
@@ -221,7 +226,7 @@ impl Session {
         let ends_now = !connection.synced && end.is_some_and(|end| end <= now);
         if ends_now {
             connection.synced = true;
-            self.resyncs += 1;
+            self.resyncs += u64::from(self.source == SourceId::Fpm);
         }
         if connection.synced && hold_is_over {
             self.hold_until = None;
@@ -359,6 +364,16 @@ mod tests {
         assert!(s.holding() && !s.connection.as_ref().unwrap().synced);
         assert_eq!(s.poll(Timestamp(180_000)), Some(Sweep::Held));
         assert!(s.connection.as_ref().unwrap().synced);
+    }
+
+    #[test]
+    fn tables_of_a_poller_are_no_replay() {
+        let mut session = session();
+        session.open_polled(Timestamp(0), "zebra".into());
+        assert!(!session.is_synced());
+        session.poll(Timestamp(2_000));
+        assert!(session.is_synced());
+        assert_eq!(session.resyncs, 0);
     }
 
     #[test]

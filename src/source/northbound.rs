@@ -298,6 +298,7 @@ impl Poller {
             }
             let outcome = match self.poll(config, &of, busy).await {
                 Ok(outcome) => outcome,
+                Err(PollError::Client(ClientError::NoTable(_))) => PollOutcome::Absent { of },
                 Err(error) => {
                     if matches!(error, PollError::TooMany { .. }) {
                         let rest = LONGEST_PAUSE.max(config.interval);
@@ -353,6 +354,8 @@ impl Poller {
         let Some((_, client)) = &mut self.client else {
             unreachable!("a round begins with a connection and ends when it is lost");
         };
+        let family = of.family.name();
+        debug!(vrf = %of.vrf, table = %of.table, %family, "northbound: asks");
         let begun = Instant::now();
         let answer = client.get(of).await;
         let took = begun.elapsed();

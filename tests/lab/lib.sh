@@ -496,11 +496,15 @@ end_slowly() {
 
 # offload_start ROUTER [TOML]: the daemon on that router, ready to be asked.
 offload_start() {
+    offload_spawn "$@"
+    offload_ready "$1"
+}
+offload_spawn() {
     local router=$1 config=$LAB/$1/frr-offload.toml
     printf '%s\n' "${2:-}" >"$config"
     spawn "$router/frr-offload" / "$LAB/bin/frr-offload" run --config "$config"
-    quiet_wait 20 "$router/frr-offload" on "$router" frr-offload show status
 }
+offload_ready() { quiet_wait 20 "$1/frr-offload" on "$1" frr-offload show status; }
 
 offload_stop() { end "$1/frr-offload"; }
 

@@ -1060,11 +1060,12 @@ fn a_glob_that_matches_no_port_is_told() {
 fn what_northbound_lacks_or_says_otherwise_is_told() {
     let mut world =
         World::new("offload.mode = \"off\"\n[northbound]\nendpoint = \"http://127.0.0.1:50051\"\n");
-    let of = PolledTable {
+    let table_of = |family| PolledTable {
         vrf: "default".into(),
         table: TableId::MAIN,
-        family: Family::V4,
+        family,
     };
+    let of = table_of(Family::V4);
     let tell = |world: &mut World, outcome| {
         world.source(SourceEvent::Polled(Polled {
             peer: "http://127.0.0.1:50051".into(),
@@ -1076,7 +1077,7 @@ fn what_northbound_lacks_or_says_otherwise_is_told() {
     let missed = Pitfall::NorthboundMissed;
     has(&world.findings(), missed, "no answer", Some("-M grpc:"));
     let round = |absent| PollOutcome::Round {
-        tables: vec![of.clone()],
+        tables: [Family::V4, Family::V6].map(table_of).into(),
         absent,
     };
     tell(&mut world, round(vec!["red".into()]));
@@ -1085,19 +1086,55 @@ fn what_northbound_lacks_or_says_otherwise_is_told() {
     let (table, why) = (of.clone(), "two entries".into());
     tell(&mut world, PollOutcome::Missed { of: table, why });
     has(&world.findings(), missed, "two entries", None);
+    let SourceNextHop::Hop(hop) = hop("192.0.2.1", 2) else {
+        panic!("a hop");
+    };
+    let route = RouteUpdate {
+        key: key(254, "10.1.0.0/16"),
+        path: Some(RoutePath {
+            protocol: Protocol(186),
+            kind: RouteKind::Unicast,
+            metric: 20,
+            mtu: None,
+            prefsrc: None,
+            hops: PathHops::Inline([hop].into()),
+        }),
+        protocol: Protocol(186),
+    };
+    let table = PollOutcome::Table {
+        of: of.clone(),
+        updates: vec![SourceUpdate::Route(route)],
+        took: std::time::Duration::ZERO,
+    };
+    tell(&mut world, table);
+    world.pass(10);
+    // It has no groups that could be off.
+    lacks(&world.findings(), Pitfall::NexthopGroupsOff);
 
     world.zebra(&[("10.1.0.0/16", Some(("192.0.2.1", 2)))]);
-    let empty = || PollOutcome::Table {
+    let empty = |of: &PolledTable| PollOutcome::Table {
         of: of.clone(),
         updates: Vec::new(),
         took: std::time::Duration::ZERO,
     };
-    tell(&mut world, empty());
+    tell(&mut world, empty(&of));
     lacks(&world.findings(), missed);
     lacks(&world.findings(), Pitfall::NorthboundDiffers);
-    tell(&mut world, empty());
+    tell(&mut world, empty(&of));
     let differs = Pitfall::NorthboundDiffers;
-    has(&world.findings(), differs, "10.1.0.0/16", Some("vtysh"));
+    let show = "'show ip route 10.1.0.0/16'";
+    has(&world.findings(), differs, "10.1.0.0/16", Some(show));
+
+    // zebra's answer stops where fe80::/10 begins.
+    world.route(254, "10.1.0.0/16", None);
+    world.route(254, "2001:db8:1::/48", Some(("2001:db8::1", 2)));
+    world.route(254, "fec0:1::/48", Some(("2001:db8::1", 2)));
+    tell(&mut world, empty(&of));
+    let of = table_of(Family::V6);
+    tell(&mut world, empty(&of));
+    tell(&mut world, empty(&of));
+    let show = "'show ipv6 route 2001:db8:1::/48'";
+    has(&world.findings(), differs, "1 of the routes", Some(show));
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Engine {
                 findings.push(Pitfall::RouteUnusable.found(text, None));
             }
         }
-        if stale > 0 && self.session.connection.as_ref().is_some_and(|c| c.synced) {
+        if stale > 0 && self.session.is_synced() {
             let mut text = format!(
                 "{}: zebra came back without them; they forward for {:?} as they did",
                 count(stale, "stale route"),

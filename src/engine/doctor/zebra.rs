@@ -7,7 +7,8 @@ use crate::config::{FeedbackMode, SetUp};
 use crate::engine::hearing::Hearing;
 use crate::engine::report::{Finding, Pitfall, Severity};
 use crate::model::{
-    FpmModule, FrrAnswer, FrrSettings, FrrVersion, HostFacts, NextHop, Protocol, RouteKey, TableId,
+    FpmModule, FrrAnswer, FrrSettings, FrrVersion, HostFacts, NextHop, Protocol, RouteKey,
+    SourceId, TableId,
 };
 use crate::rib::PathTarget;
 
@@ -165,7 +166,9 @@ impl Engine {
             }
         }
         let told_off = settings.is_some_and(|frr| frr.fpm_module && !frr.nexthop_groups);
-        let synced = self.session.connection.as_ref().is_some_and(|c| c.synced);
+        // Northbound has no groups to send.
+        let fpm = self.session.connection_of(SourceId::Fpm);
+        let synced = fpm.is_some_and(|connection| connection.synced);
         let seen_off = synced && by_id == 0 && inline > 0;
         if !told_off && !seen_off {
             return None;

@@ -55,6 +55,9 @@ pub enum ClientError {
     /// zebra said no.
     #[error("zebra answers {:?}: {}", .0.code(), .0.message())]
     Refused(Box<Status>),
+    /// A table that zebra doesn't have.
+    #[error("zebra has no such table: {}", .0.message())]
+    NoTable(Box<Status>),
     /// zebra could not put its own data into words.
     #[error("zebra can't answer ({}): most often a prefix has two entries of one protocol, as a floating static route makes", .0.message())]
     Undumpable(Box<Status>),
@@ -77,7 +80,7 @@ impl ClientError {
     pub(super) const fn ends_connection(&self) -> bool {
         !matches!(
             self,
-            Self::Refused(_) | Self::Undumpable(_) | Self::Messages(_)
+            Self::Refused(_) | Self::NoTable(_) | Self::Undumpable(_) | Self::Messages(_)
         )
     }
 
@@ -88,6 +91,8 @@ impl ClientError {
         }
         match status.code() {
             Code::Internal => Self::Undumpable(Box::new(status)),
+            // Our paths are well formed, so what they name is not there.
+            Code::InvalidArgument => Self::NoTable(Box::new(status)),
             _ => Self::Refused(Box::new(status)),
         }
     }
