@@ -130,3 +130,35 @@ fn recorded_answers_become_kernel_routes() {
         );
     });
 }
+
+#[test]
+fn who_is_named_by_a_reload_is_asked_at_once() {
+    in_netns(|| {
+        lab_links();
+        let servers = [(); 2].map(|()| {
+            Server::start(&[
+                (V4, &[Reply::recorded("frr-10.3-rib-ipv4")]),
+                (V6, &[Reply::recorded("frr-10.3-rib-ipv6")]),
+            ])
+        });
+        // The next round would come tomorrow.
+        let rest =
+            "admin.metrics = []\nfpm.replay_idle = \"100ms\"\n[northbound]\ninterval = \"1d\"\n";
+        let mut lab = Lab::new("northbound-reload", rest);
+        lab.start();
+        for server in servers.iter().cycle().take(6) {
+            let endpoint = format!("http://{}", server.addr);
+            lab.configure(&format!("{rest}endpoint = \"{endpoint}\"\n"));
+            lab.signal("-HUP");
+            eventually("a source that is synced", || {
+                let source = source(&lab)?;
+                (source["peer"] == endpoint && source["state"] == "synced").then_some(())
+            });
+        }
+        lab.signal("-TERM");
+        assert_eq!(lab.wait(), Some(0));
+        for server in &servers {
+            server.assert_well_treated();
+        }
+    });
+}

@@ -290,9 +290,10 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
                         manager.reloading();
                         if let Some(config) = reload(&running, read_config, &log) {
                             running = config.clone();
-                            poller.configure(northbound_config(&running));
                             // An engine that has ended is noticed above.
                             let _ = asked.ask(move |engine, _| engine.reconfigure(config)).await;
+                            // Then, because the engine takes nothing that it doesn't know to be asked for.
+                            poller.configure(northbound_config(&running));
                         }
                         manager.reloaded();
                     }
