@@ -131,7 +131,11 @@ fn what_others_take_away_is_back_at_once() {
         });
         eventually("all routes", || (ours() == 300).then_some(()));
 
-        ip("neigh flush nud permanent dev eth0");
+        // One by one: `ip neigh flush` tries until none is left, and gives up against a daemon that brings them back.
+        for neighbour in ip("neigh show nud permanent dev eth0").lines() {
+            let addr = neighbour.split_whitespace().next().unwrap();
+            ip(&format!("neigh del {addr} dev eth0"));
+        }
         eventually("the neighbours", || {
             ip("neigh show nud permanent")
                 .contains("proto redirect")

@@ -439,6 +439,30 @@ fn a_reload_ends_the_round_after_the_answer_that_is_awaited() {
 }
 
 #[test]
+fn switched_off_and_on_within_an_answer_it_begins_anew() {
+    let slow = Reply::recorded("frr-10.3-rib-ipv4").after(Duration::from_millis(300));
+    let server = Server::start(&[
+        (V4, &[slow, Reply::recorded("frr-10.3-rib-ipv4")]),
+        (V6, &[Reply::recorded("frr-10.3-rib-ipv6")]),
+    ]);
+    let mut daily = config(server.addr);
+    daily.interval = Duration::from_secs(86_400);
+    let (poller, polls) = start_with_rounds(daily.clone());
+    let is_round = |outcome: &PollOutcome| matches!(outcome, PollOutcome::Round { .. });
+    assert!(is_round(&next(&polls)));
+    wait_until("a request", || server.book.asked() == 1);
+    poller.configure(None);
+    poller.configure(Some(daily));
+    // The answer that was awaited is of the round of before.
+    assert_eq!(table(&polls).0, "default 254 ipv4");
+    assert!(is_round(&next(&polls)));
+    assert_eq!(table(&polls).0, "default 254 ipv4");
+    assert_eq!(table(&polls).0, "default 254 ipv6");
+    end(poller);
+    server.assert_well_treated();
+}
+
+#[test]
 fn a_server_that_comes_later_is_found() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

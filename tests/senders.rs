@@ -718,6 +718,9 @@ fn a_frame_that_is_no_protobuf_hides_only_itself() {
     let stream = [&[1, 2, 0, 5, 255][..], &stream].concat();
     let lines = lines(&stream);
     assert_eq!(lines[0]["op"], "error");
-    assert_eq!(lines[0]["reason"], "the payload is no protobuf message");
+    assert_eq!(
+        lines[0]["reason"],
+        "the payload is no protobuf message of a route"
+    );
     assert_eq!(lines[1]["op"], "route-add");
 }

@@ -9,7 +9,8 @@
 //!
 //! Only bounded channels. The engine never blocks: it hands the writer a batch when there is room and otherwise goes on
 //! taking in events, so that the FPM socket is always read. The end of a thread that is needed ends the daemon. Shutdown
-//! goes in order: sources, engine, writer, state file; what the kernel has stays unless the configuration says otherwise.
+//! goes in order: sources, engine, writer, state file, and at last an answer of zebra's that must not be given up; what the
+//! kernel has stays unless the configuration says otherwise.
 
 pub mod config_file;
 pub mod engine_loop;
@@ -24,7 +25,6 @@ pub mod saver;
 pub mod service;
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
@@ -314,39 +314,45 @@ pub fn run(config: Config, read_config: &ReadConfig) -> anyhow::Result<()> {
     listener.shutdown();
     // The engine may have ended by itself.
     let _ = stop.send(());
-    let result = end_threads(engine, monitor, threads, writer);
+    let deadline = Instant::now() + DRAIN;
+    while !engine.is_finished() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if !engine.is_finished() {
+        // The poller may wait for it, and nobody for the poller.
+        bail!("the engine did not end within {DRAIN:?}");
+    }
+    drop(monitor);
+    let result = engine
+        .join()
+        .map_err(|_| anyhow::anyhow!("the engine thread panicked"))
+        .and_then(|result| result)
+        .inspect_err(|error| error!(%error, "the engine failed"));
+    let written = end_writers(threads, writer, deadline);
+    if let Err(error) = &written {
+        error!(%error, "what was to be written may not be");
+    }
+    if let End::Failed(error) = &why {
+        error!(%error, "ending");
+    }
     wait_for_last_answer(&runtime, poller, signals, &manager);
-    match (result, why) {
-        (Err(error), _) => {
-            error!(%error, "it did not end well");
-            Err(error)
-        }
-        (Ok(()), End::Failed(error)) => Err(error),
-        (Ok(()), End::Signal(_) | End::Engine) => {
+    result?;
+    written?;
+    match why {
+        End::Failed(error) => Err(error),
+        End::Signal(_) | End::Engine => {
             info!("ended");
             Ok(())
         }
     }
 }
 
-/// The engine and those who write for it.
-fn end_threads(
-    engine: JoinHandle<anyhow::Result<()>>,
-    monitor: kernel::Listener,
+/// Those who write for the engine, which has ended.
+fn end_writers(
     threads: Option<Arc<OffloadThreads>>,
     writer: kernel::Writer,
+    deadline: Instant,
 ) -> anyhow::Result<()> {
-    let deadline = Instant::now() + DRAIN;
-    while !engine.is_finished() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    if !engine.is_finished() {
-        bail!("the engine did not end within {DRAIN:?}");
-    }
-    drop(monitor);
-    let result = engine
-        .join()
-        .map_err(|_| anyhow::anyhow!("the engine thread panicked"))?;
     // The engine held the other one.
     let threads = threads.and_then(Arc::into_inner);
     // Whatever it waits for (a lock of the kernel's), the end is not kept by it: the process goes with all its threads.
@@ -365,8 +371,7 @@ fn end_threads(
     }
     writer
         .join()
-        .map_err(|_| anyhow::anyhow!("the kernel writer panicked"))?;
-    result
+        .map_err(|_| anyhow::anyhow!("the kernel writer panicked"))
 }
 
 /// Everything else has ended, and its routes are in the kernel. A second signal gives the answer up.

@@ -7,11 +7,9 @@
 //! zebra lost       as over FPM: all is kept for `fpm.stale_time`; then it counts as gone
 //! ```
 //!
-//! A zebra that is there and can't tell a table has said nothing about it: the end of the hold spares it, until an answer
-//! comes and begins a hold of its own.
-//!
 //! After a loss nothing is withdrawn by its absence from the next table: a restarted zebra learns BGP's routes again for tens
-//! of seconds. What it does not repeat goes when the hold is over (`rib::sessions`). Knows no gRPC.
+//! of seconds. What it has not repeated when the hold is over (`rib::sessions`) goes with the first answer after that, not by
+//! the clock: that answer may come late, or zebra may fail at it for as long as a prefix has two entries. Knows no gRPC.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -24,12 +22,12 @@ use crate::model::{
     Family, IfIndex, NextHop, PathHops, PollOutcome, Polled, PolledTable, Reason, RouteKey,
     RouteKind, RoutePath, SourceId, SourceUpdate, TableId,
 };
-use crate::rib::{Meaning, PathTarget, SlotId};
+use crate::rib::{Meaning, PathTarget, Slot, SlotFlags, SlotId};
 
 /// The one VRF of which more tables than its own are asked for.
 const DEFAULT_VRF: &str = "default";
 
-/// Of a table that is there from the start.
+/// Of the default VRF's own table, which is there from the start.
 const NO_TABLE: &str = "zebra has no such table: does its -R fit `setup`?";
 /// zebra's walk of a table stops at `fe80::/10`: of what comes in order from there on it says nothing (FRR 10.3 and 10.7.1).
 const UNSAID: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0));
@@ -40,6 +38,8 @@ pub(super) struct PolledSource {
     peer: Option<Box<str>>,
     /// Why nothing can be had now.
     lost: Option<Box<str>>,
+    /// Whether zebra is asked and answers, be it that it can't tell.
+    there: bool,
     answers: u64,
     /// What is asked for.
     tables: BTreeMap<PolledTable, PolledState>,
@@ -54,12 +54,12 @@ struct PolledState {
     said: FxHashSet<RouteKey>,
     /// What it had that can't be used; told when it changes.
     rejected: BTreeMap<Reason, u64>,
+    /// Next hops of its routes that could not be used, beside others that could.
+    left_out: usize,
     /// Why the last answer could not be had or used.
     missed: Option<Box<str>>,
-    /// Whether this connection has told it.
-    answered: bool,
-    /// Whether the end of a hold has left its routes alone, because it was not answered.
-    spared: bool,
+    /// Whether the next answer decides what becomes of routes whose hold is over.
+    due: bool,
     /// What differed from FPM the last time.
     differs: BTreeSet<RouteKey>,
     /// What differed the time before, too: news on their way differ once.
@@ -93,14 +93,19 @@ impl Engine {
             PollOutcome::Table {
                 of,
                 updates,
+                left_out,
                 took: _,
-            } => self.apply_table(peer, &of, updates),
+            } => {
+                self.note_left_out(&of, left_out);
+                self.apply_table(peer, &of, updates);
+            }
             // zebra makes a table of `ip route ... table N` with its first route, for each family; the others are there
             // from the start.
             PollOutcome::Absent { of } if self.comes_with_routes(&of) => {
                 self.apply_table(peer, &of, Vec::new());
             }
-            PollOutcome::Absent { of } => self.miss_table(&of, NO_TABLE),
+            PollOutcome::Absent { of } if *of.vrf == *DEFAULT_VRF => self.miss_table(&of, NO_TABLE),
+            PollOutcome::Absent { of } => self.miss_table(&of, "zebra has no table of this VRF"),
             PollOutcome::Missed { of, why } => self.miss_table(&of, &why),
             PollOutcome::Lost { why } => self.lose_polled(why),
         }
@@ -111,8 +116,6 @@ impl Engine {
             return;
         };
         self.polled.answers += 1;
-        state.answered = true;
-        let spared = std::mem::take(&mut state.spared);
         if state.missed.take().is_some() {
             self.note_polled(Severity::Info, "table-polled", of, "it can be had again");
         }
@@ -120,9 +123,19 @@ impl Engine {
             self.compare(of, &updates);
         } else {
             self.install(of, peer, updates);
-            if spared {
-                self.session.hold(self.now);
-            }
+            self.sweep_due(of);
+        }
+    }
+
+    /// Next hops by interfaces that are not here. Told when they become more.
+    fn note_left_out(&mut self, of: &PolledTable, left_out: usize) {
+        let Some(state) = self.polled.tables.get_mut(of) else {
+            return;
+        };
+        let before = std::mem::replace(&mut state.left_out, left_out);
+        if left_out > before {
+            let text = format!("{left_out} next hops by interfaces that are not here are left out");
+            self.note_polled(Severity::Warn, "next-hop-left-out", of, &text);
         }
     }
 
@@ -141,16 +154,10 @@ impl Engine {
         *of.vrf == *DEFAULT_VRF && self.kernel_table(of.table) != Some(TableId::MAIN)
     }
 
-    /// Whether northbound brings this kernel table whole.
-    pub(super) fn is_polled(&self, table: TableId) -> bool {
-        let mut asked = self.polled.tables.keys();
-        self.session.source == SourceId::Northbound
-            && asked.any(|of| self.kernel_table(of.table) == Some(table))
-    }
-
     /// zebra is there, and is asked for these.
     fn begin_round(&mut self, tables: Vec<PolledTable>, absent: Vec<Box<str>>) {
         self.polled.lost = None;
+        self.polled.there = true;
         // A VRF's device may be gone, or have come back with another table.
         self.forget_tables(|of| tables.contains(of));
         let vrfs = &self.config.northbound.vrfs;
@@ -172,39 +179,73 @@ impl Engine {
 
     /// Whether the last answer about a route's table could not be had.
     pub(super) fn is_missed(&self, key: RouteKey) -> bool {
-        self.session.source == SourceId::Northbound
+        self.session.connection_of(SourceId::Fpm).is_none()
             && self.polled.missed().any(|(of, _)| {
                 of.family == key.prefix.family() && self.kernel_table(of.table) == Some(key.table)
             })
     }
 
-    /// The kernel's tables about which a zebra that is there has said nothing yet, or can't now. They are left alone by the end
-    /// of a hold. And whether some are spared the first time.
-    pub(super) fn spare_unanswered(&mut self) -> (FxHashSet<(TableId, Family)>, bool) {
-        let (mut spared, mut news) = (FxHashSet::default(), false);
-        if self.session.connection_of(SourceId::Fpm).is_some() || self.polled.lost.is_some() {
-            return (spared, news);
+    /// The kernel's tables that a zebra is asked for which is there: what becomes of them when a hold is over, its next
+    /// answer decides.
+    pub(super) fn defer_sweep(&mut self) -> FxHashSet<(TableId, Family)> {
+        if self.session.connection_of(SourceId::Fpm).is_some() || !self.polled.there {
+            return FxHashSet::default();
         }
-        let mut tables = std::mem::take(&mut self.polled.tables);
-        let unanswered = |state: &PolledState| !state.answered || state.missed.is_some();
-        for (of, state) in tables.iter_mut().filter(|(_, state)| unanswered(state)) {
-            news |= !std::mem::replace(&mut state.spared, true);
-            spared.extend(self.kernel_table(of.table).map(|table| (table, of.family)));
+        for state in self.polled.tables.values_mut() {
+            state.due = true;
         }
-        self.polled.tables = tables;
-        (spared, news)
+        let asked = self.polled.tables.keys();
+        asked
+            .filter_map(|of| Some((self.kernel_table(of.table)?, of.family)))
+            .collect()
     }
 
-    /// Tables that the configuration does not ask for any more, and what they said.
+    /// The answer that was awaited has come.
+    fn sweep_due(&mut self, of: &PolledTable) {
+        let due = self.polled.tables.get_mut(of).map(|state| &mut state.due);
+        if !due.is_some_and(std::mem::take) {
+            return;
+        }
+        let generation = self.session.generation;
+        let swept = self.withdraw_table(of, |slot, _| slot.generation != generation);
+        self.note_swept(swept);
+        if !self.polled.tables.values().any(|state| state.due) {
+            self.session.set_overdue(false);
+            self.forget_unused();
+        }
+    }
+
+    /// Withdraws of a table what is meant, by its slot and by whether northbound said it; and how many that were.
+    fn withdraw_table(&mut self, of: &PolledTable, is_meant: impl Fn(&Slot, bool) -> bool) -> u64 {
+        let Some(table) = self.kernel_table(of.table) else {
+            return 0;
+        };
+        let mut withdrawn = 0;
+        for id in self.slots.ids() {
+            let slot = self.slots.get(id);
+            let is_held = slot.path.is_some() || slot.flags.has(SlotFlags::LEFTOVER);
+            if (slot.table(), slot.family()) == (table, of.family)
+                && is_held
+                && is_meant(slot, self.is_said_by(id, SourceId::Northbound))
+            {
+                withdrawn += 1;
+                self.withdraw(id);
+            }
+        }
+        withdrawn
+    }
+
+    /// Tables that are not asked for any more, and what they said.
     pub(super) fn forget_tables(&mut self, is_asked: impl Fn(&PolledTable) -> bool) {
         let tables = self.polled.tables.keys();
         let gone: Vec<_> = tables.filter(|of| !is_asked(of)).cloned().collect();
         for of in gone {
-            let state = self.polled.tables.remove(&of).unwrap_or_default();
-            self.withdraw_said(state.said);
-            if state.spared {
-                // Nobody will tell of them any more.
-                self.session.hold(self.now);
+            self.polled.tables.remove(&of);
+            if self.session.connection_of(SourceId::Fpm).is_none() {
+                // What an earlier run left was northbound's, too, if that is who is there.
+                let there = self.polled.there;
+                let is_its = |slot: &Slot, said| said || (there && slot.path.is_none());
+                self.withdraw_table(&of, is_its);
             }
         }
     }
@@ -303,11 +344,14 @@ impl Engine {
             state.said.clear();
             state.differs.clear();
             state.stays.clear();
-            state.answered = false;
+            state.due = false;
         }
         let mut kept = String::new();
-        if self.session.connection_of(SourceId::Northbound).is_some() {
+        let was_there = std::mem::take(&mut self.polled.there);
+        if was_there && self.session.connection_of(SourceId::Fpm).is_none() {
+            // Also what was held for an answer that never came.
             self.session.close(self.now);
+            self.session.set_overdue(false);
             kept = format!(
                 "; what it said is kept for {:?} (routes: {})",
                 self.config.fpm.stale_time,
@@ -342,6 +386,9 @@ impl Engine {
         if self.session.connection_of(SourceId::Northbound).is_none() {
             let text = format!("northbound: {peer} answers, and nobody is connected over FPM");
             self.session.open_polled(self.now, peer);
+            for state in self.polled.tables.values_mut() {
+                state.due = false;
+            }
             self.tables_seen.clear();
             self.evidence = super::doctor::Evidence::default();
             self.reset_feedback();

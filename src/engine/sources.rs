@@ -485,8 +485,9 @@ impl Engine {
     /// Withdraws what the source has not repeated, in hash order.
     pub(super) fn sweep(&mut self, sweep: Sweep) {
         let generation = self.session.generation;
-        let (unanswered, news) = self.spare_unanswered();
-        let (mut swept, mut left, mut spared) = (0_u64, 0_u64, 0_u64);
+        let deferred = self.defer_sweep();
+        let (mut swept, mut left, mut missed) = (0_u64, 0_u64, 0_u64);
+        let mut overdue = false;
         for id in self.slots.ids() {
             let slot = self.slots.get_mut(id);
             let said = slot.path.is_some().then_some(slot.generation);
@@ -494,8 +495,9 @@ impl Engine {
             {
                 continue;
             }
-            if unanswered.contains(&(slot.table(), slot.family())) {
-                spared += 1;
+            if deferred.contains(&(slot.table(), slot.family())) {
+                overdue = true;
+                missed += u64::from(self.is_missed(self.slots.get(id).key()));
                 continue;
             }
             match self.session.fate(sweep, said) {
@@ -515,24 +517,12 @@ impl Engine {
                 }
             }
         }
-        if spared > 0 {
-            self.session.hold(self.now);
-        }
-        self.groups
-            .forget_older(self.session.epoch, &mut self.group_changes);
-        self.take_group_changes();
-        self.prune_objects();
-        if swept > 0 {
-            self.notables.push(
-                self.now,
-                Severity::Info,
-                "swept",
-                format!("removed what was not repeated: {swept} of the routes"),
-            );
-        }
-        if spared > 0 && news {
+        self.session.set_overdue(overdue);
+        self.forget_unused();
+        self.note_swept(swept);
+        if missed > 0 {
             let text = format!(
-                "northbound can't tell whether they are still there, so they are kept: {spared} of the routes"
+                "northbound can't tell whether they are still there, so they are kept: {missed} of the routes"
             );
             self.notables.push(self.now, Severity::Warn, "kept", text);
         }
@@ -548,6 +538,21 @@ impl Engine {
         }
     }
 
+    /// What nobody has needed since the last session.
+    pub(super) fn forget_unused(&mut self) {
+        self.groups
+            .forget_older(self.session.epoch, &mut self.group_changes);
+        self.take_group_changes();
+        self.prune_objects();
+    }
+
+    pub(super) fn note_swept(&mut self, swept: u64) {
+        if swept > 0 {
+            let text = format!("removed what was not repeated: {swept} of the routes");
+            self.notables.push(self.now, Severity::Info, "swept", text);
+        }
+    }
+
     /// Whether zebra's replay has the routes of this table: those of the default VRF (which `-R` may have moved) and of
     /// VRFs. It leaves out tables of `ip route ... table N` (docs/evidence.md, "The replay"), even if live updates of such a
     /// table come between. A table that is mapped to itself is one of those, taken for northbound.
@@ -555,7 +560,6 @@ impl Engine {
         let mut map = self.config.fpm.table_map.iter();
         table == TableId::MAIN
             || map.any(|(&from, &to)| to == table && from != table)
-            || self.is_polled(table)
             || self.view.vrf_of(table).is_some()
     }
 }

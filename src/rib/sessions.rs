@@ -78,6 +78,8 @@ pub struct Session {
     pub epoch: u32,
     /// Whatever is older than the generation goes then.
     hold_until: Option<Timestamp>,
+    /// Whether something is held on beyond that: a poller is there, and its next answer decides.
+    overdue: bool,
     /// Complete replays of FPM.
     pub resyncs: u64,
 }
@@ -110,6 +112,7 @@ impl Session {
             generation: 0,
             epoch: 0,
             hold_until: None,
+            overdue: false,
             resyncs: 0,
         }
     }
@@ -145,6 +148,7 @@ impl Session {
         self.generation = self.generation.wrapping_add(1);
         self.epoch += 1;
         self.hold_until = Some(now + self.stale_time);
+        self.overdue = false;
         self.connection = Some(Connection {
             session,
             peer,
@@ -199,6 +203,12 @@ impl Session {
     pub fn forget(&mut self) {
         self.connection = None;
         self.hold_until = None;
+        self.overdue = false;
+    }
+
+    /// Whether some of what was held is held on, until an answer says more.
+    pub const fn set_overdue(&mut self, overdue: bool) {
+        self.overdue = overdue;
     }
 
     /// When [`Self::poll`] has something to say next.
@@ -262,7 +272,7 @@ impl Session {
 
     /// Whether something may still be held that was not repeated.
     pub const fn holding(&self) -> bool {
-        self.hold_until.is_some()
+        self.hold_until.is_some() || self.overdue
     }
 }
 

@@ -7,8 +7,9 @@
 //! zebra does nothing else while it answers (0.1 s a thousand routes), so the pause is never shorter than twenty times the
 //! time that the last round took. To find out that it is back costs it nothing and is tried every few seconds, because what
 //! it had said is kept for a while only; but a `Get` that zebra did not survive is asked less and less often. A `Get` is
-//! never given up, also not by a reload or at the end: that would end zebra's gRPC server for good. A thread of its own with a small runtime, so that an answer of a hundred
-//! megabytes keeps nobody waiting. Knows neither what the routes mean nor which were there before.
+//! never given up, also not by a reload or at the end: that would end zebra's gRPC server for good. A thread of its own with
+//! a small runtime, so that an answer of a hundred megabytes keeps nobody waiting. Knows neither what the routes mean nor
+//! which were there before.
 
 use std::io;
 use std::sync::Arc;
@@ -122,7 +123,7 @@ impl NorthboundPoller {
         self.control.send_replace(Control::End);
     }
 
-    /// Whether it still reads an answer.
+    /// Whether its thread has not ended yet: with orders to end it reads an answer.
     pub fn is_busy(&self) -> bool {
         !self.thread.is_finished()
     }
@@ -189,10 +190,9 @@ struct Poller {
 }
 
 /// How a round went.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RoundEnd {
     /// Everything was asked, or as far as the order was good.
-    #[default]
     Done,
     /// Nobody is there, or somebody who can't be asked.
     Unreachable,
@@ -208,20 +208,13 @@ struct Failures {
 }
 
 impl Failures {
-    const fn count(&mut self, end: RoundEnd) {
+    fn count(&mut self, end: RoundEnd) {
         match end {
-            RoundEnd::Done => {
-                *self = Self {
-                    to_connect: 0,
-                    cuts: 0,
-                }
-            }
+            RoundEnd::Done => *self = Self::default(),
             RoundEnd::Unreachable => self.to_connect = self.to_connect.saturating_add(1),
             RoundEnd::Cut => {
-                *self = Self {
-                    to_connect: 0,
-                    cuts: self.cuts.saturating_add(1),
-                }
+                self.to_connect = 0;
+                self.cuts = self.cuts.saturating_add(1);
             }
         }
     }
@@ -240,13 +233,13 @@ impl Poller {
                 }
                 Control::Poll(config) => {
                     let mut busy = Duration::ZERO;
-                    let end = self.poll_all(config, &order, &mut busy).await;
+                    let end = self.poll_all(config, &mut busy).await;
                     failures.count(end);
                     pause_after(config.interval, busy, end, failures)
                 }
             };
             debug!(?pause, ?failures, "northbound round is over");
-            let changed = superseded(self.orders.clone(), &order);
+            let changed = superseded(self.orders.clone());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 there = changed => {
@@ -260,13 +253,8 @@ impl Poller {
         }
     }
 
-    async fn poll_all(
-        &mut self,
-        config: &NorthboundPollerConfig,
-        order: &Control,
-        busy: &mut Duration,
-    ) -> RoundEnd {
-        match self.connect(config, order).await {
+    async fn poll_all(&mut self, config: &NorthboundPollerConfig, busy: &mut Duration) -> RoundEnd {
+        match self.connect(config).await {
             Ok(()) => {}
             Err(PollError::Superseded) => return RoundEnd::Done,
             Err(error) => {
@@ -277,7 +265,8 @@ impl Poller {
         let links = match (self.links)() {
             Ok(links) => links,
             Err(errno) => {
-                self.lose(config, &PollError::Links(errno));
+                // Not zebra's fault: what it said goes on.
+                warn!("northbound: {}; tried again soon", PollError::Links(errno));
                 return RoundEnd::Unreachable;
             }
         };
@@ -288,9 +277,10 @@ impl Poller {
         };
         self.hand_over(config, round);
         let begun = Instant::now();
-        self.resting.retain(|_, until| *until > begun);
+        self.resting
+            .retain(|of, until| *until > begun && tables.contains(of));
         for of in tables {
-            if *self.orders.borrow() != *order {
+            if self.orders.has_changed().unwrap_or(true) {
                 return RoundEnd::Done;
             }
             if self.resting.contains_key(&of) {
@@ -321,11 +311,7 @@ impl Poller {
     }
 
     /// Makes sure that there is a connection. Given up for another order: nothing is asked yet that would harm.
-    async fn connect(
-        &mut self,
-        config: &NorthboundPollerConfig,
-        order: &Control,
-    ) -> Result<(), PollError> {
+    async fn connect(&mut self, config: &NorthboundPollerConfig) -> Result<(), PollError> {
         if self
             .client
             .as_ref()
@@ -338,7 +324,7 @@ impl Poller {
             .map_err(|_| PollError::Endpoint(config.endpoint.clone()))?;
         let client = tokio::select! {
             client = Client::connect(endpoint) => client?,
-            _ = superseded(self.orders.clone(), order) => return Err(PollError::Superseded),
+            _ = superseded(self.orders.clone()) => return Err(PollError::Superseded),
         };
         info!(endpoint = %config.endpoint, frr = %client.version, "northbound: connected");
         self.client = Some((config.endpoint.clone(), client));
@@ -370,10 +356,11 @@ impl Poller {
         // As they are now: the answer may have taken minutes.
         let links = (self.links)().map_err(PollError::Links)?;
         let names: Names = links.into_iter().map(|l| (l.name, l.index)).collect();
-        let updates = updates_of(of, &answer, &names)?;
+        let (updates, left_out) = updates_of(of, &answer, &names)?;
         Ok(PollOutcome::Table {
             of: of.clone(),
             updates,
+            left_out,
             took,
         })
     }
@@ -394,10 +381,10 @@ impl Poller {
     }
 }
 
-/// Waits until `order` is not the last one any more; false when there is nobody who would give another. On a receiver of
-/// its own, because waiting marks what it sees as seen.
-async fn superseded(mut orders: watch::Receiver<Control>, order: &Control) -> bool {
-    orders.wait_for(|now| now != order).await.is_ok()
+/// Waits for another order than the last that was begun; false when there is nobody who would give one. On a receiver of its
+/// own, because waiting marks what comes as seen.
+async fn superseded(mut orders: watch::Receiver<Control>) -> bool {
+    orders.changed().await.is_ok()
 }
 
 fn decode(text: &[u8]) -> Result<NorthboundTable, serde_json::Error> {
@@ -432,22 +419,13 @@ fn tables_of(config: &NorthboundPollerConfig, links: &[Link]) -> (Vec<PolledTabl
 }
 
 fn pause_after(interval: Duration, busy: Duration, end: RoundEnd, failures: Failures) -> Duration {
-    let doubled = |pause: Duration, times: u32| pause.saturating_mul(1 << times.min(16));
-    match end {
-        RoundEnd::Done => interval.max(busy * REST),
-        RoundEnd::Unreachable => {
-            let [first, longest] = RECONNECT;
-            let pause = doubled(first.min(interval), failures.to_connect.saturating_sub(1));
-            pause.min(longest)
-        }
-        RoundEnd::Cut => {
-            let pause = doubled(
-                PAUSE_AFTER_LOSS.min(interval),
-                failures.cuts.saturating_sub(1),
-            );
-            pause.min(LONGEST_PAUSE)
-        }
-    }
+    let ([first, longest], times) = match end {
+        RoundEnd::Done => return interval.max(busy * REST),
+        RoundEnd::Unreachable => (RECONNECT, failures.to_connect),
+        RoundEnd::Cut => ([PAUSE_AFTER_LOSS, LONGEST_PAUSE], failures.cuts),
+    };
+    let doubled = 1 << times.saturating_sub(1).min(16);
+    first.min(interval).saturating_mul(doubled).min(longest)
 }
 
 #[cfg(test)]

@@ -29,9 +29,9 @@ const CUT: [(Ipv4Addr, u8); 2] = [
     (Ipv4Addr::new(252, 0, 0, 0), 7),
 ];
 
-/// A payload that is no protobuf.
+/// A payload that is no protobuf, or lacks the route that it promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the payload is no protobuf message")]
+#[error("the payload is no protobuf message of a route")]
 pub struct NotProtobuf;
 
 /// One frame's message.

@@ -171,7 +171,7 @@ fn read_answer(input: &mut dyn Read) -> Result<(NorthboundTable, Vec<ErrorLine>)
                 offset: Some(offset.get()),
                 prefix: None,
                 reason: match (error.line(), error.column()) {
-                    (1, 1) => "this is no JSON: neither XML nor a gRPC message is read, only the text of its `data`".into(),
+                    (1, 1) if error.is_syntax() => "this is no JSON: neither XML nor a gRPC message is read, only the text of its `data`".into(),
                     _ => error_text(&error),
                 },
             }],

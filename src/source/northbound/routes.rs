@@ -19,12 +19,12 @@ const METRIC: u32 = 20;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OtherTable;
 
-/// The updates that an answer means.
+/// The updates that an answer means, and how many next hops are left out.
 pub(super) fn updates_of(
     asked: &PolledTable,
     answer: &NorthboundTable,
     names: &Names,
-) -> Result<Vec<SourceUpdate>, OtherTable> {
+) -> Result<(Vec<SourceUpdate>, usize), OtherTable> {
     let is_asked = answer.ribs.iter().all(|rib| {
         rib.safi == Safi::Unicast
             && (rib.table, rib.family, &*rib.vrf) == (asked.table, asked.family, &*asked.vrf)
@@ -34,11 +34,11 @@ pub(super) fn updates_of(
         return Err(OtherTable);
     }
     let mut updates = Vec::with_capacity(answer.routes.len());
-    let mut members = 0;
+    let mut left_out = 0;
     for route in &answer.routes {
         let protocol = protocol_of(&route.protocol);
         if protocol != Protocol::KERNEL {
-            updates.push(update_of(asked, protocol, route, names, &mut members));
+            updates.push(update_of(asked, protocol, route, names, &mut left_out));
         }
     }
     let unusable = answer.unusable.iter().map(|route| SourceUpdate::Rejected {
@@ -56,8 +56,7 @@ pub(super) fn updates_of(
         let count = (count as usize).saturating_sub(named);
         updates.extend(std::iter::repeat_n(nameless(reason), count));
     }
-    updates.extend(std::iter::repeat_n(nameless(Reason::LinkUnknown), members));
-    Ok(updates)
+    Ok((updates, left_out))
 }
 
 fn key_of(asked: &PolledTable, prefix: Prefix) -> RouteKey {
@@ -72,10 +71,10 @@ fn update_of(
     protocol: Protocol,
     route: &NorthboundRoute,
     names: &Names,
-    members: &mut usize,
+    left_out: &mut usize,
 ) -> SourceUpdate {
     let key = key_of(asked, route.prefix);
-    match hops_of(route, names, members) {
+    match hops_of(route, names, left_out) {
         Ok(hops) => SourceUpdate::Route(RouteUpdate {
             key,
             path: Some(RoutePath {
@@ -95,12 +94,12 @@ fn update_of(
     }
 }
 
-/// Next hops by links that are not here are left out, as the kernel does with those of a link that goes; `members` counts
-/// them where others are left.
+/// Next hops by links that are not here are left out, as the kernel does with those of a link that goes, and counted where
+/// others are left.
 fn hops_of(
     route: &NorthboundRoute,
     names: &Names,
-    members: &mut usize,
+    left_out: &mut usize,
 ) -> Result<PathHops, Reason> {
     if route.kind != RouteKind::Unicast {
         return Ok(PathHops::None);
@@ -135,7 +134,7 @@ fn hops_of(
     if hops.is_empty() {
         return Err(Reason::LinkUnknown);
     }
-    *members += route.hops.len() - hops.len();
+    *left_out += route.hops.len() - hops.len();
     Ok(PathHops::Inline(hops.into()))
 }
 
@@ -193,6 +192,10 @@ mod tests {
     }
 
     fn updates(links: &[(&str, u32)]) -> Vec<SourceUpdate> {
+        updates_and_left_out(links).0
+    }
+
+    fn updates_and_left_out(links: &[(&str, u32)]) -> (Vec<SourceUpdate>, usize) {
         let answer = recorded();
         updates_of(&asked("default", Family::V4), &answer, &names(links)).unwrap()
     }
@@ -223,14 +226,14 @@ mod tests {
         assert_eq!(find(&updates, "10.13.0.0/16").hops, PathHops::None);
     }
 
-    fn rejected(updates: &[SourceUpdate], named: bool) -> usize {
+    fn rejected(updates: &[SourceUpdate]) -> usize {
         let rejected = updates.iter().filter(|update| {
             matches!(
                 update,
                 SourceUpdate::Rejected {
-                    route,
+                    route: Some((_, Protocol(186))),
                     reason: Reason::LinkUnknown
-                } if route.is_some() == named
+                }
             )
         });
         rejected.count()
@@ -238,29 +241,19 @@ mod tests {
 
     #[test]
     fn a_link_that_is_not_here_rejects_its_routes_alone() {
-        let without = updates(&[("e0", 2), ("e1", 3)]);
-        assert_eq!(
-            (rejected(&without, true), rejected(&without, false)),
-            (2, 0)
-        );
+        let (updates, left_out) = updates_and_left_out(&[("e0", 2), ("e1", 3)]);
+        assert_eq!((rejected(&updates), left_out), (2, 0));
     }
 
     #[test]
     fn a_link_that_is_not_here_leaves_the_other_next_hops() {
-        let without = updates(&[("e0", 2), ("e1", 3), ("e2", 5)]);
-        let PathHops::Inline(hops) = &find(&without, "172.20.1.0/24").hops else {
-            panic!("{without:?}");
+        let (updates, left_out) = updates_and_left_out(&[("e0", 2), ("e1", 3), ("e2", 5)]);
+        let PathHops::Inline(hops) = &find(&updates, "172.20.1.0/24").hops else {
+            panic!("{updates:?}");
         };
-        assert_eq!(
-            hops.iter()
-                .map(|hop| hop.dev.unwrap().get())
-                .collect::<Vec<_>>(),
-            [5]
-        );
-        assert_eq!(
-            (rejected(&without, true), rejected(&without, false)),
-            (0, 2)
-        );
+        let devs: Vec<_> = hops.iter().map(|hop| hop.dev.unwrap().get()).collect();
+        assert_eq!(devs, [5]);
+        assert_eq!((rejected(&updates), left_out), (0, 2));
     }
 
     #[test]
@@ -271,7 +264,7 @@ mod tests {
                 {"id": 7, "nexthop": [{"nh-type": "new", "gateway": "10.0.0.1", "interface": "e0", "active": [null]}]}}]},
             {"prefix": "nonsense", "route-entry": [{"protocol": "bgp", "selected": [null]}]}]}]}}}]}}"#;
         let answer = decode_answer(&mut serde_json::Deserializer::from_str(text)).unwrap();
-        let updates = updates_of(&asked("default", Family::V4), &answer, &names(&[])).unwrap();
+        let (updates, _) = updates_of(&asked("default", Family::V4), &answer, &names(&[])).unwrap();
         let key = RouteKey {
             table: TableId::MAIN,
             prefix: "20.14.0.0/16".parse().unwrap(),
@@ -301,7 +294,7 @@ mod tests {
         assert_eq!(told("{}"), Err(OtherTable));
         assert_eq!(told(r#"{"frr-vrf:lib": {}}"#), Err(OtherTable));
         assert_eq!(told(&empty(100)), Err(OtherTable));
-        assert_eq!(told(&empty(254)), Ok(Vec::new()));
+        assert_eq!(told(&empty(254)), Ok((Vec::new(), 0)));
     }
 
     #[test]
