@@ -135,6 +135,7 @@ fn recorded_answers_become_kernel_routes() {
 fn who_is_named_by_a_reload_is_asked_at_once() {
     in_netns(|| {
         lab_links();
+        ip("link del e3");
         let servers = [(); 2].map(|()| {
             Server::start(&[
                 (V4, &[Reply::recorded("frr-10.3-rib-ipv4")]),
@@ -154,6 +155,16 @@ fn who_is_named_by_a_reload_is_asked_at_once() {
                 let source = source(&lab)?;
                 (source["peer"] == endpoint && source["state"] == "synced").then_some(())
             });
+        }
+        // A next hop by an interface that is not here waits, and is told; the other one forwards.
+        let explained = String::from_utf8(lab.run("explain 172.20.1.1").stdout).unwrap();
+        for words in [
+            "on ?; waits",
+            "link-unknown",
+            "on e2",
+            "forwarded by the kernel",
+        ] {
+            assert!(explained.contains(words), "{explained}");
         }
         lab.signal("-TERM");
         assert_eq!(lab.wait(), Some(0));

@@ -198,7 +198,6 @@ impl Scenario {
                 self.polled(PollOutcome::Table {
                     of: polled_table(),
                     updates,
-                    left_out: 0,
                     took: std::time::Duration::ZERO,
                 });
             }

@@ -54,8 +54,6 @@ struct PolledState {
     said: FxHashSet<RouteKey>,
     /// What it had that can't be used; told when it changes.
     rejected: BTreeMap<Reason, u64>,
-    /// Next hops of its routes that could not be used, beside others that could.
-    left_out: usize,
     /// Why the last answer could not be had or used.
     missed: Option<Box<str>>,
     /// Whether the next answer decides what becomes of routes whose hold is over.
@@ -93,12 +91,8 @@ impl Engine {
             PollOutcome::Table {
                 of,
                 updates,
-                left_out,
                 took: _,
-            } => {
-                self.note_left_out(&of, left_out);
-                self.apply_table(peer, &of, updates);
-            }
+            } => self.apply_table(peer, &of, updates),
             // zebra makes a table of `ip route ... table N` with its first route, for each family; the others are there
             // from the start.
             PollOutcome::Absent { of } if self.comes_with_routes(&of) => {
@@ -124,18 +118,6 @@ impl Engine {
         } else {
             self.install(of, peer, updates);
             self.sweep_due(of);
-        }
-    }
-
-    /// Next hops by interfaces that are not here. Told when they become more.
-    fn note_left_out(&mut self, of: &PolledTable, left_out: usize) {
-        let Some(state) = self.polled.tables.get_mut(of) else {
-            return;
-        };
-        let before = std::mem::replace(&mut state.left_out, left_out);
-        if left_out > before {
-            let text = format!("{left_out} next hops by interfaces that are not here are left out");
-            self.note_polled(Severity::Warn, "next-hop-left-out", of, &text);
         }
     }
 
@@ -551,7 +533,8 @@ impl Engine {
         };
         kind == polled.kind
             && path.protocol == polled.protocol
-            && where_to(hops) == where_to(polled_hops)
+            // By a link that is not here: a reason of its own as well.
+            && (polled_hops.iter().any(|hop| hop.dev.is_none()) || where_to(hops) == where_to(polled_hops))
     }
 }
 

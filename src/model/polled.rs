@@ -30,8 +30,6 @@ pub enum PollOutcome {
         of: PolledTable,
         /// Its routes; none twice.
         updates: Vec<SourceUpdate>,
-        /// Next hops by interfaces that are not here, of routes that have others.
-        left_out: usize,
         /// How long the source took to answer.
         took: Duration,
     },

@@ -347,20 +347,20 @@ impl Poller {
         let took = begun.elapsed();
         *busy += took;
         let answer = decode(&answer?)?;
-        if answer.routes.len() > config.max_routes {
+        let routes = answer.routes.len() + answer.dropped.len();
+        if routes > config.max_routes {
             return Err(PollError::TooMany {
-                routes: answer.routes.len(),
+                routes,
                 max: config.max_routes,
             });
         }
         // As they are now: the answer may have taken minutes.
         let links = (self.links)().map_err(PollError::Links)?;
         let names: Names = links.into_iter().map(|l| (l.name, l.index)).collect();
-        let (updates, left_out) = updates_of(of, &answer, &names)?;
+        let updates = updates_of(of, &answer, &names)?;
         Ok(PollOutcome::Table {
             of: of.clone(),
             updates,
-            left_out,
             took,
         })
     }

@@ -545,14 +545,14 @@ impl Session {
 
     #[inline]
     fn note_table(&mut self, table: TableId) {
-        self.main_unnamed |= table == TableId(0);
         match self.tables {
-            AnnouncedTables::One(one) if one == table => {}
+            AnnouncedTables::One(one) if one == table => return,
             AnnouncedTables::None => self.tables = AnnouncedTables::One(table),
             AnnouncedTables::One(_) | AnnouncedTables::Several => {
                 self.tables = AnnouncedTables::Several;
             }
         }
+        self.main_unnamed |= table == TableId(0);
     }
 }
 

@@ -21,8 +21,6 @@ use crate::model::{Family, Prefix, Reason, RouteKind, TableId};
 
 mod entry;
 
-/// More dropped routes than this are only counted.
-const MAX_DROPPED_TOLD: usize = 1000;
 /// What is told of a text that is no prefix; the longest prefix has 43 bytes.
 const MAX_PREFIX_TOLD: usize = 64;
 /// What is told of an error; serde repeats a string of a wrong type in full.
@@ -37,15 +35,13 @@ pub struct NorthboundTable {
     pub ribs: Vec<NorthboundRib>,
     /// The routes, in the order of the answer.
     pub routes: Vec<NorthboundRoute>,
-    /// Selected routes that can't be used, of these RIBs.
-    pub unusable: Vec<UnusableRoute>,
     /// Entries that are not selected.
     pub unselected: u64,
     /// Prefixes without entries: next-hop tracking waits for them.
     pub placeholders: u64,
     /// Dropped routes by reason.
     pub rejected: BTreeMap<Reason, u64>,
-    /// Which routes were dropped; not more than a thousand.
+    /// The dropped routes, in the order of the answer.
     pub dropped: Vec<DroppedRoute>,
 }
 
@@ -121,24 +117,13 @@ pub struct NorthboundHop {
     pub onlink: bool,
 }
 
-/// A route that can't be used, and whose prefix can be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnusableRoute {
-    /// Its place in [`NorthboundTable::ribs`].
-    pub rib: u32,
-    /// The destination.
-    pub prefix: Prefix,
-    /// FRR's name of who made it.
-    pub protocol: Arc<str>,
-    /// Why.
-    pub reason: Reason,
-}
-
-/// What was dropped, as it is told.
+/// A selected route that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DroppedRoute {
     /// The prefix as the answer has it.
     pub prefix: Box<str>,
+    /// The destination and FRR's name of who made it, where both can be read and its RIB is known.
+    pub key: Option<(Prefix, Arc<str>)>,
     /// Why.
     pub reason: Reason,
 }
@@ -188,18 +173,14 @@ impl Collector {
         Ok(name)
     }
 
-    fn drop_route(&mut self, prefix: &str, reason: Reason) {
+    fn drop_route(&mut self, prefix: &str, key: Option<(Prefix, Arc<str>)>, reason: Reason) {
         *self.table.rejected.entry(reason).or_default() += 1;
-        if self.table.dropped.len() < MAX_DROPPED_TOLD {
-            self.table.dropped.push(DroppedRoute {
-                prefix: prefix
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(MAX_PREFIX_TOLD)
-                    .collect(),
-                reason,
-            });
-        }
+        let prefix = prefix.chars().filter(|c| !c.is_control());
+        self.table.dropped.push(DroppedRoute {
+            prefix: prefix.take(MAX_PREFIX_TOLD).collect(),
+            key,
+            reason,
+        });
     }
 
     fn take_route(&mut self, route: &RawRoute<'_>) {
@@ -214,17 +195,9 @@ impl Collector {
             match self.route_of(&route.prefix, entry) {
                 Ok(route) => self.table.routes.push(route),
                 Err(reason) => {
-                    self.drop_route(&route.prefix, reason);
-                    if let (Ok(prefix), Ok(protocol)) =
-                        (parse_prefix(&route.prefix), self.name(&entry.protocol))
-                    {
-                        self.table.unusable.push(UnusableRoute {
-                            rib: 0,
-                            prefix,
-                            protocol,
-                            reason,
-                        });
-                    }
+                    let made_by = self.name(&entry.protocol).ok();
+                    let key = parse_prefix(&route.prefix).ok().zip(made_by);
+                    self.drop_route(&route.prefix, key, reason);
                 }
             }
         }
@@ -297,24 +270,27 @@ impl Collector {
         })
     }
 
-    /// The RIB is over whose routes are those from `first` on, usable and not.
+    /// The RIB is over whose routes are those from `first` on, usable and dropped.
     fn end_rib(&mut self, first: (usize, usize), afi_safi: &str, table: u32) -> Result<(), String> {
         let Some((family, safi)) = parse_afi_safi(afi_safi) else {
-            self.table.unusable.truncate(first.1);
+            for dropped in &mut self.table.dropped[first.1..] {
+                dropped.key = None;
+            }
             for route in self.table.routes.split_off(first.0) {
-                self.drop_route(&route.prefix.to_string(), Reason::BadFamily);
+                self.drop_route(&route.prefix.to_string(), None, Reason::BadFamily);
             }
             return Ok(());
         };
+        let usable = self.table.routes[first.0..].iter();
+        let dropped = self.table.dropped[first.1..].iter();
+        let dropped = dropped.filter_map(|route| Some(route.key.as_ref()?.0));
+        let mut prefixes = usable.map(|route| route.prefix).chain(dropped);
+        if let Some(prefix) = prefixes.find(|prefix| prefix.family() != family) {
+            return Err(format!("{prefix} in a RIB of {}", family.name()));
+        }
         let rib = self.table.ribs.len() as u32;
-        let usable = self.table.routes[first.0..].iter_mut();
-        let unusable = self.table.unusable[first.1..].iter_mut();
-        let places = usable.map(|route| (route.prefix, &mut route.rib));
-        for (prefix, place) in places.chain(unusable.map(|route| (route.prefix, &mut route.rib))) {
-            if prefix.family() != family {
-                return Err(format!("{prefix} in a RIB of {}", family.name()));
-            }
-            *place = rib;
+        for route in &mut self.table.routes[first.0..] {
+            route.rib = rib;
         }
         self.table.ribs.push(NorthboundRib {
             // Set when the VRF's object ends.
@@ -488,7 +464,7 @@ impl<'de> Visitor<'de> for At<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
         let Self { node, out } = self;
         let first_rib = out.table.ribs.len();
-        let first_route = (out.table.routes.len(), out.table.unusable.len());
+        let first_route = (out.table.routes.len(), out.table.dropped.len());
         let way_on = node.way_on();
         let mut leaves = Leaves::default();
         let mut others = false;

@@ -124,6 +124,16 @@ ours() {
 hops() { jq -r "$HOPS" <<<"$1"; }
 HOPS='(.nexthops // [.])[] | "\(.dev) \(.gateway // .via.host) \(if .flags | index("onlink") then "onlink" else "-" end)"'
 
+# announce_weights: r2 weights its links one to three, in both families.
+announce_weights() {
+    frr_configure r2 \
+        'route-map SLOW permit 10' 'set extcommunity bandwidth 1000' 'exit' \
+        'route-map FAST permit 10' 'set extcommunity bandwidth 3000' 'exit' \
+        'router bgp 65002' \
+        'address-family ipv4 unicast' 'neighbor eth0 route-map SLOW out' 'neighbor eth1 route-map FAST out' 'exit' \
+        'address-family ipv6 unicast' 'neighbor eth0 route-map SLOW out' 'neighbor eth1 route-map FAST out'
+}
+
 # weights ROUTER PREFIX: "eth0=1 eth1=3", as the kernel has them.
 weights() {
     preferred "$1" "$2" | jq -r '[(.nexthops // [.])[] | "\(.dev)=\(.weight // 1)"] | sort | join(" ")'

@@ -1104,7 +1104,6 @@ fn what_northbound_lacks_or_says_otherwise_is_told() {
     let table = PollOutcome::Table {
         of: of.clone(),
         updates: vec![SourceUpdate::Route(route)],
-        left_out: 0,
         took: std::time::Duration::ZERO,
     };
     tell(&mut world, table);
@@ -1116,7 +1115,6 @@ fn what_northbound_lacks_or_says_otherwise_is_told() {
     let empty = |of: &PolledTable| PollOutcome::Table {
         of: of.clone(),
         updates: Vec::new(),
-        left_out: 0,
         took: std::time::Duration::ZERO,
     };
     tell(&mut world, empty(&of));

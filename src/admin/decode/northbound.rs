@@ -16,6 +16,9 @@ use crate::wire::northbound::{
     NorthboundHop, NorthboundRoute, NorthboundTable, Safi, decode_answer, error_text,
 };
 
+/// More dropped routes than this are only counted.
+const MAX_DROPPED_TOLD: usize = 1000;
+
 /// A route of either form.
 #[derive(Debug, Serialize)]
 struct RouteLine<'a> {
@@ -122,7 +125,8 @@ pub(super) fn decode_northbound(
     out: &mut dyn Write,
 ) -> Result<Answer, Failure> {
     let (table, mut errors) = read_answer(input)?;
-    let damaged = table.dropped.iter().filter(|d| is_damage(d.reason));
+    let told = table.dropped.iter().take(MAX_DROPPED_TOLD);
+    let damaged = told.filter(|d| is_damage(d.reason));
     errors.extend(damaged.map(|dropped| ErrorLine {
         offset: None,
         prefix: Some(dropped.prefix.clone()),
@@ -202,7 +206,6 @@ fn write_document(
     errors: Vec<ErrorLine>,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let rejected = table.rejected.values().sum::<u64>();
     let mut groups: Vec<_> = table.routes.iter().map(|route| route.nhg).collect();
     groups.sort_unstable();
     groups.dedup();
@@ -216,7 +219,7 @@ fn write_document(
             .iter()
             .map(|(reason, count)| (reason.code(), *count))
             .collect(),
-        errors_omitted: rejected.saturating_sub(table.dropped.len() as u64),
+        errors_omitted: table.dropped.len().saturating_sub(MAX_DROPPED_TOLD) as u64,
         errors,
     };
     serde_json::to_writer(&mut *out, &document)?;

@@ -19,12 +19,12 @@ const METRIC: u32 = 20;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OtherTable;
 
-/// The updates that an answer means, and how many next hops are left out.
+/// The updates that an answer means.
 pub(super) fn updates_of(
     asked: &PolledTable,
     answer: &NorthboundTable,
     names: &Names,
-) -> Result<(Vec<SourceUpdate>, usize), OtherTable> {
+) -> Result<Vec<SourceUpdate>, OtherTable> {
     let is_asked = answer.ribs.iter().all(|rib| {
         rib.safi == Safi::Unicast
             && (rib.table, rib.family, &*rib.vrf) == (asked.table, asked.family, &*asked.vrf)
@@ -33,30 +33,18 @@ pub(super) fn updates_of(
     if !is_asked || answer.ribs.is_empty() {
         return Err(OtherTable);
     }
-    let mut updates = Vec::with_capacity(answer.routes.len());
-    let mut left_out = 0;
-    for route in &answer.routes {
+    let routes = answer.routes.iter().filter_map(|route| {
         let protocol = protocol_of(&route.protocol);
-        if protocol != Protocol::KERNEL {
-            updates.push(update_of(asked, protocol, route, names, &mut left_out));
-        }
-    }
-    let unusable = answer.unusable.iter().map(|route| SourceUpdate::Rejected {
-        route: Some((key_of(asked, route.prefix), protocol_of(&route.protocol))),
-        reason: route.reason,
+        (protocol != Protocol::KERNEL).then(|| update_of(asked, protocol, route, names))
     });
-    updates.extend(unusable);
-    let nameless = |reason| SourceUpdate::Rejected {
-        route: None,
-        reason,
-    };
-    for (&reason, &count) in &answer.rejected {
-        let named = answer.unusable.iter();
-        let named = named.filter(|route| route.reason == reason).count();
-        let count = (count as usize).saturating_sub(named);
-        updates.extend(std::iter::repeat_n(nameless(reason), count));
-    }
-    Ok((updates, left_out))
+    let dropped = answer.dropped.iter().map(|route| {
+        let named = route.key.as_ref();
+        SourceUpdate::Rejected {
+            route: named.map(|(prefix, made_by)| (key_of(asked, *prefix), protocol_of(made_by))),
+            reason: route.reason,
+        }
+    });
+    Ok(routes.chain(dropped).collect())
 }
 
 fn key_of(asked: &PolledTable, prefix: Prefix) -> RouteKey {
@@ -71,10 +59,9 @@ fn update_of(
     protocol: Protocol,
     route: &NorthboundRoute,
     names: &Names,
-    left_out: &mut usize,
 ) -> SourceUpdate {
     let key = key_of(asked, route.prefix);
-    match hops_of(route, names, left_out) {
+    match hops_of(route, names) {
         Ok(hops) => SourceUpdate::Route(RouteUpdate {
             key,
             path: Some(RoutePath {
@@ -94,21 +81,15 @@ fn update_of(
     }
 }
 
-/// Next hops by links that are not here are left out, as the kernel does with those of a link that goes, and counted where
-/// others are left.
-fn hops_of(
-    route: &NorthboundRoute,
-    names: &Names,
-    left_out: &mut usize,
-) -> Result<PathHops, Reason> {
+/// A next hop by a link that is not here has none, and waits for it like FPM's.
+fn hops_of(route: &NorthboundRoute, names: &Names) -> Result<PathHops, Reason> {
     if route.kind != RouteKind::Unicast {
         return Ok(PathHops::None);
     }
     if route.hops.is_empty() {
         return Err(Reason::NoNextHop);
     }
-    let mut hops = Vec::with_capacity(route.hops.len());
-    for hop in &route.hops {
+    let hops = route.hops.iter().map(|hop| {
         let NorthboundHop {
             via,
             dev,
@@ -118,24 +99,16 @@ fn hops_of(
         if route.prefix.family() == Family::V6 && via.is_some_and(|via| via.is_ipv4()) {
             return Err(Reason::FamilyMismatch);
         }
-        let dev = match dev.as_deref().map(|name| names.get(name)) {
-            None => None,
-            Some(Some(&index)) => Some(index),
-            Some(None) => continue,
-        };
-        hops.push(NextHop {
+        let dev = dev.as_deref().and_then(|name| names.get(name).copied());
+        Ok(NextHop {
             via: *via,
             dev,
             weight: *weight,
             onlink: *onlink,
             encap: false,
-        });
-    }
-    if hops.is_empty() {
-        return Err(Reason::LinkUnknown);
-    }
-    *left_out += route.hops.len() - hops.len();
-    Ok(PathHops::Inline(hops.into()))
+        })
+    });
+    hops.collect::<Result<_, _>>().map(PathHops::Inline)
 }
 
 /// As zebra writes them (`rt_protos`): one number for both of OSPF, and its own for what has none.
@@ -192,10 +165,6 @@ mod tests {
     }
 
     fn updates(links: &[(&str, u32)]) -> Vec<SourceUpdate> {
-        updates_and_left_out(links).0
-    }
-
-    fn updates_and_left_out(links: &[(&str, u32)]) -> (Vec<SourceUpdate>, usize) {
         let answer = recorded();
         updates_of(&asked("default", Family::V4), &answer, &names(links)).unwrap()
     }
@@ -226,34 +195,14 @@ mod tests {
         assert_eq!(find(&updates, "10.13.0.0/16").hops, PathHops::None);
     }
 
-    fn rejected(updates: &[SourceUpdate]) -> usize {
-        let rejected = updates.iter().filter(|update| {
-            matches!(
-                update,
-                SourceUpdate::Rejected {
-                    route: Some((_, Protocol(186))),
-                    reason: Reason::LinkUnknown
-                }
-            )
-        });
-        rejected.count()
-    }
-
     #[test]
-    fn a_link_that_is_not_here_rejects_its_routes_alone() {
-        let (updates, left_out) = updates_and_left_out(&[("e0", 2), ("e1", 3)]);
-        assert_eq!((rejected(&updates), left_out), (2, 0));
-    }
-
-    #[test]
-    fn a_link_that_is_not_here_leaves_the_other_next_hops() {
-        let (updates, left_out) = updates_and_left_out(&[("e0", 2), ("e1", 3), ("e2", 5)]);
+    fn a_next_hop_by_a_link_that_is_not_here_has_none() {
+        let updates = updates(&[("e0", 2), ("e1", 3), ("e2", 5)]);
         let PathHops::Inline(hops) = &find(&updates, "172.20.1.0/24").hops else {
             panic!("{updates:?}");
         };
-        let devs: Vec<_> = hops.iter().map(|hop| hop.dev.unwrap().get()).collect();
-        assert_eq!(devs, [5]);
-        assert_eq!((rejected(&updates), left_out), (0, 2));
+        let devs: Vec<_> = hops.iter().map(|hop| hop.dev.map(IfIndex::get)).collect();
+        assert_eq!(devs, [Some(5), None]);
     }
 
     #[test]
@@ -264,7 +213,7 @@ mod tests {
                 {"id": 7, "nexthop": [{"nh-type": "new", "gateway": "10.0.0.1", "interface": "e0", "active": [null]}]}}]},
             {"prefix": "nonsense", "route-entry": [{"protocol": "bgp", "selected": [null]}]}]}]}}}]}}"#;
         let answer = decode_answer(&mut serde_json::Deserializer::from_str(text)).unwrap();
-        let (updates, _) = updates_of(&asked("default", Family::V4), &answer, &names(&[])).unwrap();
+        let updates = updates_of(&asked("default", Family::V4), &answer, &names(&[])).unwrap();
         let key = RouteKey {
             table: TableId::MAIN,
             prefix: "20.14.0.0/16".parse().unwrap(),
@@ -294,7 +243,7 @@ mod tests {
         assert_eq!(told("{}"), Err(OtherTable));
         assert_eq!(told(r#"{"frr-vrf:lib": {}}"#), Err(OtherTable));
         assert_eq!(told(&empty(100)), Err(OtherTable));
-        assert_eq!(told(&empty(254)), Ok((Vec::new(), 0)));
+        assert_eq!(told(&empty(254)), Ok(Vec::new()));
     }
 
     #[test]

@@ -8,13 +8,7 @@
 
 lab_init northbound
 northbound_routers
-# One to three, in both families.
-frr_configure r2 \
-    'route-map SLOW permit 10' 'set extcommunity bandwidth 1000' 'exit' \
-    'route-map FAST permit 10' 'set extcommunity bandwidth 3000' 'exit' \
-    'router bgp 65002' \
-    'address-family ipv4 unicast' 'neighbor eth0 route-map SLOW out' 'neighbor eth1 route-map FAST out' 'exit' \
-    'address-family ipv6 unicast' 'neighbor eth0 route-map SLOW out' 'neighbor eth1 route-map FAST out'
+announce_weights
 frr_configure r1 \
     'ip route 198.51.100.0/24 blackhole' 'ip route 198.51.101.0/24 reject' 'ip route 198.51.102.0/24 10.30.1.1' \
     'ip route 198.51.103.0/24 10.10.1.99' 'ip route 198.51.104.0/24 lan0' \

@@ -21,12 +21,7 @@ one_to_three() {
     ((100 * eth1 >= 291 * eth0 && 100 * eth1 <= 309 * eth0)) || { echo "weights: $(weights r1 "$1")"; return 1; }
 }
 
-frr_configure r2 \
-    'route-map SLOW permit 10' 'set extcommunity bandwidth 1000' 'exit' \
-    'route-map FAST permit 10' 'set extcommunity bandwidth 3000' 'exit' \
-    'router bgp 65002' \
-    'address-family ipv4 unicast' 'neighbor eth0 route-map SLOW out' 'neighbor eth1 route-map FAST out' 'exit' \
-    'address-family ipv6 unicast' 'neighbor eth0 route-map SLOW out' 'neighbor eth1 route-map FAST out'
+announce_weights
 wait_until 30 'IPv4: one to three' one_to_three 10.20.1.0/24
 wait_until 30 'IPv6: one to three' one_to_three 2001:db8:20::/64
 say "weights in the kernel: $(weights r1 10.20.1.0/24)"
