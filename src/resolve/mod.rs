@@ -26,7 +26,7 @@ pub use unnumbered::{AddressPool, ZEBRA_ADDR, candidates, is_pool_address};
 
 use crate::config::Ipv4ViaIpv6;
 use crate::model::{
-    Family, IfIndex, KernelHop, MacAddr, NeighbourKey, NeighbourState, Protocol, Reason,
+    Family, IfIndex, KernelHop, MacAddr, Neighbour, NeighbourKey, NeighbourState, Protocol, Reason,
     is_link_local6,
 };
 use crate::view::{KernelView, belief};
@@ -239,9 +239,7 @@ impl Resolver {
                     return;
                 };
                 changes.neighbours.push(key);
-                if self.conflicts(view, key) {
-                    self.resolve_hops_of(view, peer, changes);
-                }
+                self.leave_taken(view, peer, key, changes);
             }
             IpAddr::V6(_) => {
                 if let Some(peer) = self.peers.get_mut(&key) {
@@ -260,6 +258,14 @@ impl Resolver {
                         }
                         self.resolve_hops_of(view, key, changes);
                     }
+                }
+                // A further router, and zebra's own entry is not that of one peer any more.
+                if let Some(peer) = self.pool.peer_of(key.dev, ZEBRA_ADDR) {
+                    let zebras = NeighbourKey {
+                        dev: key.dev,
+                        addr: IpAddr::V4(ZEBRA_ADDR),
+                    };
+                    self.leave_taken(view, peer, zebras, changes);
                 }
                 // A router that comes or goes decides hops whose link-local FRR did not tell.
                 let lost: Vec<_> = self
@@ -424,9 +430,20 @@ impl Resolver {
         })
     }
 
-    fn conflicts(&self, view: &KernelView, key: NeighbourKey) -> bool {
-        self.wanted_neighbour(key)
-            .is_some_and(|mac| is_taken(view, key, mac))
+    /// Another address for a peer, if its present one is not ours to use any more.
+    fn leave_taken(
+        &mut self,
+        view: &KernelView,
+        peer: NeighbourKey,
+        addr4: NeighbourKey,
+        changes: &mut ResolveChanges,
+    ) {
+        if self
+            .wanted_neighbour(addr4)
+            .is_some_and(|mac| is_taken(view, addr4, mac))
+        {
+            self.resolve_hops_of(view, peer, changes);
+        }
     }
 
     fn set_peer(
@@ -549,12 +566,14 @@ fn is_lost(key: &HopKey) -> bool {
     key.family == Family::V4 && key.via == Some(IpAddr::V4(ZEBRA_ADDR))
 }
 
-/// Somebody else's permanent entry that leads elsewhere, not to be overwritten, or an address of this host: not ours to use.
+/// An address of this host, or somebody else's permanent entry that leads elsewhere or soon may: not ours to use. That of
+/// zebra is of whichever router spoke last, and zebra may change it while we are not here to notice.
 fn is_taken(view: &KernelView, key: NeighbourKey, mac: MacAddr) -> bool {
+    let others =
+        |n: &Neighbour| n.state == NeighbourState::Permanent && n.protocol != Protocol::REDIRECT.0;
+    let may_change = || key.addr == IpAddr::V4(ZEBRA_ADDR) && view.has_other_router(key.dev, mac);
     view.is_own(key)
-        || view.neighbour(key).is_some_and(|n| {
-            n.state == NeighbourState::Permanent
-                && n.protocol != Protocol::REDIRECT.0
-                && n.mac != Some(mac)
-        })
+        || view
+            .neighbour(key)
+            .is_some_and(|n| others(n) && (n.mac != Some(mac) || may_change()))
 }

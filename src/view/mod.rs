@@ -119,15 +119,25 @@ impl KernelView {
     ///
     /// This is what "169.254.0.1 dev X" from an FRR that lost the link-local can only have meant.
     pub fn sole_router(&self, dev: IfIndex) -> Option<NeighbourKey> {
-        let mut routers = self.routers.get(&dev)?.iter().filter(|key| {
-            self.neighbours
-                .get(key)
-                .is_some_and(|n| n.state != NeighbourState::Failed)
-        });
+        let mut routers = self.routers(dev);
         match (routers.next(), routers.next()) {
-            (Some(&only), None) => Some(only),
+            (Some(only), None) => Some(only.key),
             _ => None,
         }
+    }
+
+    /// Whether a link has a router that is not known to be dead besides the one with this MAC.
+    pub fn has_other_router(&self, dev: IfIndex, mac: MacAddr) -> bool {
+        self.routers(dev).any(|router| router.mac != Some(mac))
+    }
+
+    fn routers(&self, dev: IfIndex) -> impl Iterator<Item = &Neighbour> {
+        self.routers
+            .get(&dev)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| self.neighbours.get(key))
+            .filter(|n| n.state != NeighbourState::Failed)
     }
 
     /// The VRF device that looks up a table.

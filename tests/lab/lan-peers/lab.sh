@@ -9,6 +9,7 @@
 # whichever peer spoke last, with a MAC that it makes up if the address is random: its own way to
 # write such routes loses two packets of three here. Ours must give each peer an address of its own,
 # with the MAC that neighbour discovery learned, stable when the daemon is killed and started again.
+# At first only p1 sends them, so that zebra's entry is right for p1 until our daemon can't see it change.
 #
 # A peer does not forward, so a misdelivered packet is a lost one, and it counts what it answered.
 # The same for global IPv6 next hops, and for routes in a table of their own.
@@ -37,6 +38,8 @@ for number in 1 2 3; do
     ipr "p$number" addr add "2001:db8:f::$number/64" dev eth0
     ipr "p$number" addr add "198.51.10$number.1/32" dev lo
     on "p$number" sysctl -qw net.ipv4.ip_forward=0
+    # Not by FRR's configuration: its BGP asks for advertisements itself.
+    [[ $number == 1 ]] || on "p$number" nft 'table ip6 lab { chain output { type filter hook output priority 0; icmpv6 type nd-router-advert drop; }; }'
 done
 ipr r1 addr add 2001:db8:f::100/64 dev eth0
 has_link_local() { [[ $(link_local "$1" eth0) == fe80::* ]]; }
@@ -188,8 +191,9 @@ frr_has_both() {
 check 'FRR has the next hops that this is about' frr_has_both
 stand_ins | sed 's/^/        /'
 zebras_entry() { ipr r1 neigh show 169.254.0.1 dev eth0 | grep 'proto zebra'; }
-wait_until 20 'zebra has its own 169.254.0.1 there, one for all' zebras_entry
-say "$(zebras_entry)"
+is_of_p1() { zebras_entry | grep "$(mac p1 eth0)"; }
+is_of_another() { zebras_entry | grep -v "$(mac p1 eth0)"; }
+wait_until 20 'zebra has its own 169.254.0.1 there, that of p1' is_of_p1
 check 'and each prefix still goes to its own peer' all_right
 # Policy routing, as an operator of such a table would have it.
 ipr r1 rule add to 198.51.0.0/16 lookup 1000 pref 100
@@ -198,6 +202,9 @@ check "$packets pings to a prefix behind each, and a tenth for the other two: no
 section 'Our daemon is killed and started again, twice, as the first time it has nothing to write yet'
 vias=$(stand_ins)
 kill_hard r1/frr-offload
+for peer in p2 p3; do on "$peer" nft delete table ip6 lab; done
+wait_until 20 'meanwhile 169.254.0.1 of zebra becomes that of another' is_of_another
+say "$(zebras_entry)"
 check 'without it all goes on' exact 100 10.1.1.1 10.2.1.1 10.3.1.1
 offload_revive r1
 kill_hard r1/frr-offload
