@@ -397,7 +397,11 @@ proptest! {
         if let Ok(text) = std::str::from_utf8(&bytes) {
             match (decode(text), read) {
                 (Ok(one), Ok(other)) => prop_assert_eq!(one, other),
-                (Err(one), Err(other)) => prop_assert_eq!(one.line(), other.line()),
+                // serde_json's reader has taken the line break at which it fails, a slice has not.
+                (Err(one), Err(other)) => prop_assert!(
+                    one.line() == other.line() || (one.line() + 1, 0) == (other.line(), other.column()),
+                    "{one} but {other}"
+                ),
                 (one, other) => prop_assert!(false, "{one:?} but {other:?}"),
             }
         }
