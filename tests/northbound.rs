@@ -331,6 +331,7 @@ fn a_value_that_is_not_known_drops_its_route_alone() {
     let unknown = decode(&good.replace("ipv4-unicast", "ipv4-flowspec")).unwrap();
     assert!(unknown.routes.is_empty() && unknown.ribs.is_empty());
     assert_eq!(unknown.rejected.values().sum::<u64>(), routes as u64);
+    assert!(unknown.dropped.iter().all(|route| route.key.is_none()));
 }
 
 #[test]

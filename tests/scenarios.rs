@@ -43,10 +43,10 @@ fn config_of(toml: &str) -> Config {
     config::parse(&[ConfigText { file, text }]).unwrap()
 }
 
-fn polled_table() -> PolledTable {
+fn polled_table(table: &str) -> PolledTable {
     PolledTable {
         vrf: "default".into(),
-        table: TableId::MAIN,
+        table: TableId(table.parse().unwrap()),
         family: Family::V4,
     }
 }
@@ -180,14 +180,11 @@ impl Scenario {
                     .handle(Timestamp(self.now), Event::Source(event));
             }
             ["poll", "absent", table] => self.polled(PollOutcome::Absent {
-                of: PolledTable {
-                    table: TableId(table.parse().unwrap()),
-                    ..polled_table()
-                },
+                of: polled_table(table),
             }),
             ["poll", "lost"] => self.polled(PollOutcome::Lost { why: "gone".into() }),
-            ["poll", "missed"] => self.polled(PollOutcome::Missed {
-                of: polled_table(),
+            ["poll", "missed", table] => self.polled(PollOutcome::Missed {
+                of: polled_table(table),
                 why: "a prefix has two entries".into(),
             }),
             // The whole table, a semicolon behind each route.
@@ -196,7 +193,7 @@ impl Scenario {
                 let updates = routes.flat_map(|route| self.route(route[0], &route[1..]));
                 let updates = updates.collect();
                 self.polled(PollOutcome::Table {
-                    of: polled_table(),
+                    of: polled_table("254"),
                     updates,
                     took: std::time::Duration::ZERO,
                 });

@@ -326,14 +326,12 @@ impl Engine {
             state.said.clear();
             state.differs.clear();
             state.stays.clear();
-            state.due = false;
         }
         let mut kept = String::new();
         let was_there = std::mem::take(&mut self.polled.there);
         if was_there && self.session.connection_of(SourceId::Fpm).is_none() {
             // Also what was held for an answer that never came.
             self.session.close(self.now);
-            self.session.set_overdue(false);
             kept = format!(
                 "; what it said is kept for {:?} (routes: {})",
                 self.config.fpm.stale_time,
