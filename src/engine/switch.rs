@@ -398,6 +398,7 @@ impl Switch {
             self.take_changes();
             self.trust_found();
             self.refill_emptied();
+            self.settle_filters();
         }
         let most = self.plan.limits().capacity.unwrap_or(usize::MAX);
         for state in self.blocks.values_mut() {
@@ -432,9 +433,6 @@ impl Switch {
         let state = self.blocks.get_mut(&block)?;
         let done = state.table.complete(index, revision, result, now)?;
         let held = state.table.held();
-        if matches!(done.item, Item::Rule(RuleKey::Acl(_))) {
-            self.settle_filters();
-        }
         let Some((remedy, refusal)) = done.refused else {
             if let Some(key) = rule_key(done.item) {
                 self.release_chain(key);

@@ -226,6 +226,41 @@ fn without_room_for_two_lists_the_kernel_has_the_packets_meanwhile() {
     assert!(!run.switch.is_closed(run.world.block(0)));
 }
 
+/// Nor beside what the prefixes lead to, when these are out.
+#[test]
+fn without_room_for_two_lists_even_then_the_old_one_goes() {
+    for capacity in 30..40 {
+        let mut run = Run::new(How::Shared, Some(capacity));
+        for (prefix, target) in [
+            ("0.0.0.0/0", Target::Group(group(0))),
+            ("10.0.0.0/8", Target::Hop(hop(2))),
+        ] {
+            run.step(&Step::Route(main(prefix), Wish::Forward(target)));
+        }
+        run.step(&Step::Acl(list(&["drop 23"; 3])));
+        run.quiet();
+        run.step(&Step::Acl(list(&["drop 10.1.0.0/16 22-24"; 2])));
+        run.quiet();
+        run.step(&Step::Acl(list(&["drop udp"; 5])));
+        run.quiet();
+        assert_eq!(run.tc.refusals, 0, "a known capacity was exceeded");
+    }
+}
+
+#[test]
+fn a_block_that_is_lost_with_a_refused_filter_rule_is_open_again() {
+    for how in [How::Shared, How::Chained, How::Flat, How::Merged] {
+        let mut run = routed(how, &["drop 23"]);
+        run.tc.failures = vec![Some(EBUSY)];
+        run.step(&Step::Acl(Vec::new()));
+        run.step(&Step::Work(1));
+        for port in 0..PORTS {
+            run.step(&Step::BlockLost(port));
+        }
+        run.quiet();
+    }
+}
+
 #[test]
 fn a_full_table_of_an_earlier_run_is_left_from_its_end() {
     for (works, capacity) in (0..4).flat_map(|works| (34..40).map(move |room| (works, room))) {

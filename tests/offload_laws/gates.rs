@@ -259,3 +259,29 @@ fn a_sub_interface_that_comes_fits_into_a_full_table() {
     assert_eq!(admitted(&run), before);
     assert_eq!(run.tc.refusals, 0, "a known capacity was exceeded");
 }
+
+/// A table so full that what comes has no room beside what goes, and what goes waits for what comes.
+#[test]
+fn a_full_table_in_which_all_changes_comes_to_rest() {
+    let mut run = Run::new(How::Merged, None);
+    let to = |n| Wish::Forward(Target::Group(group(n)));
+    let mut names = ["drop 10.1.0.0/16 22-24", "drop 23", "drop 23", "drop 23"].map(filters::rule);
+    names[3].scope = AclScope::Table(TABLES[1]);
+    for step in [
+        Step::Route(main("10.0.1.1/32"), to(0)),
+        Step::Relayout,
+        Step::Configured(43),
+        Step::Route(main("0.0.0.0/0"), to(1)),
+        Step::Quiet,
+        Step::Members(1, Vec::new()),
+        Step::Restart,
+        Step::Gone(main("10.0.1.1/32")),
+        Step::SubTable(1, Some(1)),
+        Step::Acl(names.into()),
+        Step::Route(main("10.0.0.0/24"), to(0)),
+        Step::Quiet,
+    ] {
+        run.step(&step);
+    }
+    assert_eq!(run.tc.refusals, 0, "a known capacity was exceeded");
+}

@@ -38,7 +38,6 @@ impl Switch {
             for at in 0..self.blocks.len() {
                 self.want_acl(at);
             }
-            self.settle_filters();
         }
     }
 
@@ -191,11 +190,8 @@ impl Switch {
         }
     }
 
-    /// Closes blocks whose filter rules are refused, and opens them again.
+    /// Closes blocks whose filter rules are refused, and opens them again, be it because the block was lost with all its rules.
     pub(super) fn settle_filters(&mut self) {
-        if !self.started {
-            return;
-        }
         let mut turned = Vec::new();
         for (at, state) in self.blocks.values_mut().enumerate() {
             let closed = !self.acl.has_place() || state.table.fails_to_filter();

@@ -90,7 +90,6 @@ impl Switch {
         if !self.acl.has_place() {
             self.place_acl();
         }
-        self.settle_filters();
     }
 
     /// Looks for blocks that must be emptied first.

@@ -170,7 +170,6 @@ impl Switch {
                 self.place_acl();
             }
             self.rewant();
-            self.settle_filters();
         }
     }
 
