@@ -65,9 +65,10 @@ impl BlockState {
         let admitting = self.ports.iter().find(|port| port.admits());
         let scope = admitting.map(|port| (port.table, port.mac));
         if scope.is_some() && scope != self.scope {
-            // Where nothing was admitted, filter rules alone stand there, for whatever comes in.
-            let moves = layout == Layout::Flat && self.scope.is_some();
-            self.empties |= moves && self.table.iter().next().is_some();
+            // Where nothing was admitted, filter rules alone stand there, for whatever comes in; and what an earlier run has left.
+            let other = |item| !matches!(item, Item::Rule(RuleKey::Acl(_)));
+            let moves = self.scope.is_some() || self.table.iter().any(|(item, _)| other(item));
+            self.empties |= layout == Layout::Flat && moves && self.table.iter().next().is_some();
             self.scope = scope;
         }
     }
@@ -317,7 +318,13 @@ impl Switch {
         if slots {
             self.replace_acl();
         }
-        // What is behind the filter rules moves with their slots.
+        // What is behind the filter rules moves with their slots; in the flat layout, where it stands in one chain with the exceptions,
+        // it goes first.
+        if slots && self.layout() == Layout::Flat {
+            for state in self.blocks.values_mut() {
+                state.empties |= state.table.iter().next().is_some();
+            }
+        }
         if turns || slots {
             self.rewant();
         }

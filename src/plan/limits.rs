@@ -82,7 +82,7 @@ impl Limits {
     }
 
     /// Priorities of filter rules, before all others in chain 0.
-    pub(super) const fn acl_prios(&self) -> u16 {
+    pub const fn acl_prios(&self) -> u16 {
         self.acl_slots * SLOT_PRIOS
     }
 

@@ -104,8 +104,10 @@ impl FakeTc {
                 if rules.iter().any(twin) {
                     return refuse(EEXIST);
                 }
-                // A replace holds both rules for a moment.
-                if self.room.is_some_and(|room| rules.len() >= room) {
+                // A replace holds both rules for a moment. What runs in software needs no place in the switch.
+                let takes_place = |rule: &FlowerRule| rule.runs != Runs::Software;
+                let held = rules.values().filter(|rule| takes_place(rule)).count();
+                if takes_place(&rule.rule) && self.room.is_some_and(|room| held >= room) {
                     self.refusals += 1;
                     return refuse(ENOSPC);
                 }

@@ -226,9 +226,9 @@ fn without_room_for_two_lists_the_kernel_has_the_packets_meanwhile() {
     assert!(!run.switch.is_closed(run.world.block(0)));
 }
 
-/// Nor beside what the prefixes lead to, when these are out.
+/// Nor when the prefixes alone are out.
 #[test]
-fn without_room_for_two_lists_even_then_the_old_one_goes() {
+fn without_room_for_two_lists_even_then_what_prefixes_need_goes() {
     for capacity in 30..40 {
         let mut run = Run::new(How::Shared, Some(capacity));
         for (prefix, target) in [
@@ -258,6 +258,67 @@ fn a_block_that_is_lost_with_a_refused_filter_rule_is_open_again() {
             run.step(&Step::BlockLost(port));
         }
         run.quiet();
+    }
+}
+
+/// There are nothing but filter rules yet, and fewer slots than there were: exceptions come where they stand, of another protocol.
+#[test]
+fn filter_rules_of_an_earlier_run_go_from_where_there_are_no_slots_any_more() {
+    let mut run = Run::new(How::Flat, None);
+    let first = ["permit 10.0.0.0/8", "trap udp", "drop 23", "drop 23"];
+    run.step(&Step::Acl(list(&first)));
+    run.step(&Step::Work(9));
+    run.step(&Step::Acl(list(&["permit 22", "trap udp"])));
+    run.step(&Step::Fail(vec![Some(tc::ENOSPC)]));
+    run.step(&Step::RuleLost(0));
+    run.step(&Step::Relayout);
+    let group = Target::Group(group(0));
+    run.step(&Step::Route(main("10.0.0.0/25"), Wish::Forward(group)));
+    run.tc.failures.clear();
+    run.quiet();
+}
+
+#[test]
+fn a_restart_without_room_for_the_list_that_was_begun_empties_the_block() {
+    let mut run = Run::new(How::Shared, Some(40));
+    let mut second = list(&["drop 23", "drop 10.0.0.0/16", "drop 23"]);
+    second[1].scope = AclScope::Table(TABLES[1]);
+    for step in [
+        Step::Route(main("0.0.0.0/0"), Wish::Forward(Target::Group(group(0)))),
+        Step::Acl(list(&["drop 10.0.0.0/16"])),
+        Step::SubTable(2, Some(0)),
+        Step::PortTable(2, None),
+        Step::Work(1),
+        Step::Acl(list(&["drop 10.1.0.0/16 22-24"])),
+        Step::Work(9),
+        Step::Acl(second),
+        Step::Restart,
+        Step::Acl(Vec::new()),
+        Step::Work(1),
+    ] {
+        run.step(&step);
+    }
+    run.quiet();
+}
+
+/// An earlier run has admitted it, and there are filter rules for what comes in by its sub-interface.
+#[test]
+fn a_filter_rule_stays_while_a_port_is_admitted_that_is_none_any_more() {
+    let mut run = Run::new(How::Shared, Some(102));
+    let to = |n| Wish::Forward(Target::Group(group(n)));
+    for step in [
+        Step::SubTable(0, Some(0)),
+        Step::Route(main("10.0.0.0/8"), to(2)),
+        Step::Members(0, vec![(0, 2), (1, 3)]),
+        Step::Acl(list(&["drop 10.0.0.0/16"])),
+        Step::Route(main("0.0.0.0/0"), to(0)),
+        Step::Route(main("10.0.0.2/32"), to(0)),
+        Step::Quiet,
+        Step::PortTable(0, None),
+        Step::Restart,
+        Step::Quiet,
+    ] {
+        run.step(&step);
     }
 }
 

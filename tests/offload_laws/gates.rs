@@ -285,3 +285,21 @@ fn a_full_table_in_which_all_changes_comes_to_rest() {
     }
     assert_eq!(run.tc.refusals, 0, "a known capacity was exceeded");
 }
+
+/// Rules of an earlier run in other places, at a port that is one again while they go.
+#[test]
+fn what_an_earlier_run_left_elsewhere_goes_before_anything_comes() {
+    let mut run = Run::new(How::Flat, None);
+    let to = |n| Wish::Forward(Target::Group(group(n)));
+    for step in [
+        Step::Route(main("0.0.0.0/0"), to(0)),
+        Step::Quiet,
+        Step::PortTable(0, None),
+        Step::Relayout,
+        Step::PortTable(0, Some(0)),
+        Step::Route(main("10.0.0.0/8"), to(0)),
+        Step::Quiet,
+    ] {
+        run.step(&step);
+    }
+}

@@ -95,6 +95,7 @@ impl Switch {
     /// Looks for blocks that must be emptied first.
     fn empty_misplaced(&mut self) -> bool {
         let (layout, runs) = (self.layout(), self.config.runs);
+        let behind_slots = self.config.first_prio.get() + self.plan.limits().acl_prios();
         for state in self.blocks.values_mut() {
             let mut rules = state.table.iter();
             let wished = if state.is_software() {
@@ -103,11 +104,15 @@ impl Switch {
                 runs
             };
             let elsewhere = |item, entry: &RuleEntry| {
-                let runs = entry.applied.as_ref().map(|rule| rule.rule.runs);
+                let strange = |rule: &PlannedRule| {
+                    // Others' places are of one protocol, and behind the filter rules.
+                    rule.rule.runs != wished || rule.prio.get() >= behind_slots
+                };
                 matches!(item, Item::Rule(RuleKey::Acl(_)))
-                    && runs.is_some_and(|runs| runs != wished)
+                    && entry.applied.as_ref().is_some_and(|rule| strange(rule))
             };
-            state.empties = rules.any(|(item, entry)| {
+            // It may be emptied already, for want of room for two lists.
+            state.empties |= rules.any(|(item, entry)| {
                 state.is_misplaced(layout, item, entry) || elsewhere(item, entry)
             });
         }

@@ -45,7 +45,12 @@ impl RuleTable {
             // In a chain that is in use again it only doubles what stands there.
             Item::Stray(chain, ..) => leads_nowhere(item) || self.is_ready(chain, chains),
             Item::Rule(RuleKey::Acl(key)) => {
-                self.last_stray(Chain::ENTRY).is_none() && self.filters.may_delete(key)
+                // A stray may let on to the routes what this one stops.
+                let lets_on = |chain: &Chain| {
+                    let admission = chains.use_of(*chain) == Some(ChainUse::Admission);
+                    admission || *chain == Chain::ENTRY
+                };
+                !self.strays.keys().any(lets_on) && self.filters.may_delete(key)
             }
             Item::Rule(RuleKey::Admit(..) | RuleKey::Entry(_)) => true,
             Item::Rule(RuleKey::Hop(..)) => leads_nowhere(item),

@@ -1,8 +1,8 @@
 //! A table that is full in the middle of a change: a replacement needs a free slot, a new bucket set stands beside the old one.
 //!
 //! It is relieved by taking out a prefix whose packets go to the kernel then: one that goes anyway, else the shortest. That prefix is
-//! held back until nothing else lacks room. Where no prefix is in, admission goes, and then what an earlier run has left, from its
-//! end.
+//! held back until nothing else lacks room. Where no prefix is in, refused admission goes, then what an earlier run has left, from its
+//! end, then what prefixes need.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -82,11 +82,11 @@ impl RuleTable {
         self.send(at, None)
     }
 
-    /// Of what no packet needs while no prefix is in: what leads on before what it leads to, then exceptions and admission. At the very
-    /// end a filter rule that goes anyway, the last: there is no room for two lists, and the kernel has what the old one dropped.
+    /// Of what no packet needs while no prefix is in: what leads on before what it leads to, then exceptions and admission. For two lists
+    /// of filter rules there is room then (`Switch::place_acl`).
     fn idlest(&self) -> Option<Item> {
         let there = self.iter().filter(|(_, entry)| entry.stands());
-        let ranked = there.filter_map(|(item, entry)| {
+        let ranked = there.filter_map(|(item, _)| {
             let Item::Rule(key) = item else {
                 return None;
             };
@@ -96,7 +96,6 @@ impl RuleTable {
                 RuleKey::Except(..) => 2,
                 RuleKey::Admit(..) => 3,
                 RuleKey::Entry(_) => 4,
-                RuleKey::Acl(_) if entry.desired.is_none() => 5,
                 RuleKey::Acl(_) | RuleKey::Route(..) | RuleKey::Share(..) => return None,
             };
             Some((rank, Reverse(item)))
