@@ -488,7 +488,10 @@ impl RuleTable {
         if handed == 0 && budget > 0 && self.in_flight == 0 {
             if !lacks_room && !self.has_refused_for_room() {
                 self.tight = false;
-                self.held_back.clear();
+                // At once: nobody else may come to ask for them.
+                if !std::mem::take(&mut self.held_back).is_empty() {
+                    self.poll(now, chains, budget, most, out);
+                }
             } else if !lacks_room && self.held < most {
                 // Meanwhile others went.
                 self.try_refused_again();

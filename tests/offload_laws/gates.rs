@@ -303,3 +303,27 @@ fn what_an_earlier_run_left_elsewhere_goes_before_anything_comes() {
         run.step(&step);
     }
 }
+
+/// The switch has less room than is known, and a prefix that went to make room would fit as a guard.
+#[test]
+fn what_was_taken_out_to_make_room_comes_again_by_itself() {
+    let mut run = Run::new(How::Shared, None);
+    let to = |n| Wish::Forward(Target::Hop(hop(n)));
+    let mut other = main("10.0.0.0/25");
+    other.table = TABLES[1];
+    let of_group = Wish::Forward(Target::Group(group(1)));
+    for step in [
+        Step::Route(main("11.0.0.0/24"), of_group),
+        Step::PortTable(0, Some(1)),
+        Step::Route(main("0.0.0.0/0"), to(0)),
+        Step::Route(main("10.0.0.0/25"), Wish::Discard),
+        Step::Acl(vec![filters::rule("drop 23")]),
+        Step::Capacity(Some(40)),
+        Step::Local("0.0.0.0/0".parse().unwrap(), true),
+        Step::Route(other, to(0)),
+        Step::Route(main("10.0.0.0/32"), to(3)),
+    ] {
+        run.step(&step);
+    }
+    run.quiet();
+}
